@@ -1,0 +1,1 @@
+"""Bayesian models: fit a NumPyro model or a log density, and judge the answer."""

@@ -1,0 +1,193 @@
+"""How far an answer can be trusted, in numbers and in words.
+
+Draws from q are weighed by p/q. Pareto smoothing of the weights' tail gives k-hat: below
+0.7 the weighted draws estimate the posterior itself, so q's means and standard
+deviations can be held against theirs, quantity by quantity. Above, importance sampling
+cannot vouch for anything and the verdict says so.
+
+Source: Yao, Vehtari, Simpson and Gelman (2018), Yes, but did it work?; Vehtari et al.
+(2024), Pareto smoothed importance sampling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Level = Literal["trustworthy", "means only", "do not trust"]
+
+KHAT_LIMIT = 0.7
+MEAN_LIMIT = 0.2
+"""Posterior sds by which a mean may differ from the reweighted one."""
+SD_LIMIT = 0.2
+"""Relative difference of an sd from the reweighted one."""
+ERROR_LIMIT = 0.1
+"""Standard error of a mean, from the finite draws, in posterior sds."""
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What a fit did and how it ended; plain Python values."""
+
+    elbo: float
+    iterations: int
+    gradient_evaluations: int
+    value_evaluations: int
+    rejected_steps: int
+    draws: int
+    seconds_compiling: float
+    seconds_running: float
+    fisher_length: float
+    gap: float
+    khat: float
+    converged: bool
+    stop_reason: str
+    covariance: str
+    dimension: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judgement in words: how far, why, and what to do next."""
+
+    level: Level
+    reasons: tuple[str, ...]
+    advice: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"{self.level}: {' '.join(self.reasons)}"
+        return f"{text} {' '.join(self.advice)}".strip()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """q held against the reweighted draws, one entry a scalar quantity."""
+
+    names: tuple[str, ...]
+    mean_error: np.ndarray
+    """(mean of q − reweighted mean) / reweighted sd."""
+    sd_ratio: np.ndarray
+    """sd of q / reweighted sd."""
+
+
+def pareto_smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
+    """Normalised, Pareto-smoothed weights and k-hat, by ArviZ.
+
+    Args:
+        log_weight: log p − log q of S draws, shape (S,).
+
+    Returns:
+        Weights that sum to 1, shape (S,), and k-hat; not finite where the log weights
+        are not.
+    """
+    if not np.isfinite(log_weight).all():
+        return np.full(log_weight.shape, np.nan), float("inf")
+    try:
+        from arviz_stats.base import array_stats  # ArviZ 1.x
+    except ImportError:
+        from arviz import psislw
+
+        smoothed, khat = psislw(log_weight)
+    else:
+        # ArviZ 1.x takes log ratios with the opposite sign.
+        smoothed, khat = array_stats.psislw(-log_weight)
+    smoothed = np.asarray(smoothed)
+    weights = np.exp(smoothed - smoothed.max())
+    return weights / weights.sum(), float(khat)
+
+
+def compare(
+    names: list[str], values: np.ndarray, weights: np.ndarray
+) -> Comparison:
+    """Means and sds of q against the reweighted ones.
+
+    Args:
+        names: of K scalar quantities.
+        values: draws from q, shape (S, K).
+        weights: normalised, shape (S,).
+    """
+    mean, sd = values.mean(0), values.std(0)
+    reweighted = weights @ values
+    spread = np.sqrt(np.maximum(weights @ (values - reweighted) ** 2, 0))
+    varies = (spread > 0) & (sd > 0)
+    safe = np.where(varies, spread, 1.0)
+    return Comparison(
+        tuple(names),
+        np.where(varies, (mean - reweighted) / safe, 0.0),
+        np.where(varies, sd / safe, 1.0),
+    )
+
+
+def _worst(comparison: Comparison, size: np.ndarray, limit: float) -> str:
+    order = np.argsort(-size)
+    named = [comparison.names[i] for i in order[:3] if size[i] > limit]
+    more = int((size > limit).sum()) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more > 0 else "")
+
+
+def judge(
+    diagnostics: Diagnostics, comparison: Comparison, mean_error: float
+) -> Verdict:
+    """The verdict on a fit.
+
+    Args:
+        diagnostics: of the fit.
+        comparison: q held against the reweighted draws.
+        mean_error: the largest standard error of a mean that comes from the finite
+            draws, in posterior sds.
+    """
+    mcmc = "Run posterior.nuts() for exact draws; it starts from this fit."
+    if not diagnostics.converged:
+        return Verdict(
+            "do not trust",
+            (f"The fit did not converge ({diagnostics.stop_reason}).",),
+            (
+                "Check the model's scales and priors, reparameterise hierarchical "
+                "parts (non-centred), or start elsewhere (init_strategy).",
+                mcmc,
+            ),
+        )
+    khat = diagnostics.khat
+    means = np.abs(comparison.mean_error)
+    sds = np.abs(np.log(comparison.sd_ratio))
+    sd_limit = np.log1p(SD_LIMIT)
+    means_differ, sds_differ = (means > MEAN_LIMIT).any(), (sds > sd_limit).any()
+    reasons = []
+    if khat < KHAT_LIMIT:
+        reasons.append(f"Pareto k-hat is {khat:.2f}, below {KHAT_LIMIT}.")
+    else:
+        reasons.append(
+            f"Pareto k-hat is {khat:.2f}, above {KHAT_LIMIT}: the posterior has tails "
+            "or curvature that a Gaussian does not follow."
+        )
+    if means_differ:
+        which = _worst(comparison, means, MEAN_LIMIT)
+        reasons.append(
+            f"Reweighted draws move the mean by up to {means.max():.2f} sd ({which})."
+        )
+    if sds_differ:
+        which = _worst(comparison, sds, sd_limit)
+        worst = comparison.sd_ratio[np.argmax(sds)]
+        reasons.append(f"An sd is {worst:.2f} of the reweighted one ({which}).")
+    if mean_error > ERROR_LIMIT:
+        reasons.append(
+            f"The finite draws leave a standard error of {mean_error:.2f} sd in a mean."
+        )
+    reweigh = "posterior.sample(n, resample=True) corrects the draws by their weights."
+    if khat < KHAT_LIMIT and not means_differ and not sds_differ:
+        return Verdict("trustworthy", tuple(reasons), ())
+    if khat < KHAT_LIMIT and not means_differ:
+        return Verdict("means only", tuple(reasons), (reweigh, mcmc))
+    if khat < KHAT_LIMIT:
+        return Verdict("do not trust", tuple(reasons), (reweigh, mcmc))
+    if not means_differ and khat < 1:
+        advice = "Take means as a guide and intervals with caution."
+        return Verdict("means only", tuple(reasons), (advice, mcmc))
+    return Verdict(
+        "do not trust",
+        tuple(reasons),
+        ("Reparameterise (non-centred, other supports) or simplify the model.", mcmc),
+    )

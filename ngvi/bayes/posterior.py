@@ -1,0 +1,406 @@
+"""What `ngvi.fit` returns: a Gaussian on ℝᴰ and everything asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro import handlers
+
+from ngvi.bayes.diagnostics import (
+    Comparison,
+    Diagnostics,
+    Verdict,
+    compare,
+    judge,
+    pareto_smoothed,
+)
+from ngvi.bayes.numpyro_model import ModelTarget
+from ngvi.bayes.target import Data, Target, coordinate_names
+from ngvi.families import Gaussian
+from ngvi.mirror import loop
+from ngvi.mirror.draws import antithetic, sobol_normals
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ngvi.bayes.archive import Archive
+
+SUMMARY_DRAWS = 2048
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """How the fit went, moved to the host."""
+
+    diagnostics: Diagnostics
+    """k-hat is NaN here: it is computed with the first summary."""
+    history: dict[str, np.ndarray]
+    mean_variance: np.ndarray
+    """Squared standard errors of the whitened mean from the finite draws, (D,)."""
+    name: str
+
+    @classmethod
+    def of(
+        cls,
+        state: loop.State,
+        *,
+        name: str,
+        covariance: str,
+        seed: int,
+        seconds_compiling: float,
+        seconds_running: float,
+        stop_reason: str | None,
+    ) -> FitRecord:
+        """Read a final state."""
+        state = jax.device_get(state)
+        steps = int(state.iteration)
+        rows = state.trace
+        draws = int(rows.draws[max(steps - 1, 0)])
+        diagnostics = Diagnostics(
+            elbo=float(rows.elbo[max(steps - 1, 0)] - _finite(state.gap)),
+            iterations=steps,
+            gradient_evaluations=int(state.gradients),
+            value_evaluations=int(state.values),
+            rejected_steps=int(state.rejected),
+            draws=draws,
+            seconds_compiling=seconds_compiling,
+            seconds_running=seconds_running,
+            fisher_length=float(loop.fisher_length(state)),
+            gap=float(state.gap),
+            khat=float("nan"),
+            converged=stop_reason is None and int(state.status) == loop.CONVERGED,
+            stop_reason=stop_reason or loop.STOP_REASONS[int(state.status)],
+            covariance=covariance,
+            dimension=int(state.q.dim),
+            seed=seed,
+        )
+        history = {
+            "iteration": np.arange(1, steps + 1),
+            "elbo": np.asarray(rows.elbo[:steps]),
+            "fisher_length": np.asarray(rows.fisher_length[:steps]),
+            "step": np.asarray(rows.step[:steps]),
+            "draws": np.asarray(rows.draws[:steps]),
+        }
+        pairs = max(draws // 2, 1)
+        return cls(diagnostics, history, np.asarray(state.estimate.spread) / pairs, name)
+
+
+def _finite(x: Any) -> float:
+    return float(x) if np.isfinite(x) else 0.0
+
+
+@partial(jax.jit, static_argnums=0)
+def _at(
+    target: Target, data: Data, z: Float[Array, "s d"]
+) -> tuple[Float[Array, "s"], dict[str, Array]]:
+    """log p and the sites' values at one batch of points."""
+
+    def one(z: Array) -> tuple[Array, dict[str, Array]]:
+        return -target.potential(data, z), target.constrain(data, z)
+
+    return jax.vmap(one)(z)
+
+
+class Posterior:
+    """A Gaussian approximation of a posterior, and how far it can be trusted.
+
+    Printing it shows the table of `summary` and the verdict.
+
+    Attributes:
+        gaussian: q on the unconstrained space, a `ngvi.families.Gaussian`; its
+            coordinates are named by `coordinate_names`.
+        history: one entry a trial step: iteration, elbo, fisher_length, step (0 where
+            rejected), draws.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        data: Data,
+        gaussian: Gaussian,
+        record: FitRecord,
+        trace: dict[str, dict[str, Any]] | None,
+    ) -> None:
+        self.gaussian = gaussian
+        self.history = record.history
+        self.name = record.name
+        self._target = target
+        self._data = data
+        self._record = record
+        self._trace = trace
+
+    # -- draws -------------------------------------------------------------------
+
+    @property
+    def coordinate_names(self) -> tuple[str, ...]:
+        """Names of the unconstrained coordinates, in the order of `gaussian`."""
+        return self._target.names
+
+    def sample(
+        self, num_samples: int = 1000, *, seed: int = 0, resample: bool = False
+    ) -> dict[str, Array]:
+        """Independent draws, on the model's own supports.
+
+        Args:
+            num_samples: S.
+            seed: the same seed gives the same draws.
+            resample: draw from the posterior itself by importance resampling of a pool
+                of draws, as far as k-hat allows; for a posterior near a Gaussian.
+
+        Returns:
+            For each latent and deterministic site an array of shape (S, *site shape).
+        """
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, not {num_samples}.")
+        if resample:
+            rng = np.random.default_rng(seed)
+            chosen = rng.choice(SUMMARY_DRAWS, num_samples, p=self._weights[0])
+            return {k: jnp.asarray(v[chosen]) for k, v in self._summary_draws[2].items()}
+        eps = jax.random.normal(
+            jax.random.key(seed), (num_samples, self.gaussian.dim), self._dtype
+        )
+        sites = self._evaluate(eps)[2]
+        return {name: jnp.asarray(value) for name, value in sites.items()}
+
+    @property
+    def _dtype(self) -> Any:
+        return self.gaussian.mean.dtype
+
+    def _evaluate(
+        self, eps: Float[Array, "s d"]
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """log p, log q and the sites at base draws, a batch at a time on the device and
+        gathered on the host."""
+        count = eps.shape[0]
+        padded = jnp.pad(eps, ((0, -count % _BATCH), (0, 0)))
+        points = self.gaussian.place(padded)
+        parts = []
+        for start in range(0, padded.shape[0], _BATCH):
+            batch = points[start : start + _BATCH]
+            parts.append(jax.device_get(_at(self._target, self._data, batch)))
+        log_p, sites = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
+        log_q = np.asarray(self.gaussian.log_prob(points[:count]))
+        return log_p, log_q, sites
+
+    @cached_property
+    def _summary_eps(self) -> np.ndarray:
+        """Matched Sobol draws, so that Gaussian moments are exact, in random order."""
+        dim = self.gaussian.dim
+        rng = np.random.default_rng(self._record.diagnostics.seed)
+        eps = antithetic(sobol_normals(dim, SUMMARY_DRAWS // 2, rng))
+        return rng.permutation(eps)
+
+    @cached_property
+    def _summary_draws(self) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        return self._evaluate(jnp.asarray(self._summary_eps, self._dtype))
+
+    @cached_property
+    def _weights(self) -> tuple[np.ndarray, float]:
+        log_p, log_q, _ = self._summary_draws
+        return pareto_smoothed((log_p - log_q).astype(np.float64))
+
+    # -- moments -----------------------------------------------------------------
+
+    def _per_site(self, function: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
+        return {k: function(v) for k, v in self._summary_draws[2].items()}
+
+    @property
+    def mean(self) -> dict[str, np.ndarray]:
+        """The mean of each site."""
+        return self._per_site(lambda v: v.mean(0))
+
+    @property
+    def sd(self) -> dict[str, np.ndarray]:
+        """The standard deviation of each site."""
+        return self._per_site(lambda v: v.std(0))
+
+    def quantile(self, q: float | list[float]) -> dict[str, np.ndarray]:
+        """Quantiles of each site; shape (len(q), *site shape) for a list."""
+        return self._per_site(lambda v: np.quantile(v, q, axis=0))
+
+    @cached_property
+    def _flat(self) -> tuple[list[str], np.ndarray]:
+        """Every scalar quantity: its name, and its summary draws, (S, K)."""
+        sites = self._summary_draws[2]
+        names = [n for k, v in sites.items() for n in coordinate_names(k, v.shape[1:])]
+        columns = [np.reshape(v, (SUMMARY_DRAWS, -1)) for v in sites.values()]
+        return names, np.concatenate(columns, axis=1).astype(np.float64)
+
+    @cached_property
+    def _standard_errors(self) -> np.ndarray:
+        """Of each scalar quantity's mean, from the finite draws of the fit, (K,).
+
+        A shift δ of the whitened mean moves E[f] by Cov(f, ε)·δ (Stein's lemma).
+        """
+        values = self._flat[1]
+        slopes = (values - values.mean(0)).T @ self._summary_eps / SUMMARY_DRAWS
+        return np.sqrt(slopes**2 @ self._record.mean_variance)
+
+    def summary(self) -> pd.DataFrame:
+        """A row for every scalar quantity: mean, sd, 5 %, 50 %, 95 % quantiles, and the
+        standard error of the mean that comes from the fit's finite draws."""
+        import pandas as pd
+
+        names, values = self._flat
+        low, middle, high = np.quantile(values, [0.05, 0.5, 0.95], axis=0)
+        columns = {
+            "mean": values.mean(0),
+            "sd": values.std(0),
+            "q5": low,
+            "median": middle,
+            "q95": high,
+            "mcse": self._standard_errors,
+        }
+        return pd.DataFrame(columns, index=names)
+
+    # -- trust -------------------------------------------------------------------
+
+    @cached_property
+    def diagnostics(self) -> Diagnostics:
+        """What the fit did, and k-hat."""
+        return replace(self._record.diagnostics, khat=self._weights[1])
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Means and sds of every quantity held against the reweighted draws."""
+        names, values = self._flat
+        weights = self._weights[0]
+        if not np.isfinite(weights).all():
+            weights = np.full(SUMMARY_DRAWS, 1 / SUMMARY_DRAWS)
+        return compare(names, values, weights)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """How far the answer can be trusted, why, and what to do next."""
+        sd = self._flat[1].std(0)
+        errors = self._standard_errors[sd > 0] / sd[sd > 0]
+        return judge(self.diagnostics, self.comparison, float(errors.max(initial=0)))
+
+    # -- the model's data ----------------------------------------------------------
+
+    def _model(self) -> tuple[ModelTarget, tuple, dict[str, Any]]:
+        if not isinstance(self._target, ModelTarget):
+            raise TypeError(
+                "This posterior is of a plain log density: only a NumPyro model says "
+                "what its observations are."
+            )
+        args, kwargs = self._target.arguments.join(self._data)
+        return self._target, args, kwargs
+
+    def _latent_draws(self, num_samples: int | None, seed: int) -> dict[str, Array]:
+        target = self._model()[0]
+        draws = (
+            self._summary_draws[2]
+            if num_samples is None
+            else self.sample(num_samples, seed=seed)
+        )
+        return {site.name: jnp.asarray(draws[site.name]) for site in target.sites}
+
+    def predictive(
+        self,
+        *args: Any,
+        num_samples: int | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> dict[str, Array]:
+        """Draws of the observed sites from the posterior predictive distribution.
+
+        Args:
+            *args: new arguments of the model; with none at all, those of the fit.
+            num_samples: S; by default one for each summary draw.
+            seed: of the noise.
+            **kwargs: new keyword arguments. Observations among them are ignored.
+
+        Returns:
+            For each observed site and deterministic site an array (S, *site shape).
+
+        Raises:
+            TypeError: the posterior is of a plain log density.
+        """
+        from numpyro.infer import Predictive
+
+        target, fitted_args, fitted_kwargs = self._model()
+        if not args and not kwargs:
+            args, kwargs = fitted_args, fitted_kwargs
+        latent = self._latent_draws(num_samples, seed)
+        predict = Predictive(
+            handlers.uncondition(target.model), posterior_samples=latent, parallel=True
+        )
+        draws = predict(jax.random.key(seed), *args, **kwargs)
+        return {k: v for k, v in draws.items() if k not in latent}
+
+    def log_likelihood(
+        self, num_samples: int | None = None, *, seed: int = 0
+    ) -> dict[str, Array]:
+        """log p(yᵢ | draw) for each observed site, shape (S, *site batch shape).
+
+        Raises:
+            TypeError: the posterior is of a plain log density, or discrete sites were
+                summed out, so that single observations have no density of their own.
+        """
+        from numpyro.infer import log_likelihood
+
+        target, args, kwargs = self._model()
+        if target.enumerated:
+            raise TypeError(
+                "Discrete sites were summed out of this model: its log likelihood does "
+                "not split into observations given the continuous sites."
+            )
+        latent = self._latent_draws(num_samples, seed)
+        parallel = log_likelihood(target.model, latent, *args, parallel=True, **kwargs)
+        return parallel
+
+    # -- out -----------------------------------------------------------------------
+
+    def archive(self, *, predictive: bool = True, prior: bool = False) -> Archive:
+        """Everything about this posterior as labelled arrays, see
+        `ngvi.bayes.archive.Archive`."""
+        from ngvi.bayes.archive import archive
+
+        return archive(self, predictive=predictive, prior=prior)
+
+    def to_arviz(self, *, predictive: bool = True, prior: bool = False) -> Any:
+        """The posterior for ArviZ: an InferenceData (0.x) or a DataTree (1.x).
+
+        Args:
+            predictive: also posterior_predictive and log_likelihood.
+            prior: also prior and prior_predictive, where the priors are proper.
+        """
+        return self.archive(predictive=predictive, prior=prior).to_arviz()
+
+    def save(self, path: Any) -> None:
+        """Write `to_arviz()` and the verdict as netCDF; `ngvi.load` reads it."""
+        self.archive().write(path)
+
+    def as_guide(self) -> tuple[Any, dict[str, Array]]:
+        """This posterior as a NumPyro guide: (AutoMultivariateNormal, its params), for
+        `numpyro.infer.Predictive(guide=…, params=…)` and the like."""
+        from ngvi.bayes.guide import as_guide
+
+        return as_guide(self)
+
+    def nuts(self, **options: Any) -> Any:
+        """Exact draws by NumPyro's NUTS, started and preconditioned from this fit; see
+        `ngvi.bayes.nuts.nuts`."""
+        from ngvi.bayes.nuts import nuts
+
+        return nuts(self, **options)
+
+    def __repr__(self) -> str:
+        from ngvi.report.table import text_table
+
+        d = self.diagnostics
+        head = (
+            f"{self.name}: {d.dimension} dimensions, {d.covariance} covariance, "
+            f"ELBO {d.elbo:.2f}, {d.iterations} iterations, "
+            f"{d.gradient_evaluations} gradients"
+        )
+        return f"{head}\n\n{text_table(self.summary())}\n\n{self.verdict}"

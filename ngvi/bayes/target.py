@@ -1,0 +1,191 @@
+"""What is fitted: a log density on ℝᴰ, from a NumPyro model or a plain JAX function.
+
+A target is split in two. The *static* part (the function, its Python-valued arguments,
+the sites and their shapes) is hashable and equal for equal models, so it keys JAX's
+compilation cache; the *data* are arrays handed to every compiled program as arguments,
+so a second fit with new data of the same shape compiles nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+Data = tuple[Array, ...]
+"""The arrays among the arguments, in the order of the flattened arguments."""
+
+
+@dataclass(frozen=True)
+class _ByIdentity:
+    """An unhashable argument, equal only to itself."""
+
+    value: Any = field(hash=False, compare=False)
+    key: int
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The static part of (args, kwargs): everything but the arrays' values."""
+
+    treedef: Any
+    static: tuple[Any, ...]
+    """One entry a leaf; `_ARRAY` where an array goes."""
+
+    @staticmethod
+    def split(
+        args: tuple, kwargs: dict[str, Any], constant: bool = False
+    ) -> tuple[Arguments, Data]:
+        """Separate arrays from the rest.
+
+        Args:
+            args: positional arguments.
+            kwargs: keyword arguments.
+            constant: keep arrays as constants of the program too, for a model that
+                computes shapes or branches from their values.
+        """
+        # None is data that is absent, not an empty subtree.
+        leaves, treedef = jax.tree.flatten((args, kwargs), is_leaf=lambda x: x is None)
+        static, data = [], []
+        for leaf in leaves:
+            numeric = isinstance(leaf, np.ndarray | np.generic | jax.Array)
+            if numeric and np.asarray(leaf).dtype.kind in "biufc" and not constant:
+                static.append(_ARRAY)
+                data.append(jnp.asarray(leaf))
+                continue
+            try:
+                hash(leaf)
+                static.append(leaf)
+            except TypeError:
+                static.append(_ByIdentity(leaf, id(leaf)))
+        return Arguments(treedef, tuple(static)), tuple(data)
+
+    def join(self, data: Data) -> tuple[tuple, dict[str, Any]]:
+        """(args, kwargs) with these arrays in their places."""
+        arrays = iter(data)
+        leaves = [
+            next(arrays)
+            if leaf is _ARRAY
+            else (leaf.value if isinstance(leaf, _ByIdentity) else leaf)
+            for leaf in self.static
+        ]
+        return jax.tree.unflatten(self.treedef, leaves)
+
+
+class _Marker:
+    def __repr__(self) -> str:
+        return "<array>"
+
+
+_ARRAY = _Marker()
+
+
+class Target(Protocol):
+    """The static part of what is fitted; hashable."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the D unconstrained coordinates."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        ...
+
+    def potential(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        """−log p(z, data), the Jacobian of the transforms included."""
+        ...
+
+    def constrain(self, data: Data, z: Float[Array, "d"]) -> dict[str, Array]:
+        """The sites' values on the model's own supports, deterministic ones included."""
+        ...
+
+
+def coordinate_names(name: str, shape: tuple[int, ...]) -> list[str]:
+    """theta[0], theta[1], … for an array; the bare name for a scalar."""
+    if not shape:
+        return [name]
+    return [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
+
+
+@dataclass(frozen=True)
+class FunctionTarget:
+    """A log density given as a JAX function of a pytree."""
+
+    function: Callable[..., Array]
+    """log_density(params, *args, **kwargs) → scalar."""
+    arguments: Arguments
+    treedef: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: str
+
+    @property
+    def sizes(self) -> list[int]:
+        """Entries of each leaf."""
+        return [int(np.prod(shape)) for shape in self.shapes]
+
+    @property
+    def dim(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def leaf_names(self) -> list[str]:
+        """A name for each leaf: its path in the pytree."""
+        tree = jax.tree.unflatten(self.treedef, range(len(self.shapes)))
+        paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+        names = [
+            ".".join(jax.tree_util.keystr((key,), simple=True) for key in path)
+            for path, _ in paths
+        ]
+        return [name or "z" for name in names]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        parts = zip(self.leaf_names, self.shapes, strict=True)
+        return tuple(n for name, shape in parts for n in coordinate_names(name, shape))
+
+    def leaves(self, z: Float[Array, "d"]) -> list[Array]:
+        """The leaves that z is the concatenation of."""
+        ends = np.cumsum(self.sizes)[:-1]
+        parts = zip(jnp.split(z, ends), self.shapes, strict=True)
+        return [part.reshape(shape) for part, shape in parts]
+
+    def potential(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        args, kwargs = self.arguments.join(data)
+        params = jax.tree.unflatten(self.treedef, self.leaves(z))
+        return -jnp.asarray(self.function(params, *args, **kwargs))
+
+    def constrain(self, data: Data, z: Float[Array, "d"]) -> dict[str, Array]:
+        return dict(zip(self.leaf_names, self.leaves(z), strict=True))
+
+
+def function_target(
+    log_density: Callable[..., Array], init: Any, args: tuple, kwargs: dict[str, Any]
+) -> tuple[FunctionTarget, Data, Float[Array, "d"]]:
+    """The target of `ngvi.fit(log_density, *args, init=pytree)` and where it starts.
+
+    Raises:
+        ValueError: `init` holds no number, or the function does not return a scalar.
+    """
+    leaves, treedef = jax.tree.flatten(init)
+    dtype = jnp.result_type(float)
+    arrays = [jnp.asarray(leaf, dtype) for leaf in leaves]
+    if not sum(a.size for a in arrays):
+        raise ValueError("init holds no number: nothing to infer.")
+    arguments, data = Arguments.split(args, kwargs)
+    target = FunctionTarget(
+        log_density, arguments, treedef, tuple(a.shape for a in arrays), dtype.name
+    )
+    start = jnp.concatenate([a.ravel() for a in arrays])
+    shape = jax.eval_shape(target.potential, data, start).shape
+    if shape != ():
+        raise ValueError(
+            f"The log density must return a scalar; it returned shape {shape}."
+        )
+    return target, data, start

@@ -1,0 +1,11 @@
+"""The one place where a distribution is moved."""
+
+from ngvi.mirror.step import (
+    Direction,
+    fisher_length,
+    gaussian_step,
+    inner,
+    mirror_step,
+)
+
+__all__ = ["Direction", "fisher_length", "gaussian_step", "inner", "mirror_step"]

@@ -1,0 +1,104 @@
+"""Base draws ε ~ N(0, I) for the expectations under a Gaussian.
+
+Fixed draws make a fit deterministic: the same ε at every iteration turn the objective
+into a plain function, which a line search can trust. They are scrambled Sobol points
+mapped to normals, made antithetic [ε; −ε] (odd moments vanish) and matched (sample
+covariance exactly I), so that a quadratic ℓ is integrated exactly.
+
+A `Ladder` holds the draws of every level a fit may climb to: level k has 2ᵏ batches of
+one fixed size, its draws are not those of any lower level, and a fit that doubles its
+draws meets unseen ones.
+
+Source: Buchholz, Wenzel and Mandt (2018), Quasi-Monte Carlo variational inference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+
+def sobol_normals(dim: int, count: int, seed: Any) -> np.ndarray:
+    """`count` scrambled Sobol points mapped to N(0, I), shape (count, dim)."""
+    from scipy.special import ndtri
+    from scipy.stats import qmc
+
+    # A Sobol sequence is balanced in powers of two; any prefix of it is still valid.
+    points = qmc.Sobol(dim, seed=seed).random_base2(max(count - 1, 1).bit_length())
+    return ndtri(np.clip(points[:count], 1e-10, 1 - 1e-10))
+
+
+def antithetic(half: np.ndarray) -> np.ndarray:
+    """[ε; −ε], then matched: covariance exactly I when there are more draws than
+    dimensions, else each coordinate's variance exactly 1."""
+    count, dim = half.shape
+    if count > dim:
+        lower = np.linalg.cholesky(half.T @ half / count)
+        half = np.linalg.solve(lower, half.T).T
+    else:
+        half = half / np.sqrt((half**2).mean(0))
+    return np.concatenate([half, -half])
+
+
+def fresh_draws(key: Key[Array, ""], count: int, dim: int) -> Float[Array, "n d"]:
+    """Antithetic normals from a key, for estimates that draw anew at every step."""
+    half = jax.random.normal(key, (count // 2, dim))
+    return jnp.concatenate([half, -half])
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Ladder:
+    """The fixed draws of every level, as batches of one size."""
+
+    batches: Float[Array, "total n d"]
+    """Level k is batches[2ᵏ − 1 : 2ᵏ⁺¹ − 1]."""
+    check: Float[Array, "s d"]
+    """Draws of their own, to tell whether a level had enough."""
+
+    @property
+    def levels(self) -> int:
+        """How many levels there are."""
+        return self.batches.shape[0].bit_length()
+
+    @property
+    def batch_size(self) -> int:
+        """Draws in one batch; level k has 2ᵏ times as many."""
+        return self.batches.shape[1]
+
+
+def ladder(
+    dim: int, batch_size: int, levels: int, check: int, seed: int, dtype: Any
+) -> Ladder:
+    """Scrambled Sobol draws for `levels` levels from one integer seed.
+
+    Args:
+        dim: D.
+        batch_size: draws of level 0, even; more than D for exact matching.
+        levels: how many times the draws can double, plus one.
+        check: how many draws tell a level's over-fit, even.
+        seed: the same seed gives the same draws.
+        dtype: of the arrays.
+    """
+    scramble, scramble_check = np.random.SeedSequence(seed).spawn(2)
+    half = batch_size // 2
+    points = sobol_normals(
+        dim, half * (2**levels - 1), np.random.default_rng(scramble)
+    )
+    batches = []
+    for level in range(levels):
+        start, count = half * (2**level - 1), half * 2**level
+        matched = antithetic(points[start : start + count])
+        # Each batch keeps its pairs together: [its halves; their negatives].
+        pairs = matched[:count].reshape(2**level, half, dim)
+        batches.append(np.concatenate([pairs, -pairs], axis=1))
+    fresh = sobol_normals(dim, check // 2, np.random.default_rng(scramble_check))
+    return Ladder(
+        jnp.asarray(np.concatenate(batches), dtype),
+        jnp.asarray(antithetic(fresh), dtype),
+    )

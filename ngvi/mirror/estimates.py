@@ -1,0 +1,162 @@
+"""Estimates of the natural gradient of E_q[ℓ] for a Gaussian q, from base draws ε.
+
+With z = m + Aε, G = Aᵀ∇ℓ(z) and means over the draws:
+
+- zeroth order (values):    γ = mean (ℓ − ℓ̄) ε,  AᵀHA = mean (ℓ − ℓ̄) (ε εᵀ − I)
+- first order (gradients):  γ = mean G,          AᵀHA = Sym mean ε Gᵀ       (Stein)
+- second order (Hessians):  γ = mean G,          AᵀHA = mean Aᵀ∇²ℓ(z)A      (Price)
+
+First order with draws whose sample mean is 0 and covariance I is exact for a quadratic
+ℓ, and is the exact gradient of the objective mean ℓ(m + Aε) + ½τ log det S for these
+draws. With fewer draws than dimensions no sample covariance is I; then
+`score_difference` replaces G by G − τε, so that the noise vanishes where q = p.
+
+Source: Opper and Archambeau (2009); Lin, Khan and Schmidt (2019), Stein's lemma for the
+reparameterization trick; Roeder, Wu and Duvenaud (2017), Sticking the landing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ngvi.families import Gaussian
+from ngvi.linalg import Dense
+from ngvi.mirror.step import Direction
+
+Potential = Callable[[Float[Array, "d"]], Float[Array, ""]]
+"""ℓ, the function whose expectation is minimised."""
+
+
+class Estimate(NamedTuple):
+    """Means over draws; the estimate from several batches is the mean of theirs."""
+
+    value: Float[Array, ""]
+    """mean ℓ."""
+    gradient: Direction
+    """(γ, M)."""
+    spread: Float[Array, "d"]
+    """mean over antithetic pairs of (pair mean of G − τε)²: what γ's error comes from,
+    since the part of G that is linear in ε carries none."""
+    curvature: Float[Array, "d d"] | None
+    """AᵀHA in full, where the structure keeps less of it in M and the mean is to step
+    in this richer metric; else None."""
+
+
+Estimator = Callable[[Potential, Gaussian, Float[Array, "n d"]], Estimate]
+
+
+def _assemble(
+    q: Gaussian,
+    values: Float[Array, "n"],
+    eps: Float[Array, "n d"],
+    gradients: Float[Array, "n d"],
+    curvature: Array,
+    temperature: float,
+    full: Float[Array, "d d"] | None = None,
+) -> Estimate:
+    identity = q.precision.tangent_identity()
+    error = jax.tree.map(lambda c, i: c - temperature * i, curvature, identity)
+    residual = gradients - temperature * eps
+    half = eps.shape[0] // 2
+    pairs = (residual[:half] + residual[half : 2 * half]) / 2
+    return Estimate(
+        values.mean(),
+        Direction(gradients.mean(0), error),
+        (pairs**2).mean(0),
+        full,
+    )
+
+
+def first_order(temperature: float = 1.0, full_curvature: bool = False) -> Estimator:
+    """Stein's estimate from gradients, for moment-matched draws [ε; −ε], N > D.
+
+    Args:
+        temperature: τ.
+        full_curvature: also return AᵀHA in full, for a mean that steps in a richer
+            metric than the structure of the precision.
+    """
+
+    def estimate(potential: Potential, q: Gaussian, eps: Array) -> Estimate:
+        values, gradients = jax.vmap(jax.value_and_grad(potential))(q.place(eps))
+        whitened = q.precision.whiten_gradient(gradients)
+        full = None
+        if full_curvature:
+            cross = eps.T @ whitened / eps.shape[0]
+            full = (cross + cross.T) / 2
+        curvature = q.precision.tangent(eps, whitened)
+        return _assemble(q, values, eps, whitened, curvature, temperature, full)
+
+    return estimate
+
+
+def score_difference(temperature: float = 1.0) -> Estimator:
+    """First order with G − τε in place of G: for any draws, also N ≤ D."""
+
+    def estimate(potential: Potential, q: Gaussian, eps: Array) -> Estimate:
+        values, gradients = jax.vmap(jax.value_and_grad(potential))(q.place(eps))
+        whitened = q.precision.whiten_gradient(gradients)
+        error = q.precision.tangent(eps, whitened - temperature * eps)
+        identity = q.precision.tangent_identity()
+        curvature = jax.tree.map(lambda m, i: m + temperature * i, error, identity)
+        estimate = _assemble(q, values, eps, whitened, curvature, temperature)
+        mean = (whitened - temperature * eps).mean(0)
+        return estimate._replace(gradient=Direction(mean, error))
+
+    return estimate
+
+
+def zeroth_order(
+    temperature: float = 1.0, shape: Callable[[Array], Array] | None = None
+) -> Estimator:
+    """From values alone.
+
+    Args:
+        temperature: τ; 0 for evolution strategies.
+        shape: what to put in place of the values ℓᵢ (ranks, utilities); by default
+            the values themselves. Their mean is subtracted.
+    """
+
+    def estimate(potential: Potential, q: Gaussian, eps: Array) -> Estimate:
+        values = jax.vmap(potential)(q.place(eps))
+        shaped = values if shape is None else shape(values)
+        weighted = (shaped - shaped.mean())[:, None] * eps
+        curvature = q.precision.tangent(eps, weighted)
+        return _assemble(q, values, eps, weighted, curvature, temperature)
+
+    return estimate
+
+
+def second_order(temperature: float = 1.0) -> Estimator:
+    """Price's estimate from Hessians, for any number of draws [ε; −ε]."""
+
+    def estimate(potential: Potential, q: Gaussian, eps: Array) -> Estimate:
+        def one(z: Array) -> tuple[Array, Array, Array]:
+            value, gradient = jax.value_and_grad(potential)(z)
+            return value, gradient, jax.hessian(potential)(z)
+
+        values, gradients, hessians = jax.vmap(one)(q.place(eps))
+        whitened = q.precision.whiten_gradient(gradients)
+        curvature = q.precision.whiten_curvature(hessians.mean(0))
+        return _assemble(q, values, eps, whitened, curvature, temperature)
+
+    return estimate
+
+
+def mean_metric(
+    q: Gaussian, estimate: Estimate, floor: float = 1e-2
+) -> Callable[[Float[Array, "d"]], Float[Array, "d"]]:
+    """γ ↦ C⁻¹γ with C the full whitened curvature, made positive: the mean's step in a
+    richer metric than q's own. The identity where no full curvature was estimated."""
+    if estimate.curvature is None:
+        return lambda gamma: gamma
+    values, vectors = jnp.linalg.eigh(estimate.curvature)
+    positive = Dense(
+        vectors * jnp.sqrt(jnp.maximum(jnp.abs(values), floor)),
+        vectors / jnp.sqrt(jnp.maximum(jnp.abs(values), floor)),
+    )
+    return positive.solve

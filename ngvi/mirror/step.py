@@ -1,0 +1,120 @@
+"""The one update: mirror descent on an exponential family.
+
+    minimise  L(q) = E_q[ℓ(z)] − τ Entropy(q)
+    λ⁺ = argmin_μ ⟨∇_μ L, μ⟩ + (1/ρ) KL(q_μ ‖ q_λ)  =  (1 − ρτ) λ − ρ ∇_μ E_q[ℓ]
+
+| algorithm                       | family     | ∇_μ E_q[ℓ]    | τ | retraction   |
+|---------------------------------|------------|---------------|---|--------------|
+| natural-gradient VI, BLR        | any        | first, second | 1 | first order  |
+| conjugate updates, SVI, CVI     | conjugate  | exact         | 1 | none (ρ = 1) |
+| improved BLR                    | Gaussian   | first, second | 1 | second order |
+| xNES, SNES                      | Gaussian   | zeroth, ranks | 0 | exponential  |
+
+For a Gaussian the same update is written in the frame of its root, z = m + Aε:
+
+    γ = Aᵀ E[∇ℓ],   M = Aᵀ E[∇²ℓ] A − τI,
+    S⁺ = A⁻ᵀ R(ρM) A⁻¹,   m⁺ = m − ρ A R(ρM)⁻¹ γ,
+
+where no affine change of z changes γ, M or anything computed from them.
+
+Source: Khan and Rue (2023), The Bayesian learning rule, section 3; Glasmachers et al.
+(2010), Exponential natural evolution strategies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ngvi.families import ExponentialFamily, Gaussian
+from ngvi.families.base import Params
+from ngvi.linalg.base import PositiveDefinite, Retracted, Tangent
+
+Family = TypeVar("Family", bound=ExponentialFamily)
+Retraction = Callable[[Array], Array]
+
+
+def mirror_step(
+    q: Family,
+    mean_gradient: Params,
+    step_size: float | Float[Array, ""],
+    temperature: float | Float[Array, ""] = 1.0,
+) -> Family:
+    """λ⁺ = (1 − ρτ) λ − ρ ∇_μ E_q[ℓ], for any family with a constant base measure.
+
+    Args:
+        q: the current distribution.
+        mean_gradient: ∇_μ E_q[ℓ], a pytree like `q.mean_params`.
+        step_size: ρ.
+        temperature: τ, the weight of the entropy.
+    """
+    keep = 1 - step_size * temperature
+    moved = jax.tree.map(
+        lambda p, g: keep * p - step_size * g, q.natural_params, mean_gradient
+    )
+    return q.with_natural_params(moved)
+
+
+class Direction(NamedTuple):
+    """A natural gradient of L, or another tangent vector, in a Gaussian's frame."""
+
+    mean: Float[Array, "d"]
+    """γ."""
+    curvature: Tangent
+    """M, in the layout of the precision's structure."""
+
+
+def inner(
+    precision: PositiveDefinite, a: Direction, b: Direction
+) -> Float[Array, ""]:
+    """The Fisher inner product ⟨γ, γ′⟩ + ½ tr(M M′)."""
+    return a.mean @ b.mean + precision.inner(a.curvature, b.curvature) / 2
+
+
+def fisher_length(precision: PositiveDefinite, d: Direction) -> Float[Array, ""]:
+    """√(‖γ‖² + ½‖M‖²_F): about √(2 KL) to the optimum, the same in all units."""
+    return jnp.sqrt(inner(precision, d, d))
+
+
+class Step(NamedTuple):
+    """A Gaussian moved along a direction."""
+
+    q: Gaussian
+    kl: Float[Array, ""]
+    """KL(q⁺ ‖ q), exactly."""
+    displacement: Direction
+    """Where q⁺ lies as seen from q, in the sign convention of a gradient step."""
+
+
+def gaussian_path(
+    q: Gaussian, direction: Direction, retraction: Retraction
+) -> Callable[[Float[Array, ""]], Step]:
+    """ρ ↦ the whitened step of length ρ; the spectrum of M is computed once."""
+    along = q.precision.along(direction.curvature)
+
+    def step(rho: Float[Array, ""]) -> Step:
+        moved: Retracted = along(rho, retraction)
+        shift = rho * moved.solve(direction.mean)
+        mean = q.mean - q.precision.unwhiten(shift)
+        kl = (moved.trace_inverse - q.dim + moved.logdet + shift @ shift) / 2
+        displacement = Direction(
+            moved.matrix.whiten(mean - q.mean),
+            jax.tree.map(jnp.negative, moved.log),
+        )
+        return Step(Gaussian(mean, moved.matrix), kl, displacement)
+
+    return step
+
+
+def gaussian_step(
+    q: Gaussian,
+    direction: Direction,
+    step_size: float | Float[Array, ""],
+    retraction: Retraction,
+) -> Gaussian:
+    """S⁺ = A⁻ᵀ R(ρM) A⁻¹, m⁺ = m − ρ A R(ρM)⁻¹ γ."""
+    return gaussian_path(q, direction, retraction)(jnp.asarray(step_size)).q

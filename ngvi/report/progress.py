@@ -1,0 +1,118 @@
+"""One line on stderr that says how a fit is doing while it runs."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+class Progress:
+    """A progress line for a loop whose length is not known in advance.
+
+    The line shows the iteration, the ELBO, the Fisher length of the natural
+    gradient, the accepted step, the number of draws and the time elapsed.
+
+    Example:
+        >>> with Progress(enabled=False, description="eight_schools") as bar:
+        ...     bar.update(iteration=1, elbo=-31.5, fisher_length=1e-3)
+
+    Args:
+        enabled: True shows the line, False shows nothing, None shows it only when
+            stderr is a terminal (so that logs and pipes stay clean).
+        description: What is being fitted; the first words of the line.
+    """
+
+    def __init__(self, enabled: bool | None = None, description: str = "fit") -> None:
+        if enabled is None:
+            # stderr is None in windowed interpreters, where there is nowhere to write.
+            enabled = sys.stderr is not None and sys.stderr.isatty()
+        self.enabled = enabled
+        self.description = description
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> Self:
+        if self.enabled:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=None,
+                # Looked up now, not at import, so that a redirected stderr is honoured.
+                file=sys.stderr,
+                desc=f"{self.description}: starting",
+                bar_format="{desc}  [{elapsed}]",
+                dynamic_ncols=True,
+                leave=True,
+            )
+        return self
+
+    def update(
+        self,
+        *,
+        iteration: int | None = None,
+        elbo: float | None = None,
+        fisher_length: float | None = None,
+        step: float | None = None,
+        draws: int | None = None,
+    ) -> None:
+        """Show new numbers; those left out are left out of the line.
+
+        Args:
+            iteration: Accepted iterations so far.
+            elbo: Evidence lower bound, in nats.
+            fisher_length: Length of the natural gradient in the Fisher metric.
+            step: Step size that the last iteration accepted.
+            draws: Number of base draws in the objective.
+        """
+        if self._bar is None:
+            return
+        line = status_line(
+            iteration=iteration,
+            elbo=elbo,
+            fisher_length=fisher_length,
+            step=step,
+            draws=draws,
+        )
+        # refresh=False leaves the decision to tqdm, which redraws about ten times a
+        # second: a fast loop must not spend its time on the terminal.
+        self._bar.set_description_str(f"{self.description}: {line}", refresh=False)
+        self._bar.update(1)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is None:
+            return
+        # The last numbers may not have been drawn yet, and they are the ones to keep.
+        self._bar.refresh()
+        self._bar.close()
+        self._bar = None
+
+
+def status_line(
+    *,
+    iteration: int | None = None,
+    elbo: float | None = None,
+    fisher_length: float | None = None,
+    step: float | None = None,
+    draws: int | None = None,
+) -> str:
+    """Return the numbers of one iteration as words, without those that are None."""
+    parts = []
+    if iteration is not None:
+        parts.append(f"iteration {int(iteration):>3d}")
+    if elbo is not None:
+        parts.append(f"ELBO {float(elbo):.3f}")
+    if fisher_length is not None:
+        parts.append(f"Fisher length {float(fisher_length):.2e}")
+    if step is not None:
+        parts.append(f"step {float(step):.3g}")
+    if draws is not None:
+        parts.append(f"{int(draws):,d} draws")
+    return "  ".join(parts)
