@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax.monitoring
@@ -12,19 +13,28 @@ import jax.monitoring
 
 @dataclass
 class Stopwatch:
-    """Seconds of compilation seen while it ran."""
+    """The spans of time in which something was traced, lowered or compiled."""
 
-    seconds: float = 0.0
+    spans: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """The length of the spans' union: tracing one program can nest in another's."""
+        total, reached = 0.0, float("-inf")
+        for start, end in sorted(self.spans):
+            total += max(0.0, end - max(start, reached))
+            reached = max(reached, end)
+        return total
 
 
 _running: list[Stopwatch] = []
 
 
 def _listen(event: str, duration: float, **_: Any) -> None:
-    # Tracing, lowering and the backend's compilation of each program.
     if event.startswith("/jax/core/compile/"):
+        end = time.perf_counter()
         for watch in _running:
-            watch.seconds += duration
+            watch.spans.append((end - duration, end))
 
 
 _registered: list[bool] = []

@@ -19,10 +19,13 @@ import numpy as np
 Level = Literal["trustworthy", "means only", "do not trust"]
 
 KHAT_LIMIT = 0.7
-MEAN_LIMIT = 0.2
+MEAN_LIMIT = 0.25
 """Posterior sds by which a mean may differ from the reweighted one."""
-SD_LIMIT = 0.2
+SD_LIMIT = 0.15
 """Relative difference of an sd from the reweighted one."""
+EVEN_WEIGHTS = 0.9
+"""Relative effective sample size above which the weights are so even that the shape of
+their tail, which is all k-hat measures, carries no weight."""
 ERROR_LIMIT = 0.1
 """Standard error of a mean, from the finite draws, in posterior sds."""
 
@@ -67,6 +70,7 @@ class Comparison:
     """q held against the reweighted draws, one entry a scalar quantity."""
 
     names: tuple[str, ...]
+    efficiency: float
     mean_error: np.ndarray
     """(mean of q − reweighted mean) / reweighted sd."""
     sd_ratio: np.ndarray
@@ -99,9 +103,12 @@ def pareto_smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
     return weights / weights.sum(), float(khat)
 
 
-def compare(
-    names: list[str], values: np.ndarray, weights: np.ndarray
-) -> Comparison:
+def efficiency(weights: np.ndarray) -> float:
+    """Effective sample size of normalised weights over their number, 1/(S Σw²)."""
+    return float(1 / (len(weights) * (weights**2).sum()))
+
+
+def compare(names: list[str], values: np.ndarray, weights: np.ndarray) -> Comparison:
     """Means and sds of q against the reweighted ones.
 
     Args:
@@ -116,6 +123,7 @@ def compare(
     safe = np.where(varies, spread, 1.0)
     return Comparison(
         tuple(names),
+        efficiency(weights),
         np.where(varies, (mean - reweighted) / safe, 0.0),
         np.where(varies, sd / safe, 1.0),
     )
@@ -151,12 +159,18 @@ def judge(
             ),
         )
     khat = diagnostics.khat
+    even = comparison.efficiency > EVEN_WEIGHTS
+    vouched = khat < KHAT_LIMIT or even
     means = np.abs(comparison.mean_error)
     sds = np.abs(np.log(comparison.sd_ratio))
     sd_limit = np.log1p(SD_LIMIT)
     means_differ, sds_differ = (means > MEAN_LIMIT).any(), (sds > sd_limit).any()
     reasons = []
-    if khat < KHAT_LIMIT:
+    if even:
+        reasons.append(
+            f"The importance weights are even (efficiency {comparison.efficiency:.0%})."
+        )
+    elif vouched:
         reasons.append(f"Pareto k-hat is {khat:.2f}, below {KHAT_LIMIT}.")
     else:
         reasons.append(
@@ -166,23 +180,23 @@ def judge(
     if means_differ:
         which = _worst(comparison, means, MEAN_LIMIT)
         reasons.append(
-            f"Reweighted draws move the mean by up to {means.max():.2f} sd ({which})."
+            f"Reweighted draws move a mean by up to {means.max():.2f} sd ({which})."
         )
     if sds_differ:
         which = _worst(comparison, sds, sd_limit)
         worst = comparison.sd_ratio[np.argmax(sds)]
-        reasons.append(f"An sd is {worst:.2f} of the reweighted one ({which}).")
+        reasons.append(f"An sd is {worst:.2f} times the reweighted one ({which}).")
     if mean_error > ERROR_LIMIT:
         reasons.append(
             f"The finite draws leave a standard error of {mean_error:.2f} sd in a mean."
         )
     reweigh = "posterior.sample(n, resample=True) corrects the draws by their weights."
-    if khat < KHAT_LIMIT and not means_differ and not sds_differ:
+    if vouched:
+        if means_differ:
+            return Verdict("do not trust", tuple(reasons), (reweigh, mcmc))
+        if sds_differ:
+            return Verdict("means only", tuple(reasons), (reweigh, mcmc))
         return Verdict("trustworthy", tuple(reasons), ())
-    if khat < KHAT_LIMIT and not means_differ:
-        return Verdict("means only", tuple(reasons), (reweigh, mcmc))
-    if khat < KHAT_LIMIT:
-        return Verdict("do not trust", tuple(reasons), (reweigh, mcmc))
     if not means_differ and khat < 1:
         advice = "Take means as a guide and intervals with caution."
         return Verdict("means only", tuple(reasons), (advice, mcmc))

@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 
 from ngvi.bayes import compile_time
 from ngvi.bayes.numpyro_model import ModelTarget, blame, model_target
-from ngvi.bayes.posterior import FitRecord, Posterior
+from ngvi.bayes.posterior import Posterior
+from ngvi.bayes.record import FitRecord
 from ngvi.bayes.target import Data, Target, function_target
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense, Diagonal
@@ -115,7 +116,7 @@ def solve(
     point: Float[Array, "d"],
     draws: Ladder,
 ) -> loop.State:
-    """A whole fit as one pure function: `vmap` it over draws (seeds), data or points."""
+    """A whole fit as one pure function: `vmap` it over draws (seeds) or data."""
     state = begin(target, covariance, settings, data, point, draws)
     return advance(
         target, covariance, settings, data, state, draws, settings.max_iterations

@@ -105,7 +105,9 @@ def init_to_prior_median(site: dict[str, Any] | None = None, draws: int = 101) -
     transform = biject_to(fn.support)
     if not isinstance(fn, dist.ImproperUniform):
         try:
-            samples = fn.sample(jax.random.key(0), (draws, *site["kwargs"].get("sample_shape", ())))
+            samples = fn.sample(
+                jax.random.key(0), (draws, *site["kwargs"].get("sample_shape", ()))
+            )
             middle = jnp.median(transform.inv(samples), axis=0)
             if bool(jnp.isfinite(middle).all()):
                 return transform(middle)
@@ -180,7 +182,9 @@ def check_observed(trace: dict[str, dict[str, Any]]) -> None:
         used = jnp.ones(value.shape, bool)
         if mask is not None and not isinstance(mask, bool):
             event = (1,) * site["fn"].event_dim
-            used = jnp.broadcast_to(jnp.reshape(mask, jnp.shape(mask) + event), value.shape)
+            used = jnp.broadcast_to(
+                jnp.reshape(mask, jnp.shape(mask) + event), value.shape
+            )
         bad = ~jnp.isfinite(value) & used
         if bool(bad.any()):
             raise ValueError(
@@ -200,9 +204,7 @@ def check_observed(trace: dict[str, dict[str, Any]]) -> None:
             )
 
 
-def blame(
-    target: ModelTarget, trace: dict[str, dict[str, Any]], data: Data
-) -> str:
+def blame(target: ModelTarget, trace: dict[str, dict[str, Any]], data: Data) -> str:
     """Which site makes the log density infinite or undefined at the start, in words."""
     culprits = []
     for name, site in trace.items():
@@ -217,8 +219,12 @@ def blame(
         for array in data
         if not bool(jnp.isfinite(array).all())
     ]
-    text = f"The cause is site {', '.join(culprits)}." if culprits else (
-        "Every site's own density is finite there, so its gradient or a transform is not."
+    text = (
+        f"The cause is site {', '.join(culprits)}."
+        if culprits
+        else (
+            "Every site's own density is finite there, so its gradient or a transform is not."
+        )
     )
     if undefined:
         text += f" Among the model's arguments is {'; '.join(undefined)}."
@@ -280,7 +286,9 @@ def model_target(
             )
     check_observed(trace)
 
-    values = {n: biject_to(s["fn"].support).inv(s["value"]) for n, s in continuous.items()}
+    values = {
+        n: biject_to(s["fn"].support).inv(s["value"]) for n, s in continuous.items()
+    }
     sites = tuple(
         Site(n, jnp.shape(values[n]), jnp.shape(s["value"]), axis_names(s))
         for n, s in continuous.items()
@@ -292,7 +300,12 @@ def model_target(
     def build(constant: bool) -> tuple[ModelTarget, Data]:
         arguments, data = Arguments.split(args, kwargs, constant)
         target = ModelTarget(
-            model, arguments, sites, bool(discrete), max(depths, default=0), start.dtype.name
+            model,
+            arguments,
+            sites,
+            bool(discrete),
+            max(depths, default=0),
+            start.dtype.name,
         )
         return target, data
 

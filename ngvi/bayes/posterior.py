@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +13,20 @@ from jaxtyping import Array, Float
 from numpyro import handlers
 
 from ngvi.bayes.diagnostics import (
+    EVEN_WEIGHTS,
     Comparison,
     Diagnostics,
     Verdict,
     compare,
+    efficiency,
     judge,
     pareto_smoothed,
 )
 from ngvi.bayes.numpyro_model import ModelTarget
-from ngvi.bayes.target import Data, Target, coordinate_names
+from ngvi.bayes.record import FitRecord
+from ngvi.bayes.summaries import Sites, Summaries, columns
+from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
-from ngvi.mirror import loop
 from ngvi.mirror.draws import antithetic, sobol_normals
 
 if TYPE_CHECKING:
@@ -33,68 +35,11 @@ if TYPE_CHECKING:
     from ngvi.bayes.archive import Archive
 
 SUMMARY_DRAWS = 2048
+# The tails that a Gaussian misses are rare under it: they take more draws to be seen
+# than a mean takes to be known.
+_CHECK_BLOCKS = 4
+_LARGEST_CHECK = 30_000_000
 _BATCH = 256
-
-
-@dataclass(frozen=True)
-class FitRecord:
-    """How the fit went, moved to the host."""
-
-    diagnostics: Diagnostics
-    """k-hat is NaN here: it is computed with the first summary."""
-    history: dict[str, np.ndarray]
-    mean_variance: np.ndarray
-    """Squared standard errors of the whitened mean from the finite draws, (D,)."""
-    name: str
-
-    @classmethod
-    def of(
-        cls,
-        state: loop.State,
-        *,
-        name: str,
-        covariance: str,
-        seed: int,
-        seconds_compiling: float,
-        seconds_running: float,
-        stop_reason: str | None,
-    ) -> FitRecord:
-        """Read a final state."""
-        state = jax.device_get(state)
-        steps = int(state.iteration)
-        rows = state.trace
-        draws = int(rows.draws[max(steps - 1, 0)])
-        diagnostics = Diagnostics(
-            elbo=float(rows.elbo[max(steps - 1, 0)] - _finite(state.gap)),
-            iterations=steps,
-            gradient_evaluations=int(state.gradients),
-            value_evaluations=int(state.values),
-            rejected_steps=int(state.rejected),
-            draws=draws,
-            seconds_compiling=seconds_compiling,
-            seconds_running=seconds_running,
-            fisher_length=float(loop.fisher_length(state)),
-            gap=float(state.gap),
-            khat=float("nan"),
-            converged=stop_reason is None and int(state.status) == loop.CONVERGED,
-            stop_reason=stop_reason or loop.STOP_REASONS[int(state.status)],
-            covariance=covariance,
-            dimension=int(state.q.dim),
-            seed=seed,
-        )
-        history = {
-            "iteration": np.arange(1, steps + 1),
-            "elbo": np.asarray(rows.elbo[:steps]),
-            "fisher_length": np.asarray(rows.fisher_length[:steps]),
-            "step": np.asarray(rows.step[:steps]),
-            "draws": np.asarray(rows.draws[:steps]),
-        }
-        pairs = max(draws // 2, 1)
-        return cls(diagnostics, history, np.asarray(state.estimate.spread) / pairs, name)
-
-
-def _finite(x: Any) -> float:
-    return float(x) if np.isfinite(x) else 0.0
 
 
 @partial(jax.jit, static_argnums=0)
@@ -109,7 +54,7 @@ def _at(
     return jax.vmap(one)(z)
 
 
-class Posterior:
+class Posterior(Summaries):
     """A Gaussian approximation of a posterior, and how far it can be trusted.
 
     Printing it shows the table of `summary` and the verdict.
@@ -137,6 +82,10 @@ class Posterior:
         self._record = record
         self._trace = trace
 
+    def with_gaussian(self, gaussian: Gaussian) -> Posterior:
+        """The same model and data under another Gaussian, for comparisons."""
+        return Posterior(self._target, self._data, gaussian, self._record, self._trace)
+
     # -- draws -------------------------------------------------------------------
 
     @property
@@ -161,24 +110,33 @@ class Posterior:
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, not {num_samples}.")
         if resample:
+            weights, khat, sites = self._check
+            if not np.isfinite(khat):
+                raise ValueError("The importance weights are not finite.")
             rng = np.random.default_rng(seed)
-            chosen = rng.choice(SUMMARY_DRAWS, num_samples, p=self._weights[0])
-            return {k: jnp.asarray(v[chosen]) for k, v in self._summary_draws[2].items()}
+            chosen = rng.choice(len(weights), num_samples, p=weights)
+            return {k: jnp.asarray(v[chosen]) for k, v in sites.items()}
         eps = jax.random.normal(
             jax.random.key(seed), (num_samples, self.gaussian.dim), self._dtype
         )
-        sites = self._evaluate(eps)[2]
+        sites = self.evaluate(eps)[2]
         return {name: jnp.asarray(value) for name, value in sites.items()}
 
     @property
     def _dtype(self) -> Any:
         return self.gaussian.mean.dtype
 
-    def _evaluate(
+    def evaluate(
         self, eps: Float[Array, "s d"]
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """log p, log q and the sites at base draws, a batch at a time on the device and
-        gathered on the host."""
+    ) -> tuple[np.ndarray, np.ndarray, Sites]:
+        """What lies at base draws ε, computed in batches and gathered on the host.
+
+        Args:
+            eps: shape (S, D); the draws are `gaussian.place(eps)`.
+
+        Returns:
+            log p and log q of the unconstrained draws, (S,) each, and the sites.
+        """
         count = eps.shape[0]
         padded = jnp.pad(eps, ((0, -count % _BATCH), (0, 0)))
         points = self.gaussian.place(padded)
@@ -190,49 +148,41 @@ class Posterior:
         log_q = np.asarray(self.gaussian.log_prob(points[:count]))
         return log_p, log_q, sites
 
+    def _block_eps(self, block: int) -> np.ndarray:
+        """Matched Sobol draws, so that Gaussian moments are exact, in random order."""
+        rng = np.random.default_rng([self._record.diagnostics.seed, block])
+        half = sobol_normals(self.gaussian.dim, SUMMARY_DRAWS // 2, rng)
+        return rng.permutation(antithetic(half))
+
     @cached_property
     def _summary_eps(self) -> np.ndarray:
-        """Matched Sobol draws, so that Gaussian moments are exact, in random order."""
-        dim = self.gaussian.dim
-        rng = np.random.default_rng(self._record.diagnostics.seed)
-        eps = antithetic(sobol_normals(dim, SUMMARY_DRAWS // 2, rng))
-        return rng.permutation(eps)
+        return self._block_eps(0)
 
     @cached_property
-    def _summary_draws(self) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        return self._evaluate(jnp.asarray(self._summary_eps, self._dtype))
+    def _summary_draws(self) -> tuple[np.ndarray, np.ndarray, Sites]:
+        return self.evaluate(jnp.asarray(self._summary_eps, self._dtype))
 
     @cached_property
-    def _weights(self) -> tuple[np.ndarray, float]:
-        log_p, log_q, _ = self._summary_draws
-        return pareto_smoothed((log_p - log_q).astype(np.float64))
+    def _check(self) -> tuple[np.ndarray, float, Sites]:
+        """Smoothed importance weights, k-hat, and the sites they belong to."""
+        blocks = [self._summary_draws]
+        log_p, log_q, sites = blocks[0]
+        weights, khat = pareto_smoothed((log_p - log_q).astype(np.float64))
+        quantities = self._flat[1].shape[1] * SUMMARY_DRAWS * _CHECK_BLOCKS
+        if efficiency(weights) > EVEN_WEIGHTS or quantities > _LARGEST_CHECK:
+            return weights, khat, sites
+        for block in range(1, _CHECK_BLOCKS):
+            eps = jnp.asarray(self._block_eps(block), self._dtype)
+            blocks.append(self.evaluate(eps))
+        log_p, log_q, sites = jax.tree.map(lambda *x: np.concatenate(x), *blocks)
+        weights, khat = pareto_smoothed((log_p - log_q).astype(np.float64))
+        return weights, khat, sites
 
     # -- moments -----------------------------------------------------------------
 
-    def _per_site(self, function: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
-        return {k: function(v) for k, v in self._summary_draws[2].items()}
-
     @property
-    def mean(self) -> dict[str, np.ndarray]:
-        """The mean of each site."""
-        return self._per_site(lambda v: v.mean(0))
-
-    @property
-    def sd(self) -> dict[str, np.ndarray]:
-        """The standard deviation of each site."""
-        return self._per_site(lambda v: v.std(0))
-
-    def quantile(self, q: float | list[float]) -> dict[str, np.ndarray]:
-        """Quantiles of each site; shape (len(q), *site shape) for a list."""
-        return self._per_site(lambda v: np.quantile(v, q, axis=0))
-
-    @cached_property
-    def _flat(self) -> tuple[list[str], np.ndarray]:
-        """Every scalar quantity: its name, and its summary draws, (S, K)."""
-        sites = self._summary_draws[2]
-        names = [n for k, v in sites.items() for n in coordinate_names(k, v.shape[1:])]
-        columns = [np.reshape(v, (SUMMARY_DRAWS, -1)) for v in sites.values()]
-        return names, np.concatenate(columns, axis=1).astype(np.float64)
+    def _sites(self) -> Sites:
+        return self._summary_draws[2]
 
     @cached_property
     def _standard_errors(self) -> np.ndarray:
@@ -266,16 +216,15 @@ class Posterior:
     @cached_property
     def diagnostics(self) -> Diagnostics:
         """What the fit did, and k-hat."""
-        return replace(self._record.diagnostics, khat=self._weights[1])
+        return replace(self._record.diagnostics, khat=self._check[1])
 
     @cached_property
     def comparison(self) -> Comparison:
         """Means and sds of every quantity held against the reweighted draws."""
-        names, values = self._flat
-        weights = self._weights[0]
+        weights, _, sites = self._check
         if not np.isfinite(weights).all():
-            weights = np.full(SUMMARY_DRAWS, 1 / SUMMARY_DRAWS)
-        return compare(names, values, weights)
+            weights = np.full(weights.shape, 1 / weights.size)
+        return compare(self._flat[0], columns(sites), weights)
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -363,7 +312,7 @@ class Posterior:
     def archive(self, *, predictive: bool = True, prior: bool = False) -> Archive:
         """Everything about this posterior as labelled arrays, see
         `ngvi.bayes.archive.Archive`."""
-        from ngvi.bayes.archive import archive
+        from ngvi.bayes.export import archive
 
         return archive(self, predictive=predictive, prior=prior)
 
@@ -377,7 +326,14 @@ class Posterior:
         return self.archive(predictive=predictive, prior=prior).to_arviz()
 
     def save(self, path: Any) -> None:
-        """Write `to_arviz()` and the verdict as netCDF; `ngvi.load` reads it."""
+        """Write `to_arviz()` and the verdict as netCDF; `ngvi.load` reads it.
+
+        Raises:
+            OSError: the file cannot be written; the message names it.
+        """
+        from ngvi.bayes.archive import check_writable
+
+        path = check_writable(path)  # before the predictions are computed
         self.archive().write(path)
 
     def as_guide(self) -> tuple[Any, dict[str, Array]]:
@@ -393,14 +349,3 @@ class Posterior:
         from ngvi.bayes.nuts import nuts
 
         return nuts(self, **options)
-
-    def __repr__(self) -> str:
-        from ngvi.report.table import text_table
-
-        d = self.diagnostics
-        head = (
-            f"{self.name}: {d.dimension} dimensions, {d.covariance} covariance, "
-            f"ELBO {d.elbo:.2f}, {d.iterations} iterations, "
-            f"{d.gradient_evaluations} gradients"
-        )
-        return f"{head}\n\n{text_table(self.summary())}\n\n{self.verdict}"

@@ -102,20 +102,17 @@ class Gaussian(ExponentialFamily):
     def mean_params(self) -> tuple[Float[Array, "d"], Any]:
         structure = type(self.precision)
         covariance = structure.project(self.precision.inverse_dense())
-        return self.mean, jax.tree.map(
-            jnp.add, structure.outer(self.mean), covariance
-        )
+        return self.mean, jax.tree.map(jnp.add, structure.outer(self.mean), covariance)
 
     def log_prob(self, x: Float[Array, "*b d"]) -> Float[Array, "*b"]:
         eps = self.precision.whiten(x - self.mean)
-        return self.precision.logdet() / 2 - (
-            (eps**2).sum(-1) + self.dim * math.log(2 * math.pi)
-        ) / 2
+        return (
+            self.precision.logdet() / 2
+            - ((eps**2).sum(-1) + self.dim * math.log(2 * math.pi)) / 2
+        )
 
     def entropy(self) -> Float[Array, ""]:
-        return (
-            self.dim * (1 + math.log(2 * math.pi)) - self.precision.logdet()
-        ) / 2
+        return (self.dim * (1 + math.log(2 * math.pi)) - self.precision.logdet()) / 2
 
     def kl(self, other: Self) -> Float[Array, ""]:
         shift = other.precision.whiten(other.mean - self.mean)

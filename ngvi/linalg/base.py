@@ -146,9 +146,7 @@ class PositiveDefinite(ABC):
     # -- the tangent space at P, in the frame ------------------------------------
 
     @abstractmethod
-    def tangent(
-        self, eps: Float[Array, "n d"], g: Float[Array, "n d"]
-    ) -> Tangent:
+    def tangent(self, eps: Float[Array, "n d"], g: Float[Array, "n d"]) -> Tangent:
         """Sym(mean εᵢ gᵢᵀ), restricted to the structure."""
 
     @abstractmethod

@@ -41,7 +41,9 @@ class Dense(PositiveDefinite):
         # Scaled to a unit diagonal first: units of 1e±4 cost no digits in float32.
         scale = jnp.sqrt(jnp.diagonal(matrix))
         lower = jnp.linalg.cholesky(symmetric(matrix) / jnp.outer(scale, scale))
-        inverse = solve_triangular(lower, jnp.eye(scale.size, dtype=lower.dtype), lower=True)
+        inverse = solve_triangular(
+            lower, jnp.eye(scale.size, dtype=lower.dtype), lower=True
+        )
         return cls(scale[:, None] * lower, inverse.T / scale[:, None])
 
     @classmethod

@@ -87,9 +87,7 @@ def ladder(
     """
     scramble, scramble_check = np.random.SeedSequence(seed).spawn(2)
     half = batch_size // 2
-    points = sobol_normals(
-        dim, half * (2**levels - 1), np.random.default_rng(scramble)
-    )
+    points = sobol_normals(dim, half * (2**levels - 1), np.random.default_rng(scramble))
     batches = []
     for level in range(levels):
         start, count = half * (2**level - 1), half * 2**level

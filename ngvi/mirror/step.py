@@ -68,9 +68,7 @@ class Direction(NamedTuple):
     """M, in the layout of the precision's structure."""
 
 
-def inner(
-    precision: PositiveDefinite, a: Direction, b: Direction
-) -> Float[Array, ""]:
+def inner(precision: PositiveDefinite, a: Direction, b: Direction) -> Float[Array, ""]:
     """The Fisher inner product ⟨γ, γ′⟩ + ½ tr(M M′)."""
     return a.mean @ b.mean + precision.inner(a.curvature, b.curvature) / 2
 

@@ -20,7 +20,7 @@ from ngvi.report.canvas import (
     say_nothing_to_draw,
     styled,
 )
-from ngvi.report.plots import WIDE
+from ngvi.report.plots import WIDE, are_whole
 from ngvi.report.scalars import tame
 
 if TYPE_CHECKING:
@@ -119,10 +119,7 @@ def _kind(observed: Array, replicated: Array) -> Kind:
     """Tell yes/no data, counts and measurements apart by their values."""
     low = min(observed.min(), replicated.min())
     high = max(observed.max(), np.quantile(replicated, 0.995))
-    whole = bool(
-        (observed == np.round(observed)).all()
-        and (replicated == np.round(replicated)).all()
-    )
+    whole = are_whole(observed) and are_whole(replicated)
     if whole and low >= 0 and max(observed.max(), replicated.max()) <= 1:
         return "binary"
     if observed.size <= MOST_INTERVALS:

@@ -180,7 +180,7 @@ def pair_plot(columns: Mapping[str, ArrayLike]) -> Figure:
 def histogram_edges(values: Array) -> Array:
     """Return bin edges: on the integers if the draws are, else over the central 99%."""
     low, high = float(values.min()), float(values.max())
-    if high - low <= 40 and (values == np.round(values)).all():
+    if high - low <= 40 and are_whole(values):
         return np.arange(low - 0.5, high + 1.0)
     low, high = _central(values)
     edges = np.linspace(low, high, int(np.clip(2 * values.size ** (1 / 3), 12, 36)) + 1)
@@ -190,6 +190,11 @@ def histogram_edges(values: Array) -> Array:
         width = max(abs(centre), 1.0) * 1e-3
         edges = np.array([centre - width, centre + width])
     return edges
+
+
+def are_whole(values: Array) -> bool:
+    """Say whether all values are integers, and small enough to differ by one half."""
+    return bool((values == np.round(values)).all() and np.abs(values).max() < 1e12)
 
 
 def shorten(name: str, longest: int = 18) -> str:

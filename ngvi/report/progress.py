@@ -89,8 +89,7 @@ class Progress:
     ) -> None:
         if self._bar is None:
             return
-        # The last numbers may not have been drawn yet, and they are the ones to keep.
-        self._bar.refresh()
+        # Closing draws the line once more: the last numbers are the ones to keep.
         self._bar.close()
         self._bar = None
 

@@ -25,6 +25,8 @@ Array = NDArray[np.float64]
 
 # Fewer weights than this say nothing about a tail.
 SMALLEST_TAIL = 5
+# The reciprocal of the lower quartile sets the grid, and must be a number.
+SMALLEST_QUARTILE = 1e-290
 
 
 class Tail(NamedTuple):
@@ -93,8 +95,7 @@ def fit_generalised_pareto(excess: Array) -> tuple[float, float]:
     """
     size = excess.size
     grid = 30 + int(math.sqrt(size))
-    quartile = excess[max(int(size / 4 + 0.5) - 1, 0)]
-    quartile = max(float(quartile), float(excess[-1]) * 1e-12)
+    quartile = max(float(excess[max(int(size / 4 + 0.5) - 1, 0)]), SMALLEST_QUARTILE)
     steps = 1.0 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
     b = 1.0 / excess[-1] + steps / (3.0 * quartile)
     shapes = np.log1p(-b[:, None] * excess).mean(axis=1)

@@ -1,0 +1,75 @@
+"""How a fit went, moved from the device to the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from ngvi.bayes.diagnostics import Diagnostics
+from ngvi.mirror import loop
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """How the fit went, moved to the host."""
+
+    diagnostics: Diagnostics
+    """k-hat is NaN here: it is computed with the first summary."""
+    history: dict[str, np.ndarray]
+    mean_variance: np.ndarray
+    """Squared standard errors of the whitened mean from the finite draws, (D,)."""
+    name: str
+
+    @classmethod
+    def of(
+        cls,
+        state: loop.State,
+        *,
+        name: str,
+        covariance: str,
+        seed: int,
+        seconds_compiling: float,
+        seconds_running: float,
+        stop_reason: str | None,
+    ) -> FitRecord:
+        """Read a final state."""
+        state = jax.device_get(state)
+        steps = int(state.iteration)
+        rows = state.trace
+        draws = int(rows.draws[max(steps - 1, 0)])
+        diagnostics = Diagnostics(
+            elbo=float(rows.elbo[max(steps - 1, 0)] - _finite(state.gap)),
+            iterations=steps,
+            gradient_evaluations=int(state.gradients),
+            value_evaluations=int(state.values),
+            rejected_steps=int(state.rejected),
+            draws=draws,
+            seconds_compiling=seconds_compiling,
+            seconds_running=seconds_running,
+            fisher_length=float(loop.fisher_length(state)),
+            gap=float(state.gap),
+            khat=float("nan"),
+            converged=stop_reason is None and int(state.status) == loop.CONVERGED,
+            stop_reason=stop_reason or loop.STOP_REASONS[int(state.status)],
+            covariance=covariance,
+            dimension=int(state.q.dim),
+            seed=seed,
+        )
+        history = {
+            "iteration": np.arange(1, steps + 1),
+            "elbo": np.asarray(rows.elbo[:steps]),
+            "fisher_length": np.asarray(rows.fisher_length[:steps]),
+            "step": np.asarray(rows.step[:steps]),
+            "draws": np.asarray(rows.draws[:steps]),
+        }
+        pairs = max(draws // 2, 1)
+        return cls(
+            diagnostics, history, np.asarray(state.estimate.spread) / pairs, name
+        )
+
+
+def _finite(x: Any) -> float:
+    return float(x) if np.isfinite(x) else 0.0

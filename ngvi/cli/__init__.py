@@ -1,0 +1,1 @@
+"""The `ngvi` command: fit a model, list the zoo, write a report."""

@@ -1,0 +1,109 @@
+"""Small log densities that the tests of the step, the estimates and the loop share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ngvi.families import Gaussian
+from ngvi.linalg import Dense, Diagonal, PositiveDefinite
+from ngvi.mirror.estimates import Potential
+
+STRUCTURES = {"dense": Dense, "diagonal": Diagonal}
+KEEP: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "dense": lambda m: (m + m.T) / 2,
+    "diagonal": lambda m: np.diag(np.diag(m)),
+}
+"""What each structure keeps of a matrix, as a dense array."""
+
+
+def positive(rng: np.random.Generator, dim: int) -> np.ndarray:
+    """A positive-definite matrix with correlations and uneven units."""
+    factor = rng.standard_normal((dim, 2 * dim + 2))
+    units = np.exp(rng.standard_normal(dim) / 2)
+    return (factor @ factor.T / (2 * dim) + 0.1 * np.eye(dim)) * np.outer(units, units)
+
+
+def symmetric(rng: np.random.Generator, dim: int) -> np.ndarray:
+    """Symmetric and usually indefinite."""
+    matrix = rng.standard_normal((dim, dim))
+    return (matrix + matrix.T) / 2
+
+
+def gaussian(name: str, rng: np.random.Generator, dim: int) -> Gaussian:
+    """A random Gaussian in a frame that is as generic as the structure has."""
+    matrix = KEEP[name](positive(rng, dim))
+    precision: PositiveDefinite
+    if name == "dense":
+        rotation = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+        root = np.linalg.cholesky(matrix) @ rotation
+        precision = Dense(jnp.asarray(root), jnp.asarray(np.linalg.inv(root).T))
+    else:
+        precision = Diagonal(jnp.asarray(np.sqrt(np.diag(matrix))))
+    return Gaussian(jnp.asarray(rng.standard_normal(dim)), precision)
+
+
+def roots(p: PositiveDefinite) -> tuple[np.ndarray, np.ndarray]:
+    """B and A as arrays."""
+    eye = jnp.eye(p.dim)
+    return np.asarray(p.whiten(eye)), np.asarray(p.unwhiten(eye)).T
+
+
+class Quadratic(NamedTuple):
+    """ℓ(z) = ½ zᵀHz − bᵀz + c, a pytree that may be traced."""
+
+    h: np.ndarray
+    b: np.ndarray
+    c: float
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        return z @ self.h @ z / 2 - self.b @ z + self.c
+
+
+def quadratic(
+    rng: np.random.Generator, dim: int, definite: bool = True
+) -> Quadratic:
+    """A random quadratic; of an indefinite one no optimum exists."""
+    h = positive(rng, dim) if definite else symmetric(rng, dim)
+    return Quadratic(h, rng.standard_normal(dim), float(rng.standard_normal()))
+
+
+class Logistic(NamedTuple):
+    """A logistic regression with a skew prior, wᵢ = log of a Gamma variable, of which
+    the parameters are seen through an affine map: w = T z + c."""
+
+    x: np.ndarray
+    y: np.ndarray
+    transform: np.ndarray
+    shift: np.ndarray
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        w = self.transform @ z + self.shift
+        logits = self.x @ w
+        likelihood = jnp.logaddexp(0.0, logits).sum() - self.y @ logits
+        return likelihood + (jnp.exp(w) - 1.5 * w).sum()
+
+
+def logistic(dim: int = 4, rows: int = 15, seed: int = 0) -> Logistic:
+    """Data from the model, in the parameters' own coordinates."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, dim))
+    probability = 1 / (1 + np.exp(-x @ rng.standard_normal(dim)))
+    y = (rng.random(rows) < probability).astype(float)
+    return Logistic(x, y, np.eye(dim), np.zeros(dim))
+
+
+def smooth(z: jax.Array) -> jax.Array:
+    """Neither quadratic nor symmetric nor convex, with moderate tails."""
+    twisted = jnp.sin(z[0]) * z[-1] + jnp.logaddexp(0.0, z.sum())
+    return twisted + 0.3 * (z**2).sum() + 0.1 * (z**3).sum() / (1 + z @ z)
+
+
+def closed(potential: Callable, data: tuple) -> Potential:
+    """The potential of some data that may be traced: compiled once for a shape."""
+    return partial(potential, *data)

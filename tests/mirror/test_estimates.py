@@ -1,0 +1,329 @@
+"""Estimates of the natural gradient: exact where they claim to be, else unbiased."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ngvi.families import Gaussian
+from ngvi.linalg import Dense, Diagonal
+from ngvi.mirror.draws import antithetic, fresh_draws, ladder
+from ngvi.mirror.estimates import (
+    Estimate,
+    first_order,
+    mean_metric,
+    score_difference,
+    second_order,
+    zeroth_order,
+)
+from tests.mirror.problems import (
+    KEEP,
+    STRUCTURES,
+    Quadratic,
+    gaussian,
+    quadratic,
+    roots,
+    smooth,
+    symmetric,
+)
+
+DIM = 3
+# Two-sided false-alarm rate of one comparison: 2e-8.
+STANDARD_ERRORS = 5.6
+every_structure = pytest.mark.parametrize("name", list(STRUCTURES))
+seeds = st.integers(0, 2**32 - 1)
+
+
+def tangent_dense(tangent: Any) -> np.ndarray:
+    """A tangent as a dense array."""
+    tangent = np.asarray(tangent)
+    return tangent if tangent.ndim == 2 else np.diag(tangent)
+
+
+def truth(
+    name: str, q: Gaussian, target: Quadratic, temperature: float
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """E_q[ℓ], γ and M of a quadratic ℓ."""
+    a, m = roots(q.precision)[1], np.asarray(q.mean)
+    value = float(target(m)) + np.trace(target.h @ a @ a.T) / 2
+    gamma = a.T @ (target.h @ m - target.b)
+    error = KEEP[name](a.T @ target.h @ a) - temperature * np.eye(q.dim)
+    return value, gamma, error
+
+
+def check(estimate: Estimate, expected: tuple, tolerance: float = 1e-9) -> None:
+    value, gamma, error = expected
+    scale = 1 + abs(value) + np.abs(gamma).max() + np.abs(error).max()
+    atol = tolerance * scale
+    np.testing.assert_allclose(estimate.value, value, atol=atol)
+    np.testing.assert_allclose(estimate.gradient.mean, gamma, atol=atol)
+    curvature = tangent_dense(estimate.gradient.curvature)
+    np.testing.assert_allclose(curvature, error, atol=atol)
+
+
+# -- exact for a quadratic ------------------------------------------------------------
+
+
+@every_structure
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+@given(seed=seeds, definite=st.booleans())
+def test_first_order_with_matched_draws_is_exact_for_a_quadratic(
+    name: str, temperature: float, seed: int, definite: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    q, target = gaussian(name, rng, DIM), quadratic(rng, DIM, definite)
+    eps = jnp.asarray(antithetic(rng.standard_normal((DIM + 1, DIM))))
+    estimate = first_order(temperature, full_curvature=True)(target, q, eps)
+    check(estimate, truth(name, q, target, temperature))
+    a = roots(q.precision)[1]
+    full = a.T @ target.h @ a
+    np.testing.assert_allclose(
+        estimate.curvature, full, atol=1e-9 * (1 + np.abs(full).max())
+    )
+    assert first_order(temperature)(target, q, eps).curvature is None
+    # The part of Aᵀ∇ℓ that is linear in ε leaves γ no error: the spread is γ's square.
+    np.testing.assert_allclose(estimate.spread, estimate.gradient.mean**2, rtol=1e-6)
+
+
+@every_structure
+@given(seed=seeds)
+def test_second_order_needs_two_draws_for_a_quadratic(name: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    q, target = gaussian(name, rng, DIM), quadratic(rng, DIM, definite=False)
+    half = rng.standard_normal((1, DIM))
+    estimate = second_order()(target, q, jnp.asarray(np.concatenate([half, -half])))
+    _, gamma, error = truth(name, q, target, 1.0)
+    check(estimate._replace(value=jnp.zeros(())), (0.0, gamma, error))
+
+
+@every_structure
+@given(seed=seeds, count=st.sampled_from([1, 2, 3]))
+def test_score_difference_has_no_error_at_the_optimum(
+    name: str, seed: int, count: int
+) -> None:
+    # However few draws: where q = p, Aᵀ∇ℓ = ε.
+    rng = np.random.default_rng(seed)
+    q = gaussian(name, rng, DIM)
+    s = np.asarray(q.precision.dense())
+    target = Quadratic(s, s @ q.mean, 0.0)
+    eps = jnp.asarray(rng.standard_normal((count, DIM)))
+    estimate = score_difference()(target, q, eps)
+    np.testing.assert_allclose(estimate.gradient.mean, 0, atol=1e-9)
+    np.testing.assert_allclose(tangent_dense(estimate.gradient.curvature), 0, atol=1e-9)
+    # Plain first order does have one there.
+    noisy = first_order()(target, q, eps)
+    assert np.abs(noisy.gradient.mean).max() > 1e-3
+
+
+@every_structure
+def test_score_difference_is_first_order_where_draws_are_matched(name: str) -> None:
+    rng = np.random.default_rng(0)
+    q = gaussian(name, rng, DIM)
+    eps = jnp.asarray(antithetic(rng.standard_normal((6, DIM))))
+    plain = first_order(0.7)(smooth, q, eps)
+    difference = score_difference(0.7)(smooth, q, eps)
+    for a, b in zip(*map(jax.tree.leaves, (plain, difference)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+# -- right on average for anything ----------------------------------------------------
+
+
+ESTIMATORS = {
+    "zeroth": zeroth_order,
+    "first": first_order,
+    "score difference": score_difference,
+    "second": second_order,
+}
+
+
+def replicate(
+    estimator: Callable, q: Gaussian, count: int, batch: int
+) -> list[np.ndarray]:
+    """(value, γ, M) from independent batches, each an array with a leading batch axis."""
+    keys = jax.random.split(jax.random.key(7), count)
+
+    @jax.jit
+    def one(key: jax.Array) -> tuple:
+        estimate = estimator(smooth, q, fresh_draws(key, batch, q.dim))
+        return estimate.value, estimate.gradient.mean, estimate.gradient.curvature
+
+    return [np.asarray(part) for part in jax.vmap(one)(keys)]
+
+
+@every_structure
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_all_estimators_agree_up_to_their_standard_errors(
+    name: str, temperature: float
+) -> None:
+    q = gaussian(name, np.random.default_rng(4), DIM)
+    results = {
+        # The mean of ℓ is subtracted, so zeroth order is biased by 1/N: large batches.
+        order: replicate(make(temperature), q, *((40, 4000) if order == "zeroth" else (400, 100)))
+        for order, make in ESTIMATORS.items()
+    }
+    reference = results["second"]
+    for order, result in results.items():
+        for mine, theirs in zip(result, reference, strict=True):
+            variance = mine.var(0) / len(mine) + theirs.var(0) / len(theirs)
+            error = STANDARD_ERRORS * np.sqrt(variance) + 1e-9
+            difference = np.abs(mine.mean(0) - theirs.mean(0))
+            # Ranked by what it may be: a failure names the estimator.
+            assert (difference < error).all(), (order, difference / error)
+
+
+def test_zeroth_order_converges_to_a_quadratic_s_truth() -> None:
+    rng = np.random.default_rng(5)
+    q, target = gaussian("dense", rng, DIM), quadratic(rng, DIM)
+    expected = truth("dense", q, target, 1.0)
+    keys = jax.random.split(jax.random.key(0), 50)
+
+    @jax.jit
+    def one(key: jax.Array) -> tuple:
+        estimate = zeroth_order()(target, q, fresh_draws(key, 4000, DIM))
+        return estimate.value, estimate.gradient.mean, estimate.gradient.curvature
+
+    for samples, exact in zip(jax.vmap(one)(keys), expected, strict=True):
+        samples = np.asarray(samples)
+        error = samples.std(0) / np.sqrt(len(samples))
+        bias = np.abs(exact) / 4000
+        assert (np.abs(samples.mean(0) - exact) < STANDARD_ERRORS * error + bias).all()
+
+
+def test_zeroth_order_sees_only_the_shaped_values() -> None:
+    q = gaussian("dense", np.random.default_rng(0), DIM)
+    eps = fresh_draws(jax.random.key(0), 20, DIM)
+
+    def ranks(values: jax.Array) -> jax.Array:
+        return jnp.argsort(jnp.argsort(values)).astype(float)
+
+    plain = zeroth_order(0.0, ranks)(smooth, q, eps).gradient
+    warped = zeroth_order(0.0, ranks)(lambda z: jnp.exp(3 * smooth(z)) + 5, q, eps)
+    for a, b in zip(*map(jax.tree.leaves, (plain, warped.gradient)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# -- the exact gradient of the fixed-draw objective -----------------------------------
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.4])
+@pytest.mark.parametrize("matched", [True, False])
+def test_first_order_is_the_gradient_of_the_fixed_draw_objective(
+    temperature: float, matched: bool
+) -> None:
+    # mean ℓ(m + A exp(X) ε) − τ tr X along (m + A δ, X), X symmetric, whatever the draws.
+    rng = np.random.default_rng(6)
+    q = gaussian("dense", rng, DIM)
+    half = rng.standard_normal((2 if not matched else 9, DIM))
+    eps = jnp.asarray(antithetic(half) if matched else half)
+    a = jnp.asarray(roots(q.precision)[1])
+
+    def objective(delta: jax.Array, x: jax.Array) -> jax.Array:
+        z = q.mean + (delta + eps @ jax.scipy.linalg.expm(x).T) @ a.T
+        logdet = jnp.linalg.slogdet(a)[1] + jnp.trace(x)
+        return jax.vmap(smooth)(z).mean() - temperature * logdet
+
+    estimate = first_order(temperature)(smooth, q, eps)
+    zero = jnp.zeros((DIM, DIM))
+    for _ in range(5):
+        delta, x = jnp.asarray(rng.standard_normal(DIM)), jnp.asarray(symmetric(rng, DIM))
+        _, slope = jax.jvp(objective, (jnp.zeros(DIM), zero), (delta, x))
+        expected = estimate.gradient.mean @ delta + (estimate.gradient.curvature * x).sum()
+        np.testing.assert_allclose(slope, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_first_order_is_the_gradient_of_the_diagonal_objective() -> None:
+    rng = np.random.default_rng(7)
+    q = gaussian("diagonal", rng, DIM)
+    eps = jnp.asarray(antithetic(rng.standard_normal((9, DIM))))
+    sd = jnp.sqrt(q.variance)
+
+    def objective(delta: jax.Array, x: jax.Array) -> jax.Array:
+        z = q.mean + sd * (delta + eps * jnp.exp(x))
+        return jax.vmap(smooth)(z).mean() - (jnp.log(sd) + x).sum()
+
+    zero = jnp.zeros(DIM)
+    estimate = first_order()(smooth, q, eps)
+    slopes = jax.grad(objective, (0, 1))(zero, zero)
+    for mine, theirs in zip(estimate.gradient, slopes, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-12)
+
+
+def test_batches_of_a_level_average_to_the_whole() -> None:
+    rng = np.random.default_rng(8)
+    q = gaussian("dense", rng, DIM)
+    draws = ladder(DIM, 10, 3, 16, 0, float)
+    batches = draws.batches[3:7]
+    parts = [first_order()(smooth, q, batch) for batch in batches]
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / 4, *parts)
+    halves, negatives = jnp.split(batches, 2, axis=1)
+    whole = jnp.concatenate([halves.reshape(-1, DIM), negatives.reshape(-1, DIM)])
+    for a, b in zip(
+        *map(jax.tree.leaves, (mean, first_order()(smooth, q, whole))), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+# -- spread and metric ----------------------------------------------------------------
+
+
+def test_spread_is_the_variance_of_the_gradient_s_mean() -> None:
+    # Over independent pairs: Var γ = (spread − γ²) / pairs.
+    q = gaussian("dense", np.random.default_rng(9), DIM)
+    pairs, count = 25, 4000
+    keys = jax.random.split(jax.random.key(3), count)
+
+    @jax.jit
+    @jax.vmap
+    def one(key: jax.Array) -> tuple:
+        estimate = first_order()(smooth, q, fresh_draws(key, 2 * pairs, DIM))
+        return estimate.gradient.mean, estimate.spread
+
+    gamma, spread = map(np.asarray, one(keys))
+    predicted = (spread.mean(0) - gamma.mean(0) ** 2) / pairs
+    # The relative error of a variance from n nearly normal values is √(2/n).
+    np.testing.assert_allclose(
+        gamma.var(0), predicted, rtol=STANDARD_ERRORS * np.sqrt(2 / count) * 1.5
+    )
+
+
+def test_mean_metric() -> None:
+    rng = np.random.default_rng(10)
+    q, target = gaussian("diagonal", rng, DIM), quadratic(rng, DIM)
+    eps = jnp.asarray(antithetic(rng.standard_normal((DIM + 1, DIM))))
+    gamma = jnp.asarray(rng.standard_normal(DIM))
+    plain = first_order()(target, q, eps)
+    np.testing.assert_array_equal(mean_metric(q, plain)(gamma), gamma)
+    full = first_order(full_curvature=True)(target, q, eps)
+    a = np.asarray(q.precision.unwhiten(jnp.eye(DIM)))
+    expected = np.linalg.solve(a @ target.h @ a, gamma)
+    np.testing.assert_allclose(mean_metric(q, full)(gamma), expected, rtol=1e-8)
+    # So the mean of a diagonal Gaussian reaches a quadratic's optimum in one step.
+    step = q.precision.unwhiten(mean_metric(q, full)(full.gradient.mean))
+    np.testing.assert_allclose(
+        q.mean - step, np.linalg.solve(target.h, target.b), rtol=1e-8
+    )
+    # Indefinite curvature is made positive.
+    bent = full._replace(curvature=jnp.diag(jnp.asarray([-2.0, 0.0, 4.0])))
+    np.testing.assert_allclose(
+        mean_metric(q, bent, floor=0.01)(jnp.ones(3)), [0.5, 100.0, 0.25]
+    )
+
+
+@pytest.mark.parametrize("make", list(ESTIMATORS.values()), ids=list(ESTIMATORS))
+@pytest.mark.parametrize("structure", [Dense, Diagonal])
+def test_single_precision_stays_single(make: Callable, structure: type) -> None:
+    q = Gaussian(
+        jnp.zeros(DIM, jnp.float32),
+        structure.from_dense(jnp.eye(DIM, dtype=jnp.float32)),
+    )
+    eps = jnp.asarray(np.random.default_rng(0).standard_normal((8, DIM)), jnp.float32)
+    for leaf in jax.tree.leaves(make()(smooth, q, eps)):
+        assert leaf.dtype == jnp.float32

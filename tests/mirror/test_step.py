@@ -1,0 +1,416 @@
+"""The update against dense formulas, and against published updates written out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ngvi.families import Gaussian
+from ngvi.mirror import retractions
+from ngvi.mirror.draws import antithetic, fresh_draws
+from ngvi.mirror.estimates import first_order, second_order, zeroth_order
+from ngvi.mirror.step import (
+    Direction,
+    fisher_length,
+    gaussian_path,
+    gaussian_step,
+    inner,
+    mirror_step,
+)
+from tests.mirror.problems import (
+    KEEP,
+    STRUCTURES,
+    gaussian,
+    quadratic,
+    roots,
+    smooth,
+    symmetric,
+)
+
+RETRACTIONS = [
+    retractions.first_order,
+    retractions.second_order,
+    retractions.exponential,
+    retractions.safeguarded,
+]
+DIM = 3
+
+every_structure = pytest.mark.parametrize("name", list(STRUCTURES))
+every_retraction = pytest.mark.parametrize(
+    "retraction", RETRACTIONS, ids=lambda r: r.__name__
+)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def close(actual: Any, expected: Any, tolerance: float = 1e-9) -> None:
+    """Equal to a tolerance relative to the largest entry."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    scale = max(np.abs(expected).max(), 1e-3)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
+
+
+def whitened(
+    name: str, q: Gaussian, g: np.ndarray, h: np.ndarray, temperature: float
+) -> Direction:
+    """γ = Aᵀg and M = AᵀHA − τI."""
+    identity = q.precision.tangent_identity()
+    curvature = q.precision.whiten_curvature(jnp.asarray(h))
+    error = jax.tree.map(lambda c, i: c - temperature * i, curvature, identity)
+    return Direction(q.precision.whiten_gradient(jnp.asarray(g)), error)
+
+
+def in_mean_params(name: str, q: Gaussian, g: np.ndarray, h: np.ndarray) -> Any:
+    """(g − H m, ½ H) in the structure's entries: ∇_μ E_q[ℓ], Bonnet and Price."""
+    kept = KEEP[name](h)
+    half = jax.tree.map(lambda e: e / 2, q.precision.project(jnp.asarray(kept)))
+    return jnp.asarray(g - kept @ np.asarray(q.mean)), half
+
+
+# -- the whitened step is the mirror step ---------------------------------------------
+
+
+@every_structure
+@given(
+    seed=seeds,
+    rho=st.sampled_from([1.0, 0.3, 0.01]),
+    temperature=st.sampled_from([1.0, 0.3, 2.0, 0.0]),
+)
+def test_first_order_is_the_mirror_step(
+    name: str, seed: int, rho: float, temperature: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    q, other = gaussian(name, rng, DIM), gaussian(name, rng, DIM)
+    g = rng.standard_normal(DIM)
+    # τS too large for positivity at (1 − ρτ) < 0 unless H makes up for it.
+    h = np.asarray(other.precision.dense()) + 2 * np.asarray(q.precision.dense())
+    direction = whitened(name, q, g, h, temperature)
+    step = gaussian_step(q, direction, rho, retractions.first_order)
+    generic = mirror_step(q, in_mean_params(name, q, g, h), rho, temperature)
+    close(step.mean, generic.mean)
+    close(step.precision.dense(), generic.precision.dense())
+
+    # And both are what the formulas say in dense matrices.
+    s, kept = np.asarray(q.precision.dense()), KEEP[name](h)
+    precision = (1 - rho * temperature) * s + rho * kept
+    linear = (1 - rho * temperature) * s @ q.mean - rho * (g - kept @ q.mean)
+    close(generic.precision.dense(), precision)
+    close(generic.mean, np.linalg.solve(precision, linear))
+    close(step.mean, q.mean - rho * np.linalg.solve(precision, g))
+
+
+def test_the_mirror_step_minimises_its_own_criterion() -> None:
+    # λ⁺ = argmin_μ ⟨∇_μ L, μ⟩ + KL(q_μ ‖ q_λ)/ρ, with L = E_q[ℓ] − τ Entropy.
+    rng = np.random.default_rng(0)
+    q = gaussian("dense", rng, DIM)
+    h, g = np.asarray(gaussian("dense", rng, DIM).precision.dense()), np.ones(DIM)
+    rho, temperature = 0.4, 0.7
+    gradient = in_mean_params("dense", q, g, h)
+    # ∇_μ of −τ Entropy is τλ.
+    total = jax.tree.map(lambda a, b: a + temperature * b, gradient, q.natural_params)
+    best = mirror_step(q, gradient, rho, temperature)
+
+    def criterion(mean_params: Any) -> jax.Array:
+        products = jax.tree.map(lambda a, b: (a * b).sum(), total, mean_params)
+        member = q.with_mean_params(mean_params)
+        return sum(jax.tree.leaves(products)) + member.kl(q) / rho
+
+    slope = jax.grad(criterion)(best.mean_params)
+    for leaf in jax.tree.leaves(slope):
+        np.testing.assert_allclose(leaf, 0, atol=1e-9)
+
+
+@every_structure
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@given(seed=seeds)
+def test_one_whole_step_solves_a_quadratic(
+    name: str, temperature: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    q = gaussian(name, rng, DIM)
+    target = quadratic(rng, DIM)
+    h = KEEP[name](target.h)
+    # A diagonal precision is exact in one step where H is diagonal.
+    g = h @ np.asarray(q.mean) - target.b
+    direction = whitened(name, q, g, h, temperature)
+    # τ ≤ 1: first order stays positive at ρ = 1 since AᵀHA > 0; at ρ = 1/τ it is exact.
+    step = gaussian_step(q, direction, 1 / temperature, retractions.first_order)
+    close(step.precision.dense(), h / temperature)
+    close(step.mean, np.linalg.solve(h, target.b))
+    at_optimum = whitened(name, step, np.zeros(DIM), h, temperature)
+    assert fisher_length(step.precision, at_optimum) < 1e-9
+
+
+@every_structure
+@given(seed=seeds)
+def test_the_fisher_length_is_that_of_the_natural_gradient(
+    name: str, seed: int
+) -> None:
+    # ‖γ‖² + ½‖M‖² = dᵀF d for d = ∇_μ L, in natural coordinates.
+    rng = np.random.default_rng(seed)
+    q = gaussian(name, rng, DIM)
+    g, h = rng.standard_normal(DIM), symmetric(rng, DIM)
+    direction = whitened(name, q, g, h, 1.0)
+    natural = jax.tree.map(jnp.add, in_mean_params(name, q, g, h), q.natural_params)
+    product = q.fisher_product(natural)
+    squared = sum(
+        (a * b).sum()
+        for a, b in zip(*map(jax.tree.leaves, (natural, product)), strict=True)
+    )
+    length = fisher_length(q.precision, direction)
+    np.testing.assert_allclose(length**2, squared, rtol=1e-8)
+    np.testing.assert_allclose(
+        inner(q.precision, direction, direction), squared, rtol=1e-8
+    )
+
+
+# -- a step's length and where it leads -----------------------------------------------
+
+
+@every_structure
+@every_retraction
+@given(seed=seeds, rho=st.sampled_from([0.5, 0.1]))
+def test_kl_and_displacement_of_a_step(
+    name: str, retraction: Callable, seed: int, rho: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    q = gaussian(name, rng, DIM)
+    curvature = q.precision.project(jnp.asarray(symmetric(rng, DIM) / 2))
+    direction = Direction(jnp.asarray(rng.standard_normal(DIM)), curvature)
+    step = gaussian_path(q, direction, retraction)(jnp.asarray(rho))
+    np.testing.assert_allclose(step.kl, step.q.kl(q), rtol=1e-9, atol=1e-11)
+    # From the displacement one finds the way back: log R in the old frame, and the
+    # shift of the mean in the new one.
+    back = jax.tree.map(jnp.negative, step.displacement.curvature)
+    there = q.precision.along(back)(jnp.ones(()), retractions.exponential).matrix
+    close(there.dense(), step.q.precision.dense())
+    shift = step.q.precision.unwhiten(step.displacement.mean)
+    close(q.mean + shift, step.q.mean)
+
+
+@every_structure
+@every_retraction
+def test_a_step_of_length_zero_stays(name: str, retraction: Callable) -> None:
+    rng = np.random.default_rng(0)
+    q = gaussian(name, rng, DIM)
+    curvature = q.precision.project(jnp.asarray(symmetric(rng, DIM)))
+    direction = Direction(jnp.ones(DIM), curvature)
+    step = gaussian_path(q, direction, retraction)(jnp.zeros(()))
+    close(step.q.mean, q.mean, 1e-15)
+    close(roots(step.q.precision)[0], roots(q.precision)[0], 1e-14)
+    assert float(step.kl) == 0
+
+
+@every_structure
+@every_retraction
+def test_a_short_step_is_a_descent(name: str, retraction: Callable) -> None:
+    # dL/dρ = −⟨direction, gradient⟩, for any direction and every retraction.
+    rng = np.random.default_rng(1)
+    q = gaussian(name, rng, DIM)
+    target = quadratic(rng, DIM)
+    h, g = np.asarray(target.h), target.h @ np.asarray(q.mean) - target.b
+    gradient = whitened(name, q, g, h, 1.0)
+    other = Direction(
+        jnp.asarray(rng.standard_normal(DIM)),
+        q.precision.project(jnp.asarray(symmetric(rng, DIM))),
+    )
+
+    def objective(q: Gaussian) -> jax.Array:
+        covariance = q.precision.inverse_dense()
+        return target(q.mean) + (h * covariance).sum() / 2 - q.entropy()
+
+    for direction in (gradient, other):
+        path = gaussian_path(q, direction, retraction)
+        _, slope = jax.jvp(lambda rho: objective(path(rho).q), (0.0,), (1.0,))  # noqa: B023
+        expected = -inner(q.precision, direction, gradient)
+        np.testing.assert_allclose(slope, expected, rtol=1e-8)
+
+
+# -- retractions ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("retraction", "order"),
+    [
+        (retractions.first_order, 1),
+        (retractions.second_order, 2),
+        (retractions.safeguarded, 1),
+    ],
+    ids=lambda p: getattr(p, "__name__", p),
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_retractions_agree_with_exp_to_their_order(
+    retraction: Callable, order: int, sign: int
+) -> None:
+    # An error of order p + 1 falls by 2^(p + 1) when the step is halved.
+    x = sign * jnp.asarray([4e-3, 2e-3])
+    error = retraction(x) - retractions.exponential(x)
+    np.testing.assert_allclose(error[0] / error[1], 2 ** (order + 1), rtol=0.01)
+
+
+@pytest.mark.parametrize("retraction", RETRACTIONS[1:], ids=lambda r: r.__name__)
+def test_retractions_stay_positive(retraction: Callable) -> None:
+    x = jnp.asarray(np.concatenate([-np.logspace(-6, 2.5, 200), np.logspace(-6, 2, 99)]))
+    r = np.asarray(retraction(x))
+    assert np.isfinite(r).all()
+    assert (r > 0).all()
+    if retraction is retractions.second_order:
+        assert (r >= 0.5).all()
+    else:
+        assert (np.diff(r[np.argsort(x)]) >= 0).all()
+
+
+def test_first_order_is_positive_only_above_minus_one() -> None:
+    assert retractions.first_order(jnp.asarray(-0.999)) > 0
+    assert retractions.first_order(jnp.asarray(-1.001)) < 0
+
+
+def test_safeguarded_is_first_order_down_to_its_bend_and_smooth_there() -> None:
+    bend = -0.8
+    above = jnp.linspace(bend, 5, 50)
+    np.testing.assert_allclose(retractions.safeguarded(above), 1 + above, rtol=1e-12)
+    h = 1e-7
+    left, at, right = (
+        float(retractions.safeguarded(jnp.asarray(bend + t))) for t in (-h, 0, h)
+    )
+    np.testing.assert_allclose([left, right], at, atol=2 * h)
+    np.testing.assert_allclose((at - left) / h, 1, atol=1e-5)
+    np.testing.assert_allclose((right - at) / h, 1, atol=1e-5)
+    slope = jax.vmap(jax.grad(retractions.safeguarded))
+    np.testing.assert_allclose(slope(jnp.asarray([bend - h, bend + h])), 1, atol=1e-5)
+    # As its description says: tenfold down in one step of −1.
+    np.testing.assert_allclose(retractions.safeguarded(jnp.asarray(-1.0)), 0.1)
+    assert np.isfinite(slope(jnp.asarray([-1e6, -1.6, -1.0, 0.0, 1e6]))).all()
+
+
+# -- published updates, written out ---------------------------------------------------
+
+
+def test_plain_bayesian_learning_rule() -> None:
+    # Khan and Rue: S⁺ = (1 − ρ)S + ρ E[∇²ℓ], m⁺ = m − ρ (S⁺)⁻¹ E[∇ℓ].
+    q = gaussian("dense", np.random.default_rng(0), DIM)
+    eps = fresh_draws(jax.random.key(0), 64, DIM)
+    m, s = np.asarray(q.mean), np.asarray(q.precision.dense())
+    for _ in range(4):
+        z = q.place(eps)
+        g = np.asarray(jax.vmap(jax.grad(smooth))(z)).mean(0)
+        h = np.asarray(jax.vmap(jax.hessian(smooth))(z)).mean(0)
+        s = 0.8 * s + 0.2 * h
+        m = m - 0.2 * np.linalg.solve(s, g)
+        direction = second_order()(smooth, q, eps).gradient
+        q = gaussian_step(q, direction, 0.2, retractions.first_order)
+        close(q.mean, m)
+        close(q.precision.dense(), s)
+
+
+@every_structure
+@pytest.mark.parametrize("rho", [0.1, 1.0])
+def test_improved_bayesian_learning_rule(name: str, rho: float) -> None:
+    # Lin, Schmidt and Khan: S⁺ = (1 − ρ)S + ρĤ + ½ρ² (Ĥ − S) S⁻¹ (Ĥ − S), with Ĥ from
+    # Stein's identity, Sym mean S(z − m)∇ℓᵀ; the mean moved with the new precision.
+    q = gaussian(name, np.random.default_rng(1), DIM)
+    eps = fresh_draws(jax.random.key(1), 64, DIM)
+    m, s = np.asarray(q.mean), np.asarray(q.precision.dense())
+    for _ in range(3):
+        z = np.asarray(q.place(eps))
+        g = np.asarray(jax.vmap(jax.grad(smooth))(z))
+        cross = s @ (z - m).T @ g / len(z)
+        change = KEEP[name]((cross + cross.T) / 2) - s
+        s = s + rho * change + rho**2 / 2 * change @ np.linalg.solve(s, change)
+        m = m - rho * np.linalg.solve(s, g.mean(0))
+        direction = first_order()(smooth, q, eps).gradient
+        q = gaussian_step(q, direction, rho, retractions.second_order)
+        close(q.mean, m)
+        close(q.precision.dense(), s)
+
+
+def _utilities(values: jax.Array) -> jax.Array:
+    """The ranks' utilities, negated since we descend: the best gets the lowest."""
+    count = values.size
+    raw = jnp.maximum(0.0, jnp.log(count / 2 + 1) - jnp.log(jnp.arange(1, count + 1)))
+    utilities = raw / raw.sum() - 1 / count
+    return jnp.zeros(count).at[jnp.argsort(values)].set(-utilities * count)
+
+
+def test_exponential_natural_evolution_strategy() -> None:
+    # Glasmachers et al., with one rate: G_δ = Σ uₖ sₖ, G_M = Σ uₖ (sₖ sₖᵀ − I) and
+    # A⁺ = A expm(½ρ G_M), the matrix exponential. (They move the mean by ρ A G_δ; the
+    # one update moves it with the new precision, by ρ A expm(ρ G_M) G_δ.)
+    q = gaussian("dense", np.random.default_rng(2), DIM)
+    rho = 0.3
+    m, a = np.asarray(q.mean), roots(q.precision)[1]
+    for generation in range(3):
+        eps = jax.random.normal(jax.random.key(generation), (12, DIM))
+        s = np.asarray(eps)
+        z = m + s @ a.T
+        order = np.argsort([float(smooth(row)) for row in z])
+        ladder = np.maximum(0, np.log(12 / 2 + 1) - np.log(np.arange(1, 13)))
+        u = np.empty(12)
+        u[order] = ladder / ladder.sum() - 1 / 12
+        g_delta = u @ s
+        g_m = sum(w * (np.outer(row, row) - np.eye(DIM)) for w, row in zip(u, s))
+        m = m + rho * a @ scipy.linalg.expm(rho * g_m) @ g_delta
+        a = a @ scipy.linalg.expm(rho * g_m / 2)
+
+        direction = zeroth_order(0.0, _utilities)(smooth, q, eps).gradient
+        close(direction.mean, -g_delta)
+        close(direction.curvature, -g_m)
+        q = gaussian_step(q, direction, rho, retractions.exponential)
+        close(q.mean, m)
+        # The same root, not just the same covariance: the frame is kept.
+        close(roots(q.precision)[1], a)
+
+
+def test_separable_natural_evolution_strategy() -> None:
+    # Schaul et al.: σ⁺ = σ exp(½ρ Σ uₖ (sₖ² − 1)), elementwise.
+    q = gaussian("diagonal", np.random.default_rng(3), DIM)
+    rho = 0.3
+    m, sigma = np.asarray(q.mean), np.sqrt(np.asarray(q.variance))
+    for generation in range(3):
+        eps = jax.random.normal(jax.random.key(generation), (12, DIM))
+        s = np.asarray(eps)
+        u = -np.asarray(_utilities(jax.vmap(smooth)(m + sigma * s))) / 12
+        change = rho * (u @ (s**2 - 1))
+        m = m + rho * sigma * np.exp(change) * (u @ s)
+        sigma = sigma * np.exp(change / 2)
+
+        direction = zeroth_order(0.0, _utilities)(smooth, q, eps).gradient
+        q = gaussian_step(q, direction, rho, retractions.exponential)
+        close(q.mean, m)
+        close(np.sqrt(q.variance), sigma)
+
+
+# -- invariance -----------------------------------------------------------------------
+
+
+@every_retraction
+@given(seed=seeds)
+def test_a_step_commutes_with_affine_maps(retraction: Callable, seed: int) -> None:
+    # z = T y + c: with the root moved along, γ, M and the step in y are those in z.
+    rng = np.random.default_rng(seed)
+    q = gaussian("dense", rng, DIM)
+    t = rng.standard_normal((DIM, DIM)) + 2 * np.eye(DIM)
+    c = rng.standard_normal(DIM)
+    eps = jnp.asarray(antithetic(rng.standard_normal((8, DIM))))
+    in_y = Gaussian(
+        jnp.asarray(np.linalg.solve(t, np.asarray(q.mean) - c)),
+        type(q.precision).from_inverse_root(
+            jnp.asarray(np.linalg.solve(t, roots(q.precision)[1]))
+        ),
+    )
+    here = first_order()(smooth, q, eps)
+    there = first_order()(lambda y: smooth(t @ y + c), in_y, eps)
+    loss = np.linalg.cond(t) * 1e-12
+    for a, b in zip(*map(jax.tree.leaves, (here, there)), strict=True):
+        close(b, a, loss)
+    moved = gaussian_step(q, here.gradient, 0.1, retraction)
+    moved_in_y = gaussian_step(in_y, there.gradient, 0.1, retraction)
+    close(t @ moved_in_y.mean + c, moved.mean, 10 * loss)
+    close(t @ roots(moved_in_y.precision)[1], roots(moved.precision)[1], 10 * loss)
