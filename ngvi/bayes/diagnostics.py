@@ -1,7 +1,7 @@
 """How far an answer can be trusted, in numbers and in words.
 
-Draws from q are weighed by p/q. Pareto smoothing of the weights' tail gives k-hat: below
-0.7 the weighted draws estimate the posterior itself, so q's means and standard
+Draws from q are weighed by p/q. Pareto smoothing of the weights' tail gives k-hat:
+below 0.7 the weighted draws estimate the posterior itself, so q's means and standard
 deviations can be held against theirs, quantity by quantity. Above, importance sampling
 cannot vouch for anything and the verdict says so.
 
@@ -84,11 +84,13 @@ def pareto_smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
         log_weight: log p − log q of S draws, shape (S,).
 
     Returns:
-        Weights that sum to 1, shape (S,), and k-hat; not finite where the log weights
-        are not.
+        Weights that sum to 1, shape (S,), and k-hat: infinite, with NaN weights, where
+        a log weight is not finite, and 0 where all are equal.
     """
     if not np.isfinite(log_weight).all():
         return np.full(log_weight.shape, np.nan), float("inf")
+    if np.ptp(log_weight) < 1e-5:  # q is the posterior; a tail of rounding has no shape
+        return np.full(log_weight.shape, 1 / log_weight.size), 0.0
     try:
         from arviz_stats.base import array_stats  # ArviZ 1.x
     except ImportError:
@@ -148,6 +150,8 @@ def judge(
             draws, in posterior sds.
     """
     mcmc = "Run posterior.nuts() for exact draws; it starts from this fit."
+    if diagnostics.covariance == "diagonal":
+        mcmc = f'Fit with covariance="full". {mcmc}'
     if not diagnostics.converged:
         return Verdict(
             "do not trust",

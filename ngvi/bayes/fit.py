@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ngvi.bayes import compile_time
-from ngvi.bayes.numpyro_model import ModelTarget, blame, model_target
+from ngvi.bayes.numpyro_model import blame, model_target, undefined_arguments
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.target import Data, Target, function_target
@@ -196,12 +196,13 @@ def fit(
     with compile_time.measure() as compiling, Progress(progress, name) as bar:
         value, gradient = _value_and_gradient(target, data, point)
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
-            raise ValueError(_not_finite(target, trace, data, value))
+            undefined = undefined_arguments(args, kwargs)
+            raise ValueError(_not_finite(trace, value) + undefined)
         state = _begin(target, chosen, settings, data, point, draws)
         limit, stride = 0, 8
         try:
             while int(state.status) == loop.RUNNING:
-                limit += stride
+                limit = min(limit + stride, settings.max_iterations)
                 before = time.perf_counter()
                 state = _advance(target, chosen, settings, data, state, draws, limit)
                 _show(bar, state)
@@ -229,13 +230,13 @@ def _value_and_gradient(
     return jax.value_and_grad(lambda z: target.potential(data, z))(z)
 
 
-def _not_finite(target: Target, trace: Any, data: Data, value: Array) -> str:
-    text = f"The log density at the start is {-float(value)}"
+def _not_finite(trace: dict[str, Any] | None, value: Array) -> str:
+    text = f"The log density at the start is {-float(value)}."
     if np.isfinite(value):
-        text = "The gradient of the log density at the start is not finite"
-    if isinstance(target, ModelTarget) and trace is not None:
-        return f"{text}. {blame(target, trace, data)} Try another init_strategy."
-    return f"{text}. Start where it is finite: init=…"
+        text = "The gradient of the log density at the start is not finite."
+    if trace is None:
+        return f"{text} Start where it is finite: init=…"
+    return f"{text} {blame(trace)} Try another init_strategy."
 
 
 def _show(bar: Progress, state: loop.State) -> None:

@@ -147,11 +147,22 @@ def is_observed(site: dict[str, Any]) -> bool:
     )
 
 
+def _event_dim(site: dict[str, Any]) -> int:
+    """Of a deterministic value, which does not say: the fewest axes on the right that
+    leave an axis of the right length to every plate."""
+    shape, frames = np.shape(site["value"]), site["cond_indep_stack"]
+    for event in range(len(shape)):
+        batch = shape[: len(shape) - event]
+        if all(-f.dim <= len(batch) and batch[f.dim] == f.size for f in frames):
+            return event
+    return 0
+
+
 def axis_names(site: dict[str, Any]) -> tuple[str | None, ...]:
     """The plate of each axis of a site's value, from the right; event axes have none,
     unless named by `infer={"event_dims": [...]}`."""
     ndim = np.ndim(site["value"])
-    event = site["fn"].event_dim if site["type"] == "sample" else 0
+    event = site["fn"].event_dim if site["type"] == "sample" else _event_dim(site)
     named: list[str | None] = [None] * ndim
     for frame in site["cond_indep_stack"]:
         axis = ndim - event + frame.dim
@@ -204,7 +215,21 @@ def check_observed(trace: dict[str, dict[str, Any]]) -> None:
             )
 
 
-def blame(target: ModelTarget, trace: dict[str, dict[str, Any]], data: Data) -> str:
+def undefined_arguments(args: tuple, kwargs: dict[str, Any]) -> str:
+    """Which array arguments hold NaN or infinity, as a sentence; empty if none."""
+    found = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
+        if not isinstance(leaf, np.ndarray | jax.Array) or leaf.dtype.kind != "f":
+            continue
+        bad = ~np.isfinite(np.asarray(leaf))
+        if bad.any():
+            name = jax.tree_util.keystr(path[1:], simple=True)
+            which = f"'{name}'" if path[0].idx else f"number {name}"
+            found.append(f"argument {which} ({_count(bad, leaf)})")
+    return f" NaN or infinity stands in {', '.join(found)}." if found else ""
+
+
+def blame(trace: dict[str, dict[str, Any]]) -> str:
     """Which site makes the log density infinite or undefined at the start, in words."""
     culprits = []
     for name, site in trace.items():
@@ -213,22 +238,11 @@ def blame(target: ModelTarget, trace: dict[str, dict[str, Any]], data: Data) -> 
         log_prob = site["fn"].log_prob(site["value"])
         if not bool(jnp.isfinite(log_prob).all()):
             culprits.append(f"'{name}' (log density {float(jnp.sum(log_prob))})")
-    undefined = [
-        f"an array of shape {array.shape} with {int(jnp.sum(~jnp.isfinite(array)))} "
-        "entries that are NaN or infinite"
-        for array in data
-        if not bool(jnp.isfinite(array).all())
-    ]
-    text = (
-        f"The cause is site {', '.join(culprits)}."
-        if culprits
-        else (
-            "Every site's own density is finite there, so its gradient or a transform is not."
-        )
+    if culprits:
+        return f"The cause is site {', '.join(culprits)}."
+    return (
+        "Every site's own density is finite there; its gradient or a transform is not."
     )
-    if undefined:
-        text += f" Among the model's arguments is {'; '.join(undefined)}."
-    return text
 
 
 def model_target(
@@ -248,7 +262,14 @@ def model_target(
             are undefined or outside their support.
         ImportError: a discrete site is to be enumerated and funsor is not installed.
     """
-    trace = trace_model(model, args, kwargs, init_strategy or init_to_prior_median)
+    strategy = init_strategy or init_to_prior_median
+    try:
+        trace = trace_model(model, args, kwargs, strategy)
+    except ValueError as error:
+        undefined = undefined_arguments(args, kwargs)
+        if undefined:  # NumPyro's own checks stumble over it without saying where.
+            raise ValueError(f"The model refused its data: {error}{undefined}") from error
+        raise
     latent = {name: site for name, site in trace.items() if is_latent(site)}
     discrete = {n: s for n, s in latent.items() if s["fn"].support.is_discrete}
     continuous = {n: s for n, s in latent.items() if n not in discrete}

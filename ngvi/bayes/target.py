@@ -103,7 +103,7 @@ class Target(Protocol):
         ...
 
     def constrain(self, data: Data, z: Float[Array, "d"]) -> dict[str, Array]:
-        """The sites' values on the model's own supports, deterministic ones included."""
+        """The sites on the model's own supports, deterministic ones included."""
         ...
 
 

@@ -107,7 +107,7 @@ def report(options: argparse.Namespace) -> int:
 @contextmanager
 def _precision(*, float64: bool) -> Iterator[None]:
     """Switch JAX's precision: before any array is made, and back afterwards."""
-    before = jax.config.jax_enable_x64
+    before = jax.config.read("jax_enable_x64")
     jax.config.update("jax_enable_x64", float64)
     try:
         yield
@@ -194,9 +194,10 @@ def _write(posterior: Posterior, folder: Path) -> tuple[dict[str, Path], Archive
         archive = posterior.archive()
         archive.write(files["posterior"])
         write(archive, files["report"])
-    except OSError as error:
+    except (OSError, ImportError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
         raise InputError(
-            f"The fit is done, but it cannot be saved. {error.strerror or error}"
+            f"The fit is done, but it cannot be saved. {reason or error}"
         ) from error
     return files, archive
 

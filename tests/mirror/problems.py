@@ -12,7 +12,7 @@ import numpy as np
 
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense, Diagonal, PositiveDefinite
-from ngvi.mirror.estimates import Potential
+from ngvi.mirror.estimates import Estimate, Estimator, Potential
 
 STRUCTURES = {"dense": Dense, "diagonal": Diagonal}
 KEEP: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -65,9 +65,7 @@ class Quadratic(NamedTuple):
         return z @ self.h @ z / 2 - self.b @ z + self.c
 
 
-def quadratic(
-    rng: np.random.Generator, dim: int, definite: bool = True
-) -> Quadratic:
+def quadratic(rng: np.random.Generator, dim: int, definite: bool = True) -> Quadratic:
     """A random quadratic; of an indefinite one no optimum exists."""
     h = positive(rng, dim) if definite else symmetric(rng, dim)
     return Quadratic(h, rng.standard_normal(dim), float(rng.standard_normal()))
@@ -104,6 +102,21 @@ def smooth(z: jax.Array) -> jax.Array:
     return twisted + 0.3 * (z**2).sum() + 0.1 * (z**3).sum() / (1 + z @ z)
 
 
-def closed(potential: Callable, data: tuple) -> Potential:
-    """The potential of some data that may be traced: compiled once for a shape."""
-    return partial(potential, *data)
+gradients = jax.jit(jax.vmap(jax.grad(smooth)))
+hessians = jax.jit(jax.vmap(jax.hessian(smooth)))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def estimate(
+    estimator: Estimator, potential: Potential, q: Gaussian, eps: jax.Array
+) -> Estimate:
+    """One estimate, compiled once for an estimator, a potential and a shape."""
+    return estimator(potential, q, eps)
+
+
+@partial(jax.jit, static_argnums=0)
+def estimate_quadratic(
+    estimator: Estimator, target: Quadratic, q: Gaussian, eps: jax.Array
+) -> Estimate:
+    """The same for a quadratic that is traced."""
+    return estimator(target, q, eps)

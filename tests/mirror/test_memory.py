@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +24,11 @@ class Coordinates:
     """An isometry between directions, with the Fisher inner product, and ℝⁿ."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self.precision = gaussian(name, np.random.default_rng(0), DIM).precision
-        rows, columns = np.triu_indices(DIM) if name == "dense" else [np.arange(DIM)] * 2
+        rows, columns = (
+            np.triu_indices(DIM) if name == "dense" else [np.arange(DIM)] * 2
+        )
         self.rows, self.columns = rows, columns
         self.dense = name == "dense"
         # ½ tr X²: an off-diagonal entry counts twice.
@@ -65,6 +70,21 @@ def dense_inverse(
     return h
 
 
+@partial(jax.jit, static_argnums=0)
+def _push(name: str, memory: Memory, s: Direction, y: Direction) -> Memory:
+    return memory.push(s, y, Coordinates(name).inner)
+
+
+@partial(jax.jit, static_argnums=0)
+def _direction(
+    name: str, memory: Memory, gradient: Direction, metric: np.ndarray
+) -> Direction:
+    def precondition(d: Direction) -> Direction:
+        return Direction(metric[:DIM, :DIM] @ d.mean, d.curvature)
+
+    return memory.direction(gradient, Coordinates(name).inner, precondition)
+
+
 @every_structure
 @given(seed=seeds, count=st.integers(0, 6))
 def test_two_loops_are_the_dense_inverse(name: str, seed: int, count: int) -> None:
@@ -76,22 +96,17 @@ def test_two_loops_are_the_dense_inverse(name: str, seed: int, count: int) -> No
     metric = np.eye(space.size)
     metric[:DIM, :DIM] = positive(rng, DIM)
 
-    def precondition(d: Direction) -> Direction:
-        return Direction(metric[:DIM, :DIM] @ d.mean, d.curvature)
-
     room = 4
     memory = Memory.empty(room, space.direction(gradient))
     pairs = []
     for _ in range(count):
         s = rng.standard_normal(space.size)
         pairs.append((s, hessian @ s))
-        memory = memory.push(*map(space.direction, pairs[-1]), space.inner)
+        memory = _push(name, memory, *map(space.direction, pairs[-1]))
     # A pair whose curvature shows too little beside its length is left out.
     kept = [(s, y) for s, y in pairs if s @ y > 1e-3 * np.sqrt((s @ s) * (y @ y))]
     expected = dense_inverse(kept[-room:], metric) @ gradient
-    direction = memory.direction(
-        space.direction(gradient), space.inner, precondition
-    )
+    direction = _direction(space.name, memory, space.direction(gradient), metric)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(space.vector(direction), expected, atol=1e-8 * scale)
     assert np.sum(np.asarray(memory.weight) > 0) == min(len(kept), room)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from ngvi.families import Gaussian
 from ngvi.mirror import retractions
 from ngvi.mirror.draws import antithetic, fresh_draws
-from ngvi.mirror.estimates import first_order, second_order, zeroth_order
+from ngvi.mirror.estimates import Estimate, first_order, second_order, zeroth_order
 from ngvi.mirror.step import (
     Direction,
+    Step,
     fisher_length,
     gaussian_path,
     gaussian_step,
@@ -28,7 +30,10 @@ from ngvi.mirror.step import (
 from tests.mirror.problems import (
     KEEP,
     STRUCTURES,
+    estimate,
     gaussian,
+    gradients,
+    hessians,
     quadratic,
     roots,
     smooth,
@@ -55,6 +60,23 @@ def close(actual: Any, expected: Any, tolerance: float = 1e-9) -> None:
     actual, expected = np.asarray(actual), np.asarray(expected)
     scale = max(np.abs(expected).max(), 1e-3)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
+
+
+FIRST_ORDER, SECOND_ORDER = first_order(), second_order()
+take = jax.jit(gaussian_step, static_argnums=3)
+move = jax.jit(mirror_step)
+fisher_product = jax.jit(lambda q, direction: q.fisher_product(direction))
+
+
+@partial(jax.jit, static_argnums=2)
+def walk(
+    q: Gaussian, direction: Direction, retraction: Callable, rho: float
+) -> tuple[Step, jax.Array, Gaussian]:
+    """A step, the KL to where it leads, and a step along its own log R."""
+    step = gaussian_path(q, direction, retraction)(jnp.asarray(rho))
+    back = jax.tree.map(jnp.negative, step.displacement.curvature)
+    along = q.precision.along(back)(jnp.ones(()), retractions.exponential)
+    return step, step.q.kl(q), Gaussian(q.mean, along.matrix)
 
 
 def whitened(
@@ -92,8 +114,8 @@ def test_first_order_is_the_mirror_step(
     # τS too large for positivity at (1 − ρτ) < 0 unless H makes up for it.
     h = np.asarray(other.precision.dense()) + 2 * np.asarray(q.precision.dense())
     direction = whitened(name, q, g, h, temperature)
-    step = gaussian_step(q, direction, rho, retractions.first_order)
-    generic = mirror_step(q, in_mean_params(name, q, g, h), rho, temperature)
+    step = take(q, direction, rho, retractions.first_order)
+    generic = move(q, in_mean_params(name, q, g, h), rho, temperature)
     close(step.mean, generic.mean)
     close(step.precision.dense(), generic.precision.dense())
 
@@ -115,15 +137,16 @@ def test_the_mirror_step_minimises_its_own_criterion() -> None:
     gradient = in_mean_params("dense", q, g, h)
     # ∇_μ of −τ Entropy is τλ.
     total = jax.tree.map(lambda a, b: a + temperature * b, gradient, q.natural_params)
-    best = mirror_step(q, gradient, rho, temperature)
+    best = move(q, gradient, rho, temperature)
 
+    @jax.jit
+    @jax.grad
     def criterion(mean_params: Any) -> jax.Array:
         products = jax.tree.map(lambda a, b: (a * b).sum(), total, mean_params)
         member = q.with_mean_params(mean_params)
         return sum(jax.tree.leaves(products)) + member.kl(q) / rho
 
-    slope = jax.grad(criterion)(best.mean_params)
-    for leaf in jax.tree.leaves(slope):
+    for leaf in jax.tree.leaves(criterion(best.mean_params)):
         np.testing.assert_allclose(leaf, 0, atol=1e-9)
 
 
@@ -141,7 +164,7 @@ def test_one_whole_step_solves_a_quadratic(
     g = h @ np.asarray(q.mean) - target.b
     direction = whitened(name, q, g, h, temperature)
     # τ ≤ 1: first order stays positive at ρ = 1 since AᵀHA > 0; at ρ = 1/τ it is exact.
-    step = gaussian_step(q, direction, 1 / temperature, retractions.first_order)
+    step = take(q, direction, 1 / temperature, retractions.first_order)
     close(step.precision.dense(), h / temperature)
     close(step.mean, np.linalg.solve(h, target.b))
     at_optimum = whitened(name, step, np.zeros(DIM), h, temperature)
@@ -159,7 +182,7 @@ def test_the_fisher_length_is_that_of_the_natural_gradient(
     g, h = rng.standard_normal(DIM), symmetric(rng, DIM)
     direction = whitened(name, q, g, h, 1.0)
     natural = jax.tree.map(jnp.add, in_mean_params(name, q, g, h), q.natural_params)
-    product = q.fisher_product(natural)
+    product = fisher_product(q, natural)
     squared = sum(
         (a * b).sum()
         for a, b in zip(*map(jax.tree.leaves, (natural, product)), strict=True)
@@ -184,13 +207,11 @@ def test_kl_and_displacement_of_a_step(
     q = gaussian(name, rng, DIM)
     curvature = q.precision.project(jnp.asarray(symmetric(rng, DIM) / 2))
     direction = Direction(jnp.asarray(rng.standard_normal(DIM)), curvature)
-    step = gaussian_path(q, direction, retraction)(jnp.asarray(rho))
-    np.testing.assert_allclose(step.kl, step.q.kl(q), rtol=1e-9, atol=1e-11)
-    # From the displacement one finds the way back: log R in the old frame, and the
-    # shift of the mean in the new one.
-    back = jax.tree.map(jnp.negative, step.displacement.curvature)
-    there = q.precision.along(back)(jnp.ones(()), retractions.exponential).matrix
-    close(there.dense(), step.q.precision.dense())
+    step, kl, again = walk(q, direction, retraction, rho)
+    np.testing.assert_allclose(step.kl, kl, rtol=1e-9, atol=1e-11)
+    # The displacement says where the step led: log R in the old frame, and the shift of
+    # the mean in the new one.
+    close(again.precision.dense(), step.q.precision.dense())
     shift = step.q.precision.unwhiten(step.displacement.mean)
     close(q.mean + shift, step.q.mean)
 
@@ -202,7 +223,7 @@ def test_a_step_of_length_zero_stays(name: str, retraction: Callable) -> None:
     q = gaussian(name, rng, DIM)
     curvature = q.precision.project(jnp.asarray(symmetric(rng, DIM)))
     direction = Direction(jnp.ones(DIM), curvature)
-    step = gaussian_path(q, direction, retraction)(jnp.zeros(()))
+    step, _, _ = walk(q, direction, retraction, 0.0)
     close(step.q.mean, q.mean, 1e-15)
     close(roots(step.q.precision)[0], roots(q.precision)[0], 1e-14)
     assert float(step.kl) == 0
@@ -257,7 +278,9 @@ def test_retractions_agree_with_exp_to_their_order(
 
 @pytest.mark.parametrize("retraction", RETRACTIONS[1:], ids=lambda r: r.__name__)
 def test_retractions_stay_positive(retraction: Callable) -> None:
-    x = jnp.asarray(np.concatenate([-np.logspace(-6, 2.5, 200), np.logspace(-6, 2, 99)]))
+    x = jnp.asarray(
+        np.concatenate([-np.logspace(-6, 2.5, 200), np.logspace(-6, 2, 99)])
+    )
     r = np.asarray(retraction(x))
     assert np.isfinite(r).all()
     assert (r > 0).all()
@@ -300,12 +323,12 @@ def test_plain_bayesian_learning_rule() -> None:
     m, s = np.asarray(q.mean), np.asarray(q.precision.dense())
     for _ in range(4):
         z = q.place(eps)
-        g = np.asarray(jax.vmap(jax.grad(smooth))(z)).mean(0)
-        h = np.asarray(jax.vmap(jax.hessian(smooth))(z)).mean(0)
+        g = np.asarray(gradients(z)).mean(0)
+        h = np.asarray(hessians(z)).mean(0)
         s = 0.8 * s + 0.2 * h
         m = m - 0.2 * np.linalg.solve(s, g)
-        direction = second_order()(smooth, q, eps).gradient
-        q = gaussian_step(q, direction, 0.2, retractions.first_order)
+        direction = estimate(SECOND_ORDER, smooth, q, eps).gradient
+        q = take(q, direction, 0.2, retractions.first_order)
         close(q.mean, m)
         close(q.precision.dense(), s)
 
@@ -320,13 +343,13 @@ def test_improved_bayesian_learning_rule(name: str, rho: float) -> None:
     m, s = np.asarray(q.mean), np.asarray(q.precision.dense())
     for _ in range(3):
         z = np.asarray(q.place(eps))
-        g = np.asarray(jax.vmap(jax.grad(smooth))(z))
+        g = np.asarray(gradients(z))
         cross = s @ (z - m).T @ g / len(z)
         change = KEEP[name]((cross + cross.T) / 2) - s
         s = s + rho * change + rho**2 / 2 * change @ np.linalg.solve(s, change)
         m = m - rho * np.linalg.solve(s, g.mean(0))
-        direction = first_order()(smooth, q, eps).gradient
-        q = gaussian_step(q, direction, rho, retractions.second_order)
+        direction = estimate(FIRST_ORDER, smooth, q, eps).gradient
+        q = take(q, direction, rho, retractions.second_order)
         close(q.mean, m)
         close(q.precision.dense(), s)
 
@@ -337,6 +360,9 @@ def _utilities(values: jax.Array) -> jax.Array:
     raw = jnp.maximum(0.0, jnp.log(count / 2 + 1) - jnp.log(jnp.arange(1, count + 1)))
     utilities = raw / raw.sum() - 1 / count
     return jnp.zeros(count).at[jnp.argsort(values)].set(-utilities * count)
+
+
+RANKED = zeroth_order(0.0, _utilities)
 
 
 def test_exponential_natural_evolution_strategy() -> None:
@@ -355,14 +381,14 @@ def test_exponential_natural_evolution_strategy() -> None:
         u = np.empty(12)
         u[order] = ladder / ladder.sum() - 1 / 12
         g_delta = u @ s
-        g_m = sum(w * (np.outer(row, row) - np.eye(DIM)) for w, row in zip(u, s))
+        g_m = np.einsum("k,ki,kj->ij", u, s, s) - u.sum() * np.eye(DIM)
         m = m + rho * a @ scipy.linalg.expm(rho * g_m) @ g_delta
         a = a @ scipy.linalg.expm(rho * g_m / 2)
 
-        direction = zeroth_order(0.0, _utilities)(smooth, q, eps).gradient
+        direction = estimate(RANKED, smooth, q, eps).gradient
         close(direction.mean, -g_delta)
         close(direction.curvature, -g_m)
-        q = gaussian_step(q, direction, rho, retractions.exponential)
+        q = take(q, direction, rho, retractions.exponential)
         close(q.mean, m)
         # The same root, not just the same covariance: the frame is kept.
         close(roots(q.precision)[1], a)
@@ -381,13 +407,20 @@ def test_separable_natural_evolution_strategy() -> None:
         m = m + rho * sigma * np.exp(change) * (u @ s)
         sigma = sigma * np.exp(change / 2)
 
-        direction = zeroth_order(0.0, _utilities)(smooth, q, eps).gradient
-        q = gaussian_step(q, direction, rho, retractions.exponential)
+        direction = estimate(RANKED, smooth, q, eps).gradient
+        q = take(q, direction, rho, retractions.exponential)
         close(q.mean, m)
         close(np.sqrt(q.variance), sigma)
 
 
 # -- invariance -----------------------------------------------------------------------
+
+
+@jax.jit
+def _estimate_seen_through(
+    t: np.ndarray, c: np.ndarray, q: Gaussian, eps: jax.Array
+) -> Estimate:
+    return FIRST_ORDER(lambda y: smooth(t @ y + c), q, eps)
 
 
 @every_retraction
@@ -405,12 +438,12 @@ def test_a_step_commutes_with_affine_maps(retraction: Callable, seed: int) -> No
             jnp.asarray(np.linalg.solve(t, roots(q.precision)[1]))
         ),
     )
-    here = first_order()(smooth, q, eps)
-    there = first_order()(lambda y: smooth(t @ y + c), in_y, eps)
+    here = estimate(FIRST_ORDER, smooth, q, eps)
+    there = _estimate_seen_through(t, c, in_y, eps)
     loss = np.linalg.cond(t) * 1e-12
     for a, b in zip(*map(jax.tree.leaves, (here, there)), strict=True):
         close(b, a, loss)
-    moved = gaussian_step(q, here.gradient, 0.1, retraction)
-    moved_in_y = gaussian_step(in_y, there.gradient, 0.1, retraction)
+    moved = take(q, here.gradient, 0.1, retraction)
+    moved_in_y = take(in_y, there.gradient, 0.1, retraction)
     close(t @ moved_in_y.mean + c, moved.mean, 10 * loss)
     close(t @ roots(moved_in_y.precision)[1], roots(moved.precision)[1], 10 * loss)
