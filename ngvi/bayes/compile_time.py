@@ -30,11 +30,11 @@ class Stopwatch:
 _running: list[Stopwatch] = []
 
 
-def _listen(event: str, duration: float, **_: Any) -> None:
+def _listen(event: str, duration_secs: float, **_: Any) -> None:
     if event.startswith("/jax/core/compile/"):
         end = time.perf_counter()
         for watch in _running:
-            watch.spans.append((end - duration, end))
+            watch.spans.append((end - duration_secs, end))
 
 
 _registered: list[bool] = []

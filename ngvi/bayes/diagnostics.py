@@ -18,6 +18,7 @@ import numpy as np
 
 Level = Literal["trustworthy", "means only", "do not trust"]
 
+INTERRUPTED = "interrupted: the best state so far is kept"
 KHAT_LIMIT = 0.7
 MEAN_LIMIT = 0.25
 """Posterior sds by which a mean may differ from the reweighted one."""
@@ -149,9 +150,12 @@ def judge(
         mean_error: the largest standard error of a mean that comes from the finite
             draws, in posterior sds.
     """
-    mcmc = "Run posterior.nuts() for exact draws; it starts from this fit."
+    mcmc = "For exact draws run NUTS from the fit: ngvi.fit(...).nuts()."
     if diagnostics.covariance == "diagonal":
         mcmc = f'Fit with covariance="full". {mcmc}'
+    if diagnostics.stop_reason == INTERRUPTED:
+        reason = f"The fit was {INTERRUPTED}."
+        return Verdict("do not trust", (reason,), ("Run it to its end.",))
     if not diagnostics.converged:
         return Verdict(
             "do not trust",

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ngvi.bayes import compile_time
+from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.bayes.numpyro_model import blame, model_target, undefined_arguments
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.record import FitRecord
@@ -24,14 +25,13 @@ from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder, ladder
 from ngvi.mirror.estimates import Estimator, first_order
 from ngvi.mirror.start import find_start
-from ngvi.report.progress import Progress
+from ngvi.terminal.progress import Progress
 
 Covariance = Literal["auto", "full", "diagonal"]
 
 # A full covariance costs D² numbers and D³ operations a step; so do a start from the
 # Hessian and a mean that steps with full curvature.
 LARGEST_FULL = 1000
-INTERRUPTED = "interrupted: the best state so far is kept"
 
 
 def choose_covariance(covariance: Covariance, dim: int) -> Literal["full", "diagonal"]:
@@ -199,7 +199,7 @@ def fit(
             undefined = undefined_arguments(args, kwargs)
             raise ValueError(_not_finite(trace, value) + undefined)
         state = _begin(target, chosen, settings, data, point, draws)
-        limit, stride = 0, 8
+        limit, stride = 0, 1
         try:
             while int(state.status) == loop.RUNNING:
                 limit = min(limit + stride, settings.max_iterations)
@@ -207,7 +207,7 @@ def fit(
                 state = _advance(target, chosen, settings, data, state, draws, limit)
                 _show(bar, state)
                 quick = time.perf_counter() - before < 0.2
-                stride = min(2 * stride, 128) if quick else max(stride // 2, 1)
+                stride = min(4 * stride, 128) if quick else max(stride // 2, 1)
         except KeyboardInterrupt:
             stop_reason = INTERRUPTED
     seconds = time.perf_counter() - started

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, Float, Int
 from numpyro import handlers
 from numpyro.infer import init_to_value
 from numpyro.infer.autoguide import AutoMultivariateNormal
 
 from ngvi.bayes.numpyro_model import is_latent
+from ngvi.families import Gaussian
 
 if TYPE_CHECKING:
     from ngvi.bayes.posterior import Posterior
@@ -51,7 +53,7 @@ def as_guide(posterior: Posterior) -> tuple[AutoMultivariateNormal, dict[str, Ar
     if summed:
         # A hidden site gets no key from outside.
         model = handlers.block(handlers.seed(model, 0), hide=summed)
-    centre = target.constrain(posterior._data, q.mean)
+    centre = jax.jit(target.constrain)(posterior._data, q.mean)
     start = {name: centre[name] for name in names}
     guide = AutoMultivariateNormal(model, init_loc_fn=init_to_value(values=start))
     with handlers.block(), handlers.seed(rng_seed=0):
@@ -59,18 +61,22 @@ def as_guide(posterior: Posterior) -> tuple[AutoMultivariateNormal, dict[str, Ar
 
     # The guide's layout, found by unpacking the indices 0, …, D − 1 there and here.
     index = jnp.arange(q.dim)
-    theirs = guide._unpack_latent(index)
-    ours = target.unravel(index)
-    order = jnp.zeros(q.dim, int)
+    theirs, ours = jax.device_get((guide._unpack_latent(index), target.unravel(index)))
+    order = np.zeros(q.dim, int)
     for name in names:
-        order = order.at[theirs[name].ravel()].set(ours[name].ravel())
+        order[theirs[name].ravel()] = ours[name].ravel()
 
-    columns = q.precision.unwhiten(jnp.eye(q.dim, dtype=q.mean.dtype))  # rows A eᵢ
-    triangle = jnp.linalg.qr(columns[:, order], mode="r")
-    signs = jnp.where(jnp.diagonal(triangle) < 0, -1.0, 1.0).astype(q.mean.dtype)
-    scale_tril = (signs[:, None] * triangle).T
     params = {
         f"{guide.prefix}_loc": q.mean[order],
-        f"{guide.prefix}_scale_tril": scale_tril,
+        f"{guide.prefix}_scale_tril": _scale_tril(q, order),
     }
-    return guide, jax.tree.map(jnp.asarray, params)
+    return guide, params
+
+
+@jax.jit
+def _scale_tril(q: Gaussian, order: Int[Array, "d"]) -> Float[Array, "d d"]:
+    """The lower triangular L with L Lᵀ the covariance, coordinates reordered."""
+    columns = q.precision.unwhiten(jnp.eye(q.dim, dtype=q.mean.dtype))  # rows A eᵢ
+    triangle = jnp.linalg.qr(columns[:, order], mode="r")
+    signs = jnp.where(jnp.diagonal(triangle) < 0, -1, 1).astype(q.mean.dtype)
+    return (signs[:, None] * triangle).T

@@ -174,7 +174,7 @@ def axis_names(site: dict[str, Any]) -> tuple[str | None, ...]:
     return tuple(named)
 
 
-def _count(bad: Array, value: Array) -> str:
+def _count(bad: Any, value: Any) -> str:
     return f"{int(jnp.sum(bad))} of {np.size(value)} values"
 
 
@@ -268,7 +268,9 @@ def model_target(
     except ValueError as error:
         undefined = undefined_arguments(args, kwargs)
         if undefined:  # NumPyro's own checks stumble over it without saying where.
-            raise ValueError(f"The model refused its data: {error}{undefined}") from error
+            raise ValueError(
+                f"The model refused its data: {error}{undefined}"
+            ) from error
         raise
     latent = {name: site for name, site in trace.items() if is_latent(site)}
     discrete = {n: s for n, s in latent.items() if s["fn"].support.is_discrete}

@@ -64,6 +64,7 @@ class Posterior(Summaries):
             coordinates are named by `coordinate_names`.
         history: one entry a trial step: iteration, elbo, fisher_length, step (0 where
             rejected), draws.
+        record: how the fit went, before anything was computed from its draws.
     """
 
     def __init__(
@@ -79,12 +80,12 @@ class Posterior(Summaries):
         self.name = record.name
         self._target = target
         self._data = data
-        self._record = record
+        self.record = record
         self._trace = trace
 
     def with_gaussian(self, gaussian: Gaussian) -> Posterior:
         """The same model and data under another Gaussian, for comparisons."""
-        return Posterior(self._target, self._data, gaussian, self._record, self._trace)
+        return Posterior(self._target, self._data, gaussian, self.record, self._trace)
 
     # -- draws -------------------------------------------------------------------
 
@@ -150,7 +151,7 @@ class Posterior(Summaries):
 
     def _block_eps(self, block: int) -> np.ndarray:
         """Matched Sobol draws, so that Gaussian moments are exact, in random order."""
-        rng = np.random.default_rng([self._record.diagnostics.seed, block])
+        rng = np.random.default_rng([self.record.diagnostics.seed, block])
         half = sobol_normals(self.gaussian.dim, SUMMARY_DRAWS // 2, rng)
         return rng.permutation(antithetic(half))
 
@@ -192,7 +193,7 @@ class Posterior(Summaries):
         """
         values = self._flat[1]
         slopes = (values - values.mean(0)).T @ self._summary_eps / SUMMARY_DRAWS
-        return np.sqrt(slopes**2 @ self._record.mean_variance)
+        return np.sqrt(slopes**2 @ self.record.mean_variance)
 
     def summary(self) -> pd.DataFrame:
         """A row for every scalar quantity: mean, sd, 5 %, 50 %, 95 % quantiles, and the
@@ -216,7 +217,7 @@ class Posterior(Summaries):
     @cached_property
     def diagnostics(self) -> Diagnostics:
         """What the fit did, and k-hat."""
-        return replace(self._record.diagnostics, khat=self._check[1])
+        return replace(self.record.diagnostics, khat=self._check[1])
 
     @cached_property
     def comparison(self) -> Comparison:

@@ -19,9 +19,14 @@ Sites = dict[str, np.ndarray]
 """For each latent and deterministic site an array, (S, *site shape)."""
 
 
+def _real(sites: Mapping[str, np.ndarray]) -> Sites:
+    """The sites that a table can show: a deterministic one may be complex."""
+    return {name: v for name, v in sites.items() if np.isrealobj(v)}
+
+
 def columns(sites: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Every scalar quantity of every site as a column, (S, K)."""
-    parts = [np.reshape(v, (v.shape[0], -1)) for v in sites.values()]
+    """Every scalar quantity of every real site as a column, (S, K)."""
+    parts = [np.reshape(v, (v.shape[0], -1)) for v in _real(sites).values()]
     return np.concatenate(parts, axis=1).astype(np.float64)
 
 
@@ -72,13 +77,13 @@ class Summaries(ABC):
 
     @cached_property
     def _flat(self) -> tuple[list[str], np.ndarray]:
-        """Every scalar quantity: its name, and its draws, (S, K)."""
-        sites = self._sites
+        """Every real scalar quantity: its name, and its draws, (S, K)."""
+        sites = _real(self._sites)
         names = [n for k, v in sites.items() for n in coordinate_names(k, v.shape[1:])]
         return names, columns(sites)
 
     def __repr__(self) -> str:
-        from ngvi.report.table import text_table
+        from ngvi.terminal.table import text_table
 
         d = self.diagnostics
         head = (

@@ -51,7 +51,8 @@ class Arguments:
         """
         # None is data that is absent, not an empty subtree.
         leaves, treedef = jax.tree.flatten((args, kwargs), is_leaf=lambda x: x is None)
-        static, data = [], []
+        static: list[Any] = []
+        data: list[Array] = []
         for leaf in leaves:
             numeric = isinstance(leaf, np.ndarray | np.generic | jax.Array)
             if numeric and np.asarray(leaf).dtype.kind in "biufc" and not constant:

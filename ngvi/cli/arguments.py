@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ngvi
+
+if TYPE_CHECKING:
+    # Python names this type nowhere in public.
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DESCRIPTION = """\
 Fit Bayesian models by natural-gradient variational inference, and say how far the
@@ -57,10 +62,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-_Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-
-def _add_fit(commands: _Commands) -> None:
+def _add_fit(commands: Commands) -> None:
     fit = _command(commands, "fit", "fit a model", FIT, FIT_NOTES)
     fit.add_argument(
         "model",
@@ -103,14 +105,14 @@ def _add_fit(commands: _Commands) -> None:
     shown.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def _add_models(commands: _Commands) -> None:
+def _add_models(commands: Commands) -> None:
     models = _command(
         commands, "models", "list the zoo's models", "List the models of the zoo."
     )
     models.add_argument("--json", action="store_true", help="print a JSON object")
 
 
-def _add_report(commands: _Commands) -> None:
+def _add_report(commands: Commands) -> None:
     report = _command(
         commands,
         "report",
@@ -128,9 +130,9 @@ def _add_report(commands: _Commands) -> None:
 
 
 def _command(
-    commands: _Commands, name: str, short: str, long: str, notes: str = ""
+    commands: Commands, name: str, short: str, long: str, notes: str = ""
 ) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(  # type: ignore[attr-defined]
+    command = commands.add_parser(
         name,
         help=short,
         description=long,

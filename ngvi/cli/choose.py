@@ -111,8 +111,16 @@ def _from_file(path: Path, function: str) -> Chosen:
     if isinstance(model, FunctionType):
         # What the progress line, the table and the report call the model.
         model.__name__ = name
-    data = functions.get("data") if wanted != "data" else None
+    data = functions.get("data")
+    # Only where it can be meant: a model that takes data, a function that needs none.
+    if data is not None and (data is model or _takes(data) or not _takes(model)):
+        data = None
     return Chosen(name, model, data, path.resolve(), str(path))
+
+
+def _takes(function: Callable[..., Any]) -> bool:
+    """Whether a function has parameters."""
+    return bool(inspect.signature(function).parameters)
 
 
 def _run(path: Path) -> ModuleType:

@@ -183,7 +183,7 @@ def _fit(
     posterior.name = chosen.name
     # Not `posterior.diagnostics`, which computes k-hat first: who pressed Ctrl-C wants
     # an answer at once.
-    if posterior._record.diagnostics.stop_reason == INTERRUPTED:
+    if posterior.record.diagnostics.stop_reason == INTERRUPTED:
         screen.note("interrupted: saving the best state so far …")
     return posterior
 

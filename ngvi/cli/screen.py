@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ngvi.report import text_table
+from ngvi.terminal import text_table
 
 if TYPE_CHECKING:
     from ngvi.bayes.archive import Archive

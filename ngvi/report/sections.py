@@ -6,9 +6,9 @@ from html import escape
 
 from ngvi.report import markup
 from ngvi.report.scalars import finite
-from ngvi.report.table import align_decimals, format_columns
 from ngvi.report.tail import khat_threshold
 from ngvi.report.view import Archive, Record, diagnostics, log_weights
+from ngvi.terminal.table import align_decimals, format_columns
 
 MOST_ROWS = 200
 YES_NO: dict[object, str] = {True: "yes", False: "no"}

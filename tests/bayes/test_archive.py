@@ -19,9 +19,9 @@ from ngvi.bayes.archive import Archive, check_writable, plain
 MODERN = int(version("arviz").split(".")[0]) >= 1
 
 
-@pytest.fixture(scope="module")
-def full(schools):
-    return schools.archive(predictive=True, prior=True)
+@pytest.fixture
+def full(schools_archive):
+    return schools_archive
 
 
 def small() -> Archive:
@@ -49,11 +49,10 @@ def test_a_file_holds_all_of_the_archive(full, tmp_path):
     assert os.listdir(path.parent) == ["schools.nc"]
 
 
-def test_awkward_names_and_types_survive_a_file(awkward_posterior, tmp_path):
-    archive = awkward_posterior.archive(prior=True)
-    archive.write(tmp_path / "a.nc")
+def test_awkward_names_and_types_survive_a_file(awkward_archive, tmp_path):
+    awkward_archive.write(tmp_path / "a.nc")
     for name, group in Archive.read(tmp_path / "a.nc").groups.items():
-        xr.testing.assert_identical(group, archive.groups[name])
+        xr.testing.assert_identical(group, awkward_archive.groups[name])
 
 
 def test_arviz_opens_the_file(full, tmp_path):
@@ -143,7 +142,9 @@ def test_no_permission(tmp_path):
         check_writable(tmp_path / "a.nc")
 
 
-def test_a_bad_path_is_refused_before_the_work(density_posterior, tmp_path, monkeypatch):
+def test_a_bad_path_is_refused_before_the_work(
+    density_posterior, tmp_path, monkeypatch
+):
     def archive(*args, **kwargs):
         raise AssertionError("the work was done first")
 

@@ -15,14 +15,15 @@ from scipy import stats
 import ngvi
 from models import eight_schools
 from ngvi.bayes import replicates
+from ngvi.linalg import Diagonal
 from ngvi.report.html import render
 
 DATA = eight_schools.data()
 
 
-@pytest.fixture(scope="module")
-def archive(schools):
-    return schools.archive(predictive=True, prior=True)
+@pytest.fixture
+def archive(schools_archive):
+    return schools_archive
 
 
 def draws(archive, group, name):
@@ -140,23 +141,22 @@ def test_what_was_not_asked_for_is_not_there(schools):
     }
 
 
-def test_awkward_axes(awkward_posterior):
-    archive = awkward_posterior.archive(prior=True)
+def test_awkward_axes(awkward_archive):
+    archive = awkward_archive
     dims = {n: a.dims[2:] for n, a in archive.groups["posterior"].data_vars.items()}
     assert dims == {
         "slope.group": ("group",),
         "curve": ("group", "curve_dim_1"),
         "location": ("axis",),
-        "factor": ("row", "factor_dim_1"),
+        "square": ("row", "square_dim_1"),
         "free": ("free_dim_0",),
         "draw_": (),
         "large": (),
     }
     assert archive.groups["posterior"]["slope.group"].attrs["site"] == "slope/group"
     assert archive.groups["posterior"]["large"].dtype == bool
-    # A plate called as its site cannot name an axis of it.
     predicted = archive.groups["posterior_predictive"]
-    assert predicted["y"].dims == ("chain", "draw", "y_dim_0")
+    assert predicted["y"].dims == ("chain", "draw", "item")
     # The distribution of all counts is one scalar; each is replicated all the same.
     assert predicted["counts"].shape == (1, 2048, 5)
     rows = draws(archive, "posterior_predictive", "counts")
@@ -167,7 +167,7 @@ def test_awkward_axes(awkward_posterior):
     assert set(archive.record["latent_sites"]) == {
         "slope.group",
         "location",
-        "factor",
+        "square",
         "free",
         "draw_",
     }
@@ -195,7 +195,7 @@ def test_a_summed_out_site_has_no_pointwise_likelihood(mixture_posterior):
     # Half a unit to either side, each about as often: 12,288 draws, five sd.
     assert abs((z > 0).mean() - 0.5) < 0.03
     assert 0.4 < np.median(np.abs(z)) < 0.6
-    assert "Left out" in render(archive) or render(archive)
+    render(archive)
 
 
 def test_a_log_density_has_draws_only(density_posterior):
@@ -214,13 +214,14 @@ class Unsampled(dist.Normal):
         raise NotImplementedError("no sampler for this one")
 
 
-def test_a_model_that_cannot_be_sampled_is_archived_all_the_same():
+def test_a_model_that_cannot_be_sampled_is_archived_all_the_same(under):
     def model(y):
         mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
         with numpyro.plate("item", y.shape[0]):
             numpyro.sample("y", Unsampled(mu, 1.0), obs=y)
 
-    posterior = ngvi.fit(model, jnp.array([0.5, 1.0]), progress=False)
+    y = jnp.array([0.5, 1.0])
+    posterior = under(jnp.full(1, 0.5), Diagonal(jnp.full(1, 1.7)), model, y)
     with pytest.warns(UserWarning, match="posterior_predictive is left out"):
         archive = posterior.archive()
     assert "log_likelihood" in archive.groups

@@ -10,13 +10,13 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.infer import Predictive
 
-import ngvi
+from ngvi.linalg import Dense, Diagonal
 
 
 def model(y=None):
     """Sites whose order in the program is neither alphabetical nor by size."""
     weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(3)))
-    rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
+    rate = numpyro.sample("rate", dist.LogNormal(0.0, 0.5))
     a = numpyro.sample("a", dist.Normal(jnp.zeros((2, 2)), 1.0).to_event(2))
     numpyro.deterministic("total", a.sum() + rate)
     with numpyro.plate("item", 6):
@@ -28,12 +28,23 @@ Y = np.array([0.2, 0.9, 1.4, 0.3, 1.0, 0.8])
 
 
 @pytest.fixture(scope="module", params=["full", "diagonal"])
-def posterior(request):
-    return ngvi.fit(model, Y, covariance=request.param, progress=False)
+def posterior(request, under):
+    rng = np.random.default_rng(0)
+    if request.param == "diagonal":
+        precision = Diagonal(jnp.asarray(rng.uniform(0.5, 20.0, 7)))
+    else:
+        root = rng.normal(size=(7, 7)) * np.geomspace(0.01, 1.0, 7)[:, None]
+        precision = Dense.from_inverse_root(jnp.asarray(root))
+    return under(rng.normal(size=7), precision, model, Y)
 
 
-def test_moments(posterior):
-    guide, params = posterior.as_guide()
+@pytest.fixture(scope="module")
+def guide_and_params(posterior):
+    return posterior.as_guide()
+
+
+def test_moments(posterior, guide_and_params):
+    guide, params = guide_and_params
     theirs = guide.get_posterior(params)
     q, target = posterior.gaussian, posterior._target
     mean, covariance = theirs.mean, theirs.covariance_matrix
@@ -52,8 +63,8 @@ def test_moments(posterior):
     np.testing.assert_array_equal(triangle, np.tril(triangle))
 
 
-def test_the_centre_on_the_supports(posterior):
-    guide, params = posterior.as_guide()
+def test_the_centre_on_the_supports(posterior, guide_and_params):
+    guide, params = guide_and_params
     ours = posterior._target.constrain(posterior._data, posterior.gaussian.mean)
     theirs = guide.median(params)
     assert set(theirs) >= {"weights", "rate", "a", "total"}
@@ -61,8 +72,8 @@ def test_the_centre_on_the_supports(posterior):
         np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-6)
 
 
-def test_draws(posterior):
-    guide, params = posterior.as_guide()
+def test_draws(posterior, guide_and_params):
+    guide, params = guide_and_params
     key = jax.random.key(1)
     predicted = Predictive(guide, params=params, num_samples=4000)(key)
     direct = guide.sample_posterior(key, params, sample_shape=(4000,))
@@ -76,8 +87,8 @@ def test_draws(posterior):
     assert direct["total"].shape == (4000,)
 
 
-def test_predictions(posterior):
-    guide, params = posterior.as_guide()
+def test_predictions(posterior, guide_and_params):
+    guide, params = guide_and_params
     predict = Predictive(model, guide=guide, params=params, num_samples=500)
     y = np.asarray(predict(jax.random.key(0))["y"])
     assert y.shape == (500, 6)

@@ -111,9 +111,10 @@ def test_it_goes_to_arviz(loaded):
     np.testing.assert_allclose(mean, loaded.mean["mu"])
 
 
-def test_sites_keep_their_names(awkward_posterior, tmp_path):
-    awkward_posterior.save(tmp_path / "a.nc")
+def test_sites_keep_their_names(awkward_posterior, awkward_archive, tmp_path):
+    awkward_archive.write(tmp_path / "a.nc")
     loaded = load(tmp_path / "a.nc")
+    assert repr(loaded) == repr(awkward_posterior)
     assert set(loaded.mean) == set(awkward_posterior.mean) - {"wave"}
     np.testing.assert_array_equal(
         loaded.mean["slope/group"], awkward_posterior.mean["slope/group"]

@@ -79,12 +79,13 @@ class Logistic(NamedTuple):
     y: np.ndarray
     transform: np.ndarray
     shift: np.ndarray
+    constant: float = 0.0
 
     def __call__(self, z: jax.Array) -> jax.Array:
         w = self.transform @ z + self.shift
         logits = self.x @ w
         likelihood = jnp.logaddexp(0.0, logits).sum() - self.y @ logits
-        return likelihood + (jnp.exp(w) - 1.5 * w).sum()
+        return likelihood + (jnp.exp(w) - 1.5 * w).sum() + self.constant
 
 
 def logistic(dim: int = 4, rows: int = 15, seed: int = 0) -> Logistic:

@@ -168,7 +168,7 @@ def test_a_descent_that_begins_near_a_saddle(x: float) -> None:
 
 
 class Walled(NamedTuple):
-    """−log z₀ + z₀ + ½‖z‖², and what one likes where z₀ < 0: Newton steps lead there."""
+    """−log z₀ + z₀ + ½‖z‖², and `beyond` where z₀ < 0: Newton steps lead there."""
 
     beyond: float
 

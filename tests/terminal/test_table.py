@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ngvi.report.table import (
+from ngvi.terminal.table import (
     align_decimals,
     decimals_for,
     format_columns,

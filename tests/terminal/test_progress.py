@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ngvi.report.progress import Progress, status_line
+from ngvi.terminal.progress import Progress, status_line
 
 NUMBERS = {
     "iteration": 12,
