@@ -15,7 +15,7 @@ import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ FORMAT = 1
 """Grows when a file of an older ngvi can no longer be read as it is."""
 RECORD = "ngvi_record"
 """The attribute that holds the record."""
-ENGINE = "h5netcdf"
+ENGINE: Literal["h5netcdf"] = "h5netcdf"
 _COMPRESSED_FROM = 10_000
 
 
@@ -189,7 +189,7 @@ class Archive:
     def to_arviz(self) -> Any:
         """The groups as ArviZ takes them: an InferenceData with ArviZ 0.x, a DataTree
         with 1.x. The record is JSON in the attribute "ngvi_record" of the root."""
-        groups = {name: group.copy() for name, group in self.groups.items()}
+        groups: dict[str, Any] = {k: group.copy() for k, group in self.groups.items()}
         if _modern_arviz():
             from xarray import Dataset, DataTree
 

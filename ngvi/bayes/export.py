@@ -60,7 +60,7 @@ class _Exporter:
         arrays: dict[str, Any],
         axes: Axes | None = None,
         draws: np.ndarray | None = None,
-        **attrs: Any,
+        attrs: dict[str, Any] | None = None,
     ) -> None:
         """Add a group; with `draws`, the labels of each array's first axis."""
         kept = {}
@@ -78,7 +78,7 @@ class _Exporter:
             "inference_library_version": self.version,
         }
         names = self.axes if axes is None else axes
-        self.groups[group] = dataset(kept, names, leading, library | attrs)
+        self.groups[group] = dataset(kept, names, leading, library | (attrs or {}))
 
     def try_to_add(self, group: str, make: Callable[[], None]) -> None:
         """Run user code that may fail: a fit must not be lost to it."""
@@ -141,7 +141,7 @@ class _Exporter:
 
         def replicate() -> None:
             values = replicated(target, data, latent, observed, numbers, seed)
-            self.add("posterior_predictive", values, draws=kept, **attrs)
+            self.add("posterior_predictive", values, draws=kept, attrs=attrs)
 
         def weigh() -> None:
             values = log_likelihoods(target, data, latent, observed, numbers)
@@ -150,7 +150,7 @@ class _Exporter:
                 named, event = self.axes[name], self.trace[name]["fn"].event_dim
                 batch = named[: len(named) - event]
                 axes[name] = batch if len(batch) == values[name].ndim - 1 else ()
-            self.add("log_likelihood", values, axes, kept, **attrs)
+            self.add("log_likelihood", values, axes, kept, attrs)
 
         self.try_to_add("posterior_predictive", replicate)
         if target.enumerated:

@@ -76,7 +76,7 @@ def begin(
     """The state a fit starts from: a descent from `point`, or `point` itself."""
     potential = partial(target.potential, data)
     dim = target.dim
-    spent = jnp.asarray(0)
+    spent = jnp.zeros((), int)
     precision: Dense | Diagonal
     if covariance == "full" or dim <= LARGEST_FULL:
         start = find_start(potential, point)

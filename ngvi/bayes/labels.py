@@ -72,8 +72,8 @@ def dataset(
         shape = array.shape[len(leading) :]
         named = [*axes.get(site, ()), *([None] * len(shape))][: len(shape)]
         dims = list(leading)
-        for axis, (dim, size) in enumerate(zip(named, shape, strict=True)):
-            dim = None if dim is None else dim.replace("/", ".")
+        for axis, (wanted, size) in enumerate(zip(named, shape, strict=True)):
+            dim = (wanted or "").replace("/", ".")
             # One name has one length, occurs once in an array, and is no variable's.
             usable = dim and dim not in dims and dim not in variables.values()
             if not usable or sizes.get(dim, size) != size:

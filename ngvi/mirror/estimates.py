@@ -148,7 +148,7 @@ def second_order(temperature: float = 1.0) -> Estimator:
 
 
 def mean_metric(
-    q: Gaussian, estimate: Estimate, floor: float = 1e-2
+    estimate: Estimate, floor: float = 1e-2
 ) -> Callable[[Float[Array, "d"]], Float[Array, "d"]]:
     """γ ↦ C⁻¹γ with C the full whitened curvature, made positive: the mean's step in a
     richer metric than q's own. The identity where no full curvature was estimated."""

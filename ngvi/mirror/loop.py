@@ -11,116 +11,52 @@ fit goes on, warm. Every quantity compared is the same in all units of z.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from ngvi.families import Gaussian
 from ngvi.mirror.draws import Ladder
-from ngvi.mirror.estimates import Estimate, Estimator, Potential, mean_metric
+from ngvi.mirror.estimates import Estimator, Potential
 from ngvi.mirror.memory import Memory
-from ngvi.mirror.retractions import safeguarded
-from ngvi.mirror.step import Direction, Retraction, gaussian_path, inner
-
-RUNNING, CONVERGED, DRAWS_EXHAUSTED, STUCK, NOT_FINITE, ITERATIONS_EXHAUSTED = range(6)
-STOP_REASONS = (
-    "still running",
-    "converged: the Fisher length is below its tolerance and unseen draws agree",
-    "the natural gradient vanished, but unseen draws still disagree at the largest "
-    "number of draws",
-    "no step lowers the objective any further, though the natural gradient is not zero",
-    "the log density is not finite around the start, however small the covariance",
-    "the iterations allowed were used up",
+from ngvi.mirror.state import (
+    CONVERGED,
+    DRAWS_EXHAUSTED,
+    ITERATIONS_EXHAUSTED,
+    NOT_FINITE,
+    RUNNING,
+    STOP_REASONS,
+    STUCK,
+    Settings,
+    State,
+    Trace,
+    fisher_length,
 )
+from ngvi.mirror.trial import objective_of, smallest_radius, trial
 
+__all__ = [
+    "CONVERGED",
+    "DRAWS_EXHAUSTED",
+    "ITERATIONS_EXHAUSTED",
+    "NOT_FINITE",
+    "RUNNING",
+    "STOP_REASONS",
+    "STUCK",
+    "Settings",
+    "State",
+    "Trace",
+    "check",
+    "fisher_length",
+    "initial_state",
+    "run",
+    "trial",
+    "values_at",
+]
 
-@dataclass(frozen=True)
-class Settings:
-    """What the loop compares with; the defaults need no tuning."""
-
-    tolerance: float = 1e-2
-    """Converged at this Fisher length: the ELBO is then within its square's half."""
-    loose_tolerance: float = 0.15
-    """Fisher length at which a level is first checked against unseen draws."""
-    gap_tolerance: float = 0.08
-    """Nats by which unseen draws may disagree before the draws double."""
-    max_iterations: int = 1000
-    """Trial steps in all, over all levels."""
-    temperature: float = 1.0
-    """τ."""
-    retraction: Retraction = safeguarded
-    memory: int = 12
-    """Pairs of the quasi-Newton memory; 0 for the plain natural gradient."""
-
-
-class Trace(NamedTuple):
-    """One row a trial step, of which `State.iteration` are filled in."""
-
-    elbo: Float[Array, "t"]
-    fisher_length: Float[Array, "t"]
-    step: Float[Array, "t"]
-    draws: Int[Array, "t"]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class State:
-    """Everything a fit needs to go on."""
-
-    q: Gaussian
-    objective: Float[Array, ""]
-    """L(q) on the draws of the level."""
-    estimate: Estimate
-    memory: Memory
-    rho: Float[Array, ""]
-    """Length of the next trial."""
-    radius: Float[Array, ""]
-    """The largest KL(q⁺ ‖ q) a trial may have."""
-    level: Int[Array, ""]
-    fresh: Bool[Array, ""]
-    """q has not been evaluated on the draws of this level yet."""
-    checked: Bool[Array, ""]
-    """Unseen draws agreed with the level when it had converged loosely."""
-    gap: Float[Array, ""]
-    """L on unseen draws minus L on the level's, when last compared."""
-    tries: Int[Array, ""]
-    """Rejections since the last accepted step."""
-    status: Int[Array, ""]
-    iteration: Int[Array, ""]
-    gradients: Int[Array, ""]
-    values: Int[Array, ""]
-    rejected: Int[Array, ""]
-    trace: Trace
-
-
-def fisher_length(state: State) -> Float[Array, ""]:
-    """The Fisher length of the natural gradient at the current iterate."""
-    gradient = state.estimate.gradient
-    return jnp.sqrt(inner(state.q.precision, gradient, gradient))
-
-
-def _with_temperature(q: Gaussian, value: Array, settings: Settings) -> Array:
-    return value + settings.temperature * q.precision.logdet() / 2
-
-
-def _evaluate(
-    potential: Potential, estimator: Estimator, q: Gaussian, draws: Ladder, level: Array
-) -> Estimate:
-    """The estimate from all batches of a level."""
-    count = 2**level
-    first = count - 1
-    shapes = jax.eval_shape(lambda eps: estimator(potential, q, eps), draws.batches[0])
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-
-    def add(i: Array, total: Estimate) -> Estimate:
-        part = estimator(potential, q, draws.batches[first + i])
-        return jax.tree.map(jnp.add, total, part)
-
-    total = jax.lax.fori_loop(0, count, add, zero)
-    return jax.tree.map(lambda x: x / count, total)
+# Rejections in a row after which no step is expected to be found.
+_MAX_TRIES = 25
 
 
 def values_at(
@@ -142,14 +78,14 @@ def initial_state(
     shapes = jax.eval_shape(lambda eps: estimator(potential, q, eps), draws.batches[0])
     estimate = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     rows = settings.max_iterations
-    zero, false = jnp.asarray(0), jnp.asarray(False)
+    zero, false = jnp.zeros((), int), jnp.asarray(False)
     return State(
         q=q,
         objective=jnp.asarray(jnp.inf, dtype),
         estimate=estimate,
         memory=Memory.empty(max(settings.memory, 1), estimate.gradient),
         rho=jnp.ones((), dtype),
-        radius=jnp.asarray(_smallest_radius(q.dim), dtype),
+        radius=jnp.asarray(smallest_radius(q.dim), dtype),
         level=zero,
         fresh=jnp.asarray(True),
         checked=false,
@@ -169,152 +105,6 @@ def initial_state(
     )
 
 
-def _search_direction(
-    state: State, settings: Settings
-) -> tuple[Direction, Float[Array, ""], Bool[Array, ""]]:
-    """The direction of the next trial, its slope ⟨direction, gradient⟩, and whether the
-    memory shaped it."""
-    gradient = state.estimate.gradient
-    precision = state.q.precision
-
-    def product(a: Direction, b: Direction) -> Array:
-        return inner(precision, a, b)
-
-    solve = mean_metric(state.q, state.estimate)
-
-    def precondition(d: Direction) -> Direction:
-        return Direction(solve(d.mean), d.curvature)
-
-    plain = precondition(gradient)
-    if not settings.memory:
-        return plain, product(plain, gradient), jnp.asarray(False)
-    quick = state.memory.direction(gradient, product, precondition)
-    slope = product(quick, gradient)
-    squared = product(gradient, gradient)
-    steep = slope > 1e-3 * jnp.sqrt(product(quick, quick) * squared)
-    # Far from the optimum old pairs mislead; a twice rejected step drops them too.
-    near = squared < 0.05 * state.q.dim
-    usable = near & steep & (state.memory.weight[0] > 0) & (state.tries < 3)
-    direction = jax.tree.map(lambda a, b: jnp.where(usable, a, b), quick, plain)
-    return direction, product(direction, gradient), usable
-
-
-def _smallest_radius(dim: int) -> float:
-    """Half a nat a dimension: about one posterior sd in each coordinate."""
-    return max(dim / 2, 1.0)
-
-
-def trial(
-    potential: Potential,
-    estimator: Estimator,
-    state: State,
-    draws: Ladder,
-    settings: Settings,
-) -> State:
-    """One trial step: propose, evaluate, accept or reject."""
-    dim = state.q.dim
-    direction, slope, accelerated = _search_direction(state, settings)
-    path = gaussian_path(state.q, direction, settings.retraction)
-    # A level's first evaluation is at q itself: a step of length 0.
-    rho = jnp.where(
-        state.fresh,
-        0.0,
-        jnp.where(accelerated & (state.tries == 0), 1.0, state.rho),
-    ).astype(state.rho.dtype)
-
-    step = path(rho)
-    limited = step.kl > state.radius
-
-    def too_far(carry: tuple[Array, Array]) -> Array:
-        return ~(carry[1] <= state.radius) & (carry[0] > 1e-12)
-
-    def shorten(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        rho, kl = carry
-        factor = jnp.sqrt(state.radius / jnp.where(jnp.isfinite(kl), kl, jnp.inf))
-        rho = rho * jnp.clip(factor, 0.1, 0.7)
-        return rho, path(rho).kl
-
-    rho, _ = jax.lax.while_loop(too_far, shorten, (rho, step.kl))
-    step = path(rho)
-
-    estimate = _evaluate(potential, estimator, step.q, draws, state.level)
-    objective = _with_temperature(step.q, estimate.value, settings)
-    finite = jnp.isfinite(objective) & jax.tree.reduce(
-        jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), estimate)
-    )
-    # Rounding: two objectives this close cannot be told apart.
-    slack = 8 * jnp.finfo(objective.dtype).eps * jnp.abs(state.objective)
-    lower = objective <= state.objective - 1e-4 * rho * slope + slack
-    accept = finite & (state.fresh | lower)
-
-    def product(a: Direction, b: Direction) -> Array:
-        return inner(step.q.precision, a, b)
-
-    change = jax.tree.map(jnp.subtract, estimate.gradient, state.estimate.gradient)
-    remembered = state.memory.push(step.displacement, change, product)
-    # A long step says little about the curvature at its end.
-    local = accept & ~state.fresh & (step.kl < 1)
-
-    # The parabola through the value, slope and rejected value has its minimum here.
-    excess = objective - state.objective + rho * slope
-    bottom = slope * rho**2 / (2 * jnp.where(excess > 0, excess, jnp.inf))
-    shorter = jnp.where(finite, jnp.clip(bottom, 0.1 * rho, 0.5 * rho), 0.1 * rho)
-
-    # A step that only the trust region held back may soon be a whole one.
-    grow = jnp.where(limited, 4.0, 2.0)
-
-    def pick(new: Array, old: Array) -> Array:
-        return jnp.where(accept, new, old)
-
-    # A start that is not finite on these draws: draw closer to the mean.
-    retreat = state.fresh & ~finite
-    q = jax.tree.map(pick, step.q, state.q)
-    closer = replace(q, precision=q.precision.scale(16.0))
-    q = jax.tree.map(lambda a, b: jnp.where(retreat, a, b), closer, q)
-
-    row = jnp.minimum(state.iteration, settings.max_iterations - 1)
-    entropy = dim * (1 + jnp.log(2 * jnp.pi)) / 2
-    objective = pick(objective, state.objective)
-    moved = replace(
-        state,
-        q=q,
-        objective=objective,
-        estimate=jax.tree.map(pick, estimate, state.estimate),
-        memory=jax.tree.map(
-            lambda a, b: jnp.where(local, a, b), remembered, state.memory
-        ),
-        rho=jnp.where(
-            state.fresh, 1.0, jnp.where(accept, jnp.minimum(1.0, grow * rho), shorter)
-        ).astype(state.rho.dtype),
-        radius=jnp.where(
-            accept & limited,
-            4 * state.radius,
-            jnp.where(
-                accept,
-                state.radius,
-                jnp.maximum(state.radius / 4, _smallest_radius(dim)),
-            ),
-        ),
-        fresh=state.fresh & ~accept,
-        tries=jnp.where(accept, 0, state.tries + 1),
-        iteration=state.iteration + 1,
-        gradients=state.gradients + draws.batch_size * 2**state.level,
-        rejected=state.rejected + ~accept,
-    )
-    return replace(
-        moved,
-        trace=Trace(
-            state.trace.elbo.at[row].set(settings.temperature * entropy - objective),
-            state.trace.fisher_length.at[row].set(fisher_length(moved)),
-            state.trace.step.at[row].set(jnp.where(accept, rho, 0.0)),
-            state.trace.draws.at[row].set(draws.batch_size * 2**state.level),
-        ),
-    )
-
-
-_MAX_TRIES = 25
-
-
 def _at_rest(state: State, settings: Settings) -> Array:
     """The level has come to what it was run for."""
     goal = jnp.where(state.checked, settings.tolerance, settings.loose_tolerance)
@@ -327,7 +117,7 @@ def check(
 ) -> State:
     """What to do with a level at rest: refine it, climb to the next, or stop."""
     values = values_at(potential, state.q, draws.check)
-    unseen = _with_temperature(state.q, values.mean(), settings)
+    unseen = objective_of(state.q, values.mean(), settings)
     gap = jnp.where(jnp.isfinite(unseen), unseen - state.objective, jnp.inf)
     # The comparison has an error of its own: that of ℓ less its part quadratic in ε
     # (−log q), which matched draws integrate exactly, over antithetic pairs.

@@ -69,7 +69,8 @@ def _frame(potential: Potential, point: Float[Array, "d"]) -> _Frame:
     rounding = 10 * dim * jnp.finfo(dtype).eps * size.max()
     proper = usable & (values > rounding).all() & (diagonal > 0).all()
     # An eigenvalue that happens to vanish on an indefinite Hessian tells no scale.
-    size = jnp.where(proper, size, jnp.maximum(size, 1e-6 * size.max()))
+    largest = jnp.where(size.max() > 0, size.max(), 1.0)
+    size = jnp.where(proper, size, jnp.maximum(size, 1e-6 * largest))
     inverse_root = vectors / jnp.sqrt(size) / scale[:, None]
     return _Frame(point, value, gradient, inverse_root, proper)
 
@@ -84,7 +85,7 @@ class _Descent(NamedTuple):
 
 
 def _descend(
-    potential: Potential, frame: _Frame, used: Int[Array, ""], budget: int, goal: float
+    potential: Potential, frame: _Frame, used: Int[Array, ""], budget: int, goal: Array
 ) -> tuple[Float[Array, "d"], Int[Array, ""]]:
     """BFGS in y, z = point + A y, until ½ gᵀH⁻¹g < goal or the budget is used up.
 
@@ -170,7 +171,9 @@ def find_start(potential: Potential, point: Float[Array, "d"]) -> Start:
 
     def renew(s: _Search) -> _Search:
         frame = _frame(potential, s.point)
-        reached, used = _descend(potential, frame, s.used, budget, goal)
+        # Where the Hessian is indefinite a small gradient may be that of a saddle.
+        close = jnp.where(frame.proper, goal, 1e-4 * goal)
+        reached, used = _descend(potential, frame, s.used, budget, close)
         first = jax.tree.map(
             lambda a, b: jnp.where(s.rounds == 0, a, b), frame, s.first
         )
@@ -183,7 +186,7 @@ def find_start(potential: Potential, point: Float[Array, "d"]) -> Start:
         jnp.eye(dim, dtype=point.dtype),
         jnp.asarray(False),
     )
-    zero = jnp.asarray(0)
+    zero = jnp.zeros((), int)
     end = jax.lax.while_loop(
         searching, renew, _Search(nothing, nothing, point, zero, zero)
     )

@@ -310,20 +310,20 @@ def test_mean_metric() -> None:
     gamma = jnp.asarray(rng.standard_normal(DIM))
     plain = estimate_quadratic(FIRST, target, q, eps)
     assert plain.curvature is None
-    np.testing.assert_array_equal(mean_metric(q, plain)(gamma), gamma)
+    np.testing.assert_array_equal(mean_metric(plain)(gamma), gamma)
     full = estimate_quadratic(WITH_CURVATURE[1.0], target, q, eps)
     a = np.asarray(q.precision.unwhiten(jnp.eye(DIM)))
     expected = np.linalg.solve(a @ target.h @ a, gamma)
-    np.testing.assert_allclose(mean_metric(q, full)(gamma), expected, rtol=1e-8)
+    np.testing.assert_allclose(mean_metric(full)(gamma), expected, rtol=1e-8)
     # So the mean of a diagonal Gaussian reaches a quadratic's optimum in one step.
-    step = q.precision.unwhiten(mean_metric(q, full)(full.gradient.mean))
+    step = q.precision.unwhiten(mean_metric(full)(full.gradient.mean))
     np.testing.assert_allclose(
         q.mean - step, np.linalg.solve(target.h, target.b), rtol=1e-8
     )
     # Indefinite curvature is made positive.
     bent = full._replace(curvature=jnp.diag(jnp.asarray([-2.0, 0.0, 4.0])))
     np.testing.assert_allclose(
-        mean_metric(q, bent, floor=0.01)(jnp.ones(3)), [0.5, 100.0, 0.25]
+        mean_metric(bent, floor=0.01)(jnp.ones(3)), [0.5, 100.0, 0.25]
     )
 
 

@@ -1,0 +1,216 @@
+"""One trial: propose a step, evaluate it, accept it or not.
+
+The direction is the natural gradient, or near the optimum what the quasi-Newton memory
+makes of it. Its length is cut until KL(q⁺ ‖ q) fits the trust region. The step is taken
+if the objective on the level's draws is finite and lower; else the next trial is
+shorter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ngvi.families import Gaussian
+from ngvi.mirror.draws import Ladder
+from ngvi.mirror.estimates import Estimate, Estimator, Potential, mean_metric
+from ngvi.mirror.memory import Memory
+from ngvi.mirror.state import Settings, State, Trace, fisher_length
+from ngvi.mirror.step import Direction, Step, gaussian_path, inner
+
+# Far from the optimum old pairs mislead: the memory is asked only when the squared
+# Fisher length, which scales with the dimension, is below this much for each.
+_NEAR = 0.05
+# Rejections in a row after which the plain natural gradient is tried.
+_MEMORY_TRIES = 3
+# A longer step (in nats) says little about the curvature at its end.
+_LOCAL = 1.0
+
+
+def smallest_radius(dim: int) -> float:
+    """Half a nat a dimension: about one posterior sd in each coordinate."""
+    return max(dim / 2, 1.0)
+
+
+def objective_of(q: Gaussian, mean_potential: Array, settings: Settings) -> Array:
+    """L(q) = mean ℓ + ½ τ log det S: the negative ELBO up to a constant."""
+    return mean_potential + settings.temperature * q.precision.logdet() / 2
+
+
+def evaluate(
+    potential: Potential, estimator: Estimator, q: Gaussian, draws: Ladder, level: Array
+) -> Estimate:
+    """The estimate from all batches of a level."""
+    count = 2**level
+    shapes = jax.eval_shape(lambda eps: estimator(potential, q, eps), draws.batches[0])
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def add(i: Array, total: Estimate) -> Estimate:
+        part = estimator(potential, q, draws.batches[count - 1 + i])
+        return jax.tree.map(jnp.add, total, part)
+
+    total = jax.lax.fori_loop(0, count, add, zero)
+    return jax.tree.map(lambda x: x / count, total)
+
+
+class _Search(NamedTuple):
+    direction: Direction
+    slope: Float[Array, ""]
+    """⟨direction, gradient⟩: the descent of L a unit of length."""
+    accelerated: Bool[Array, ""]
+    """The memory shaped the direction."""
+
+
+def _search(state: State, settings: Settings) -> _Search:
+    gradient = state.estimate.gradient
+
+    def product(a: Direction, b: Direction) -> Array:
+        return inner(state.q.precision, a, b)
+
+    solve = mean_metric(state.estimate)
+
+    def precondition(d: Direction) -> Direction:
+        return Direction(solve(d.mean), d.curvature)
+
+    plain = precondition(gradient)
+    if not settings.memory:
+        return _Search(plain, product(plain, gradient), jnp.asarray(False))
+    quick = state.memory.direction(gradient, product, precondition)
+    squared = product(gradient, gradient)
+    steep = product(quick, gradient) > 1e-3 * jnp.sqrt(product(quick, quick) * squared)
+    usable = (
+        steep
+        & (squared < _NEAR * state.q.dim)
+        & (state.memory.weight[0] > 0)
+        & (state.tries < _MEMORY_TRIES)
+    )
+    direction = jax.tree.map(lambda a, b: jnp.where(usable, a, b), quick, plain)
+    return _Search(direction, product(direction, gradient), usable)
+
+
+def _within(
+    path: Callable[[Array], Step], rho: Array, radius: Array
+) -> tuple[Array, Bool[Array, ""]]:
+    """The longest tried length ≤ ρ whose step fits the trust region, and whether that
+    is less than ρ."""
+    kl = path(rho).kl
+    least = 1e3 * jnp.finfo(rho.dtype).tiny
+
+    def too_far(carry: tuple[Array, Array]) -> Array:
+        return ~(carry[1] <= radius) & (carry[0] > least)
+
+    def shorten(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        rho, kl = carry
+        factor = jnp.sqrt(radius / jnp.where(jnp.isfinite(kl), kl, jnp.inf))
+        rho = rho * jnp.clip(factor, 0.1, 0.7)
+        return rho, path(rho).kl
+
+    return jax.lax.while_loop(too_far, shorten, (rho, kl))[0], kl > radius
+
+
+def _next_length(
+    state: State,
+    rho: Array,
+    objective: Array,
+    slope: Array,
+    accept: Array,
+    limited: Array,
+) -> Array:
+    """Longer after success; after a rejection the minimum of the parabola through the
+    value, the slope and the rejected value."""
+    # A step that only the trust region held back may soon be a whole one.
+    longer = jnp.minimum(1.0, jnp.where(limited, 4.0, 2.0) * rho)
+    excess = objective - state.objective + rho * slope
+    bottom = slope * rho**2 / (2 * jnp.where(excess > 0, excess, jnp.inf))
+    safe = jnp.where(jnp.isfinite(objective), bottom, 0.0)
+    shorter = jnp.clip(safe, 0.1 * rho, 0.5 * rho)
+    length = jnp.where(accept, longer, shorter)
+    return jnp.where(state.fresh, 1.0, length).astype(rho.dtype)
+
+
+def _next_radius(state: State, accept: Array, limited: Array) -> Array:
+    least = smallest_radius(state.q.dim)
+    after_success = jnp.where(limited, 4 * state.radius, state.radius)
+    return jnp.where(accept, after_success, jnp.maximum(state.radius / 4, least))
+
+
+def _remember(state: State, step: Step, estimate: Estimate, accept: Array) -> Memory:
+    def product(a: Direction, b: Direction) -> Array:
+        return inner(step.q.precision, a, b)
+
+    change = jax.tree.map(jnp.subtract, estimate.gradient, state.estimate.gradient)
+    pushed = state.memory.push(step.displacement, change, product)
+    # Gradients on different draws do not tell a change along the path.
+    useful = accept & ~state.fresh & (step.kl < _LOCAL)
+    return jax.tree.map(lambda a, b: jnp.where(useful, a, b), pushed, state.memory)
+
+
+def trial(
+    potential: Potential,
+    estimator: Estimator,
+    state: State,
+    draws: Ladder,
+    settings: Settings,
+) -> State:
+    """One trial step: propose, evaluate, accept or reject."""
+    search = _search(state, settings)
+    path = gaussian_path(state.q, search.direction, settings.retraction)
+    whole = search.accelerated & (state.tries == 0)
+    # A level's first evaluation is at q itself: a step of length 0.
+    wish = jnp.where(state.fresh, 0.0, jnp.where(whole, 1.0, state.rho))
+    rho, limited = _within(path, wish.astype(state.rho.dtype), state.radius)
+    step = path(rho)
+
+    estimate = evaluate(potential, estimator, step.q, draws, state.level)
+    objective = objective_of(step.q, estimate.value, settings)
+    finite = jnp.isfinite(objective) & jax.tree.reduce(
+        jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), estimate)
+    )
+    # Rounding: two objectives this close cannot be told apart.
+    slack = 8 * jnp.finfo(objective.dtype).eps * jnp.abs(state.objective)
+    lower = objective <= state.objective - 1e-4 * rho * search.slope + slack
+    accept = finite & (state.fresh | lower)
+
+    def pick(new: Array, old: Array) -> Array:
+        return jnp.where(accept, new, old)
+
+    q = jax.tree.map(pick, step.q, state.q)
+    # A start that is not finite on these draws: draw closer to the mean.
+    retreat = state.fresh & ~finite
+    closer = replace(q, precision=q.precision.scale(16.0))
+    q = jax.tree.map(lambda a, b: jnp.where(retreat, a, b), closer, q)
+
+    used = draws.batch_size * 2**state.level
+    moved = replace(
+        state,
+        q=q,
+        objective=pick(objective, state.objective),
+        estimate=jax.tree.map(pick, estimate, state.estimate),
+        memory=_remember(state, step, estimate, accept),
+        rho=_next_length(state, rho, objective, search.slope, accept, limited),
+        radius=_next_radius(state, accept, limited),
+        fresh=state.fresh & ~accept,
+        tries=jnp.where(accept, 0, state.tries + 1),
+        iteration=state.iteration + 1,
+        gradients=state.gradients + used,
+        rejected=state.rejected + ~accept,
+    )
+    return _record(moved, jnp.where(accept, rho, 0.0), used, settings)
+
+
+def _record(state: State, step: Array, draws: Array, settings: Settings) -> State:
+    """Fill in the trace's row of the trial just made."""
+    row = jnp.minimum(state.iteration, settings.max_iterations) - 1
+    constant = settings.temperature * state.q.dim * (1 + jnp.log(2 * jnp.pi)) / 2
+    trace = Trace(
+        state.trace.elbo.at[row].set(constant - state.objective),
+        state.trace.fisher_length.at[row].set(fisher_length(state)),
+        state.trace.step.at[row].set(step),
+        state.trace.draws.at[row].set(draws),
+    )
+    return replace(state, trace=trace)
