@@ -92,7 +92,7 @@ class _Exporter:
     # -- the groups --------------------------------------------------------------
 
     def fit(self) -> None:
-        """posterior, sample_stats and fit_history."""
+        """posterior, sample_stats, importance and fit_history."""
         draws = np.arange(self.log_p.size)
         self.add("posterior", self.sites, draws=draws)
         statistics = {
@@ -101,6 +101,11 @@ class _Exporter:
             "log_weight": self.log_p - self.log_q,
         }
         self.add("sample_stats", statistics, {}, draws)
+        # The verdict's own draws: the summary's, and more where that took more.
+        weights = self.posterior.log_weights
+        self.groups["importance"] = dataset(
+            {"log_weight": weights}, {}, {"check_draw": np.arange(weights.size)}
+        )
         history = dict(self.posterior.history)
         iteration = history.pop("iteration")
         self.groups["fit_history"] = dataset(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,21 @@ def _at(
         return -target.potential(data, z), target.constrain(data, z)
 
     return jax.vmap(one)(z)
+
+
+class Weighed(NamedTuple):
+    """Draws from q with their importance weights."""
+
+    log_weight: np.ndarray
+    weights: np.ndarray
+    """Pareto-smoothed, summing to 1."""
+    khat: float
+    sites: Sites
+
+    @classmethod
+    def of(cls, log_p: np.ndarray, log_q: np.ndarray, sites: Sites) -> Weighed:
+        log_weight = (log_p - log_q).astype(np.float64)
+        return cls(log_weight, *pareto_smoothed(log_weight), sites)
 
 
 class Posterior(Summaries):
@@ -111,7 +126,7 @@ class Posterior(Summaries):
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, not {num_samples}.")
         if resample:
-            weights, khat, sites = self._check
+            _, weights, khat, sites = self._weighed
             if not np.isfinite(khat):
                 raise ValueError("The importance weights are not finite.")
             rng = np.random.default_rng(seed)
@@ -164,20 +179,18 @@ class Posterior(Summaries):
         return self.evaluate(jnp.asarray(self._summary_eps, self._dtype))
 
     @cached_property
-    def _check(self) -> tuple[np.ndarray, float, Sites]:
-        """Smoothed importance weights, k-hat, and the sites they belong to."""
+    def _weighed(self) -> Weighed:
+        """Draws to hold q against the posterior: the summary's, and more where the
+        weights are uneven."""
         blocks = [self._summary_draws]
-        log_p, log_q, sites = blocks[0]
-        weights, khat = pareto_smoothed((log_p - log_q).astype(np.float64))
-        quantities = self._flat[1].shape[1] * SUMMARY_DRAWS * _CHECK_BLOCKS
-        if efficiency(weights) > EVEN_WEIGHTS or quantities > _LARGEST_CHECK:
-            return weights, khat, sites
+        weighed = Weighed.of(*blocks[0])
+        numbers = self._flat[1].shape[1] * SUMMARY_DRAWS * _CHECK_BLOCKS
+        if efficiency(weighed.weights) > EVEN_WEIGHTS or numbers > _LARGEST_CHECK:
+            return weighed
         for block in range(1, _CHECK_BLOCKS):
             eps = jnp.asarray(self._block_eps(block), self._dtype)
             blocks.append(self.evaluate(eps))
-        log_p, log_q, sites = jax.tree.map(lambda *x: np.concatenate(x), *blocks)
-        weights, khat = pareto_smoothed((log_p - log_q).astype(np.float64))
-        return weights, khat, sites
+        return Weighed.of(*jax.tree.map(lambda *x: np.concatenate(x), *blocks))
 
     # -- moments -----------------------------------------------------------------
 
@@ -217,12 +230,17 @@ class Posterior(Summaries):
     @cached_property
     def diagnostics(self) -> Diagnostics:
         """What the fit did, and k-hat."""
-        return replace(self.record.diagnostics, khat=self._check[1])
+        return replace(self.record.diagnostics, khat=self._weighed.khat)
+
+    @property
+    def log_weights(self) -> np.ndarray:
+        """log p − log q of the draws that k-hat and the verdict are computed from."""
+        return self._weighed.log_weight
 
     @cached_property
     def comparison(self) -> Comparison:
         """Means and sds of every quantity held against the reweighted draws."""
-        weights, _, sites = self._check
+        _, weights, _, sites = self._weighed
         if not np.isfinite(weights).all():
             weights = np.full(weights.shape, 1 / weights.size)
         return compare(self._flat[0], columns(sites), weights)

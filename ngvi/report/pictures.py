@@ -26,7 +26,7 @@ from ngvi.report.tail import (
     khat_threshold,
     pointwise_khat,
 )
-from ngvi.report.view import Archive, group, log_weights
+from ngvi.report.view import Archive, group, log_weights, log_weights_of_draws
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -218,13 +218,14 @@ def weights(archive: Archive, pictures: Pictures) -> str:
         )
         figures.append(markup.figure(svg, caption))
     body = [f"<p>{text}</p>", markup.grid("two", figures), note]
-    return markup.section(title, *body, _leave_one_out(archive, log_weight, pictures))
+    return markup.section(title, *body, _leave_one_out(archive, pictures))
 
 
-def _leave_one_out(archive: Archive, log_weight: np.ndarray, pictures: Pictures) -> str:
+def _leave_one_out(archive: Archive, pictures: Pictures) -> str:
     """Return k-hat of leaving out each observation, site by site."""
     likelihood = group(archive, "log_likelihood")
-    if likelihood is None:
+    log_weight = log_weights_of_draws(archive)
+    if likelihood is None or log_weight is None:
         return ""
     parts = ["<h3>Leaving out one observation</h3>"]
     limit = khat_threshold(log_weight.size)

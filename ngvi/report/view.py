@@ -42,7 +42,19 @@ def group(archive: Archive, name: str) -> Dataset | None:
 
 
 def log_weights(archive: Archive) -> NDArray[np.float64] | None:
-    """Return log p - log q at each draw, shape (S,), or None where it is not known."""
+    """Return log p - log q of the draws behind the recorded k-hat, shape (S,).
+
+    None where they are not known; where none were kept apart, those of the archive's
+    own draws.
+    """
+    importance = group(archive, "importance")
+    if importance is not None:
+        return np.asarray(importance["log_weight"], np.float64)
+    return log_weights_of_draws(archive)
+
+
+def log_weights_of_draws(archive: Archive) -> NDArray[np.float64] | None:
+    """Return log p - log q at each archived draw, (S,), or None where not known."""
     stats = group(archive, "sample_stats")
     if stats is None:
         return None

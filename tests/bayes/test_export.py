@@ -34,6 +34,7 @@ def test_groups(archive):
     assert set(archive.groups) == {
         "posterior",
         "sample_stats",
+        "importance",
         "fit_history",
         "posterior_predictive",
         "log_likelihood",
@@ -200,7 +201,7 @@ def test_a_summed_out_site_has_no_pointwise_likelihood(mixture_posterior):
 
 def test_a_log_density_has_draws_only(density_posterior):
     archive = density_posterior.archive(prior=True)
-    assert set(archive.groups) == {"posterior", "sample_stats", "fit_history"}
+    assert set(archive.groups) == {"posterior", "sample_stats", "importance", "fit_history"}
     assert set(archive.record["latent_sites"]) == {"a", "b"}
     assert archive.groups["posterior"]["a"].dims == ("chain", "draw", "a_dim_0")
     assert "prior is left out" in archive.record["notes"][0]
