@@ -96,6 +96,8 @@ class Archive:
             - posterior: latent and deterministic sites, on their own supports;
             - sample_stats: lp (log p of the unconstrained draw with the Jacobian, up to
               a constant), log_q, log_weight = lp − log_q;
+            - importance: log_weight of the draws behind k-hat and the verdict, which
+              may be more than those of posterior; dim check_draw;
             - fit_history: dim iteration;
             - posterior_predictive, log_likelihood, observed_data, constant_data, prior,
               prior_predictive: where the model and the request give them.

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ngvi.bayes import compile_time
 from ngvi.bayes.diagnostics import INTERRUPTED
@@ -65,6 +65,16 @@ def _estimator(covariance: str, dim: int) -> Estimator:
     return first_order(full_curvature=covariance == "diagonal" and dim <= LARGEST_FULL)
 
 
+class Beginning(NamedTuple):
+    """Where a fit starts."""
+
+    state: loop.State
+    value: Float[Array, ""]
+    """−log p at the given point."""
+    finite: Bool[Array, ""]
+    """Whether it and its gradient are finite there."""
+
+
 def begin(
     target: Target,
     covariance: str,
@@ -72,25 +82,29 @@ def begin(
     data: Data,
     point: Float[Array, "d"],
     draws: Ladder,
-) -> loop.State:
+) -> Beginning:
     """The state a fit starts from: a descent from `point`, or `point` itself."""
     potential = partial(target.potential, data)
     dim = target.dim
-    spent = jnp.zeros((), int)
     precision: Dense | Diagonal
-    if covariance == "full" or dim <= LARGEST_FULL:
+    if dim <= LARGEST_FULL or covariance == "full":
         start = find_start(potential, point)
-        point, spent = start.point, start.gradients
+        mean, spent = start.point, start.gradients
+        value, finite = start.value, start.finite
         if covariance == "full":
             precision = Dense.from_inverse_root(start.inverse_root)
         else:
             precision = Diagonal(1 / jnp.sqrt((start.inverse_root**2).sum(-1)))
     else:
+        mean, spent = point, jnp.ones((), int)
+        value, gradient = jax.value_and_grad(potential)(point)
+        finite = jnp.isfinite(value) & jnp.isfinite(gradient).all()
         precision = Diagonal(jnp.full(dim, 10.0, point.dtype))
     estimator = _estimator(covariance, dim)
-    q = Gaussian(point, precision)
+    q = Gaussian(mean, precision)
     state = loop.initial_state(potential, estimator, q, draws, settings)
-    return replace(state, gradients=state.gradients + spent)
+    state = replace(state, gradients=state.gradients + spent)
+    return Beginning(state, value, finite)
 
 
 def advance(
@@ -117,7 +131,7 @@ def solve(
     draws: Ladder,
 ) -> loop.State:
     """A whole fit as one pure function: `vmap` it over draws (seeds) or data."""
-    state = begin(target, covariance, settings, data, point, draws)
+    state = begin(target, covariance, settings, data, point, draws).state
     return advance(
         target, covariance, settings, data, state, draws, settings.max_iterations
     )
@@ -155,10 +169,11 @@ def fit(
         init: for a log density: a pytree of numbers where the fit starts, which also
             says what `params` looks like.
         init_strategy: for a NumPyro model: where the fit starts, as in
-            `numpyro.infer`; by default the median of the prior.
+            `numpyro.infer`; by default the center of the prior.
         progress: show a progress line on stderr; by default when it is a terminal.
         settings: tolerances and limits, see `ngvi.mirror.loop.Settings`.
-        **kwargs: the model's keyword arguments.
+        **kwargs: the model's keyword arguments; one that has the name of an option
+            above goes by position.
 
     Returns:
         The posterior; printing it shows a table and the verdict. Ctrl-C returns the
@@ -194,11 +209,10 @@ def fit(
 
     stop_reason = None
     with compile_time.measure() as compiling, Progress(progress, name) as bar:
-        value, gradient = _value_and_gradient(target, data, point)
-        if not (np.isfinite(value) and np.isfinite(gradient).all()):
+        state, value, finite = _begin(target, chosen, settings, data, point, draws)
+        if not finite:
             undefined = undefined_arguments(args, kwargs)
             raise ValueError(_not_finite(trace, value) + undefined)
-        state = _begin(target, chosen, settings, data, point, draws)
         limit, stride = 0, 1
         try:
             while int(state.status) == loop.RUNNING:
@@ -221,13 +235,6 @@ def fit(
         stop_reason=stop_reason,
     )
     return Posterior(target, data, state.q, record, trace)
-
-
-@partial(jax.jit, static_argnums=0)
-def _value_and_gradient(
-    target: Target, data: Data, z: Float[Array, "d"]
-) -> tuple[Array, Array]:
-    return jax.value_and_grad(lambda z: target.potential(data, z))(z)
 
 
 def _not_finite(trace: dict[str, Any] | None, value: Array) -> str:

@@ -87,34 +87,57 @@ class ModelTarget:
         )
 
 
-def init_to_prior_median(site: dict[str, Any] | None = None, draws: int = 101) -> Any:
-    """Start each site at the median of its prior, on the unconstrained line.
+def _center(fn: dist.Distribution) -> Array | None:
+    """A central value of a prior: its mean, or its median where that is infinite or can
+    lie far out (a log-normal's); None where it has no closed form."""
 
-    A flat (improper) prior has none: its site starts near 0 there. Unlike
-    `numpyro.infer.init_to_uniform`, this does not depend on the units in which a prior
-    is written, and it is the same for every seed.
+    def median() -> Array:
+        return fn.icdf(jnp.full(fn.shape(), 0.5))
+
+    def mean() -> Array:
+        return jnp.broadcast_to(fn.mean, fn.shape())
+
+    base = fn
+    while isinstance(
+        base, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution
+    ):
+        base = base.base_dist
+    pushed = isinstance(base, dist.TransformedDistribution)
+    for value in (median, mean) if pushed else (mean, median):
+        try:
+            center = value()
+        # What NumPyro raises where a formula is missing, or a package for it.
+        except (NotImplementedError, AttributeError, TypeError, ImportError):
+            continue
+        if bool(jnp.isfinite(center).all()):
+            return center
+    return None
+
+
+def init_to_prior_center(site: dict[str, Any] | None = None) -> Any:
+    """Start each site at the center of its prior: the mean, or the median.
+
+    A flat (improper) prior has neither: its site starts near 0 on the unconstrained
+    line. Unlike `numpyro.infer.init_to_uniform`, this does not depend on the units in
+    which a prior is written, and it is the same for every seed.
     """
     if site is None:
-        return partial(init_to_prior_median, draws=draws)
+        return partial(init_to_prior_center)
     if site["type"] != "sample" or site["is_observed"]:
         return None
     fn = site["fn"]
     if fn.support is not None and fn.support.is_discrete:
         return None
-    shape = site["kwargs"].get("sample_shape", ()) + fn.shape()
     transform = biject_to(fn.support)
+    sample_shape = site["kwargs"].get("sample_shape", ())
     if not isinstance(fn, dist.ImproperUniform):
-        try:
-            samples = fn.sample(
-                jax.random.key(0), (draws, *site["kwargs"].get("sample_shape", ()))
-            )
-            middle = jnp.median(transform.inv(samples), axis=0)
-            if bool(jnp.isfinite(middle).all()):
-                return transform(middle)
-        except NotImplementedError:
-            pass
+        center = _center(fn)
+        if center is not None:
+            unconstrained = transform.inv(center)
+            if bool(jnp.isfinite(unconstrained).all()):
+                return jnp.broadcast_to(center, sample_shape + fn.shape())
     # Not exactly 0: densities written with |x| or max(x, 0) have no curvature there.
-    free = transform.inverse_shape(shape)
+    free = transform.inverse_shape(sample_shape + fn.shape())
     return transform(1e-6 * (1 + jnp.arange(np.prod(free, dtype=int))).reshape(free))
 
 
@@ -262,7 +285,7 @@ def model_target(
             are undefined or outside their support.
         ImportError: a discrete site is to be enumerated and funsor is not installed.
     """
-    strategy = init_strategy or init_to_prior_median
+    strategy = init_strategy or init_to_prior_center
     try:
         trace = trace_model(model, args, kwargs, strategy)
     except ValueError as error:

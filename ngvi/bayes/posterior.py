@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro import handlers
 
 from ngvi.bayes.diagnostics import (
     EVEN_WEIGHTS,
@@ -24,6 +23,7 @@ from ngvi.bayes.diagnostics import (
 )
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.record import FitRecord
+from ngvi.bayes.replicates import generative, log_likelihoods, observed_sites
 from ngvi.bayes.summaries import Sites, Summaries, columns
 from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
@@ -161,6 +161,9 @@ class Posterior(Summaries):
             batch = points[start : start + _BATCH]
             parts.append(jax.device_get(_at(self._target, self._data, batch)))
         log_p, sites = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
+        # JAX sorts dictionaries; a reader expects the order of the model's program.
+        order = [name for name in self._trace or sites if name in sites]
+        sites = {name: sites[name] for name in order}
         log_q = np.asarray(self.gaussian.log_prob(points[:count]))
         return log_p, log_q, sites
 
@@ -300,31 +303,29 @@ class Posterior(Summaries):
             args, kwargs = fitted_args, fitted_kwargs
         latent = self._latent_draws(num_samples, seed)
         predict = Predictive(
-            handlers.uncondition(target.model), posterior_samples=latent, parallel=True
+            generative(target.model), posterior_samples=latent, parallel=True
         )
         draws = predict(jax.random.key(seed), *args, **kwargs)
         return {k: v for k, v in draws.items() if k not in latent}
 
-    def log_likelihood(
-        self, num_samples: int | None = None, *, seed: int = 0
-    ) -> dict[str, Array]:
+    def log_likelihood(self, num_samples: int | None = None, *, seed: int = 0) -> Sites:
         """log p(yᵢ | draw) for each observed site, shape (S, *site batch shape).
 
         Raises:
             TypeError: the posterior is of a plain log density, or discrete sites were
                 summed out, so that single observations have no density of their own.
         """
-        from numpyro.infer import log_likelihood
-
-        target, args, kwargs = self._model()
+        target = self._model()[0]
         if target.enumerated:
             raise TypeError(
                 "Discrete sites were summed out of this model: its log likelihood does "
                 "not split into observations given the continuous sites."
             )
+        trace = self._trace or {}
+        sites = observed_sites(trace)
+        numbers = sum(np.size(trace[name]["value"]) for name in sites)
         latent = self._latent_draws(num_samples, seed)
-        parallel = log_likelihood(target.model, latent, *args, parallel=True, **kwargs)
-        return parallel
+        return log_likelihoods(target, self._data, latent, sites, numbers)
 
     # -- out -----------------------------------------------------------------------
 

@@ -32,6 +32,10 @@ class Start(NamedTuple):
     """Gradient evaluations spent; a Hessian-vector product counts as two."""
     descended: Bool[Array, ""]
     """Whether the descent ended at a proper mode, and that was taken."""
+    value: Float[Array, ""]
+    """ℓ at the given point."""
+    finite: Bool[Array, ""]
+    """Whether ℓ and its gradient are finite there."""
 
 
 class _Frame(NamedTuple):
@@ -158,7 +162,7 @@ def find_start(potential: Potential, point: Float[Array, "d"]) -> Start:
 
     Args:
         potential: ℓ, twice differentiable, forward over reverse.
-        point: where to begin; ℓ is finite there.
+        point: where to begin.
     """
     dim = point.size
     budget, goal = 50 + 4 * dim, 0.01 * dim
@@ -193,5 +197,10 @@ def find_start(potential: Potential, point: Float[Array, "d"]) -> Start:
     take = arrived(end)
     chosen = jax.tree.map(lambda a, b: jnp.where(take, a, b), end.frame, end.first)
     return Start(
-        chosen.point, chosen.inverse_root, end.used + 2 * dim * end.rounds, take
+        chosen.point,
+        chosen.inverse_root,
+        end.used + 2 * dim * end.rounds,
+        take,
+        end.first.value,
+        jnp.isfinite(end.first.value) & jnp.isfinite(end.first.gradient).all(),
     )

@@ -15,6 +15,7 @@ from scipy import stats
 import ngvi
 from models import eight_schools
 from ngvi.bayes import replicates
+from ngvi.bayes.diagnostics import pareto_smoothed
 from ngvi.linalg import Diagonal
 from ngvi.report.html import render
 
@@ -71,6 +72,13 @@ def test_log_densities(archive):
         joint, _ = log_density(eight_schools.model, (), DATA, sites)
         # tau = exp(u): the Jacobian adds log tau.
         np.testing.assert_allclose(stat["lp"][i], joint + np.log(sites["tau"]))
+
+
+def test_importance_weights_are_those_of_the_verdict(archive, schools):
+    check = archive.groups["importance"]["log_weight"].to_numpy()
+    own = draws(archive, "sample_stats", "log_weight")
+    np.testing.assert_array_equal(check[: own.size], own)
+    assert pareto_smoothed(check)[1] == schools.diagnostics.khat
 
 
 def test_log_likelihood(archive):
@@ -136,6 +144,7 @@ def test_what_was_not_asked_for_is_not_there(schools):
     assert set(groups) == {
         "posterior",
         "sample_stats",
+        "importance",
         "fit_history",
         "observed_data",
         "constant_data",
@@ -201,7 +210,12 @@ def test_a_summed_out_site_has_no_pointwise_likelihood(mixture_posterior):
 
 def test_a_log_density_has_draws_only(density_posterior):
     archive = density_posterior.archive(prior=True)
-    assert set(archive.groups) == {"posterior", "sample_stats", "importance", "fit_history"}
+    assert set(archive.groups) == {
+        "posterior",
+        "sample_stats",
+        "importance",
+        "fit_history",
+    }
     assert set(archive.record["latent_sites"]) == {"a", "b"}
     assert archive.groups["posterior"]["a"].dims == ("chain", "draw", "a_dim_0")
     assert "prior is left out" in archive.record["notes"][0]

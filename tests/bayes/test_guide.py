@@ -29,7 +29,7 @@ def model(y=None):
 Y = np.array([0.2, 0.9, 1.4, 0.3, 1.0, 0.8])
 
 
-@pytest.fixture(scope="module", params=["full", "diagonal", "reversed"])
+@pytest.fixture(scope="module", params=["full", "diagonal"])
 def posterior(request, under):
     rng = np.random.default_rng(0)
     if request.param == "diagonal":
@@ -38,7 +38,7 @@ def posterior(request, under):
         root = rng.normal(size=(7, 7)) * np.geomspace(0.01, 1.0, 7)[:, None]
         precision = Dense.from_inverse_root(jnp.asarray(root))
     posterior = under(rng.normal(size=7), precision, model, Y)
-    if request.param == "reversed":
+    if request.param == "full":
         # The guide need not keep its coordinates in the order that we do.
         sites = posterior._target.sites[::-1]
         posterior._target = replace(posterior._target, sites=sites)

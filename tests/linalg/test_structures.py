@@ -1,9 +1,8 @@
-"""Every structure against dense NumPy: a new structure is one row of `STRUCTURES`."""
+"""Every structure against dense NumPy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,89 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ngvi.linalg import Dense, Diagonal, PositiveDefinite
 from ngvi.mirror import retractions
-
-
-class Case(NamedTuple):
-    """A structure, and what it keeps of a symmetric matrix, as a dense array."""
-
-    name: str
-    structure: type[PositiveDefinite]
-    keep: Callable[[np.ndarray], np.ndarray]
-    build: Callable[[np.ndarray, np.random.Generator], PositiveDefinite]
-    """From a dense matrix of the structure, in a frame as generic as it has."""
-
-
-def _rotated(matrix: np.ndarray, rng: np.random.Generator) -> Dense:
-    """A dense matrix in a frame that is neither triangular nor symmetric."""
-    rotation = np.linalg.qr(rng.standard_normal(matrix.shape))[0]
-    root = np.linalg.cholesky(matrix) @ rotation
-    inverse_root = np.linalg.inv(root).T
-    return Dense(
-        jnp.asarray(root, matrix.dtype), jnp.asarray(inverse_root, matrix.dtype)
-    )
-
-
-STRUCTURES = [
-    Case("dense", Dense, lambda m: (m + m.T) / 2, _rotated),
-    Case(
-        "diagonal",
-        Diagonal,
-        lambda m: np.diag(np.diag(m)),
-        lambda m, rng: Diagonal(jnp.sqrt(jnp.diagonal(jnp.asarray(m)))),
-    ),
-]
-RETRACTIONS = [
-    retractions.first_order,
-    retractions.second_order,
-    retractions.exponential,
-    retractions.safeguarded,
-]
-
-every_structure = pytest.mark.parametrize("case", STRUCTURES, ids=lambda c: c.name)
-every_retraction = pytest.mark.parametrize(
-    "retraction", RETRACTIONS, ids=lambda r: r.__name__
+from tests.linalg.cases import (
+    RETRACTIONS,
+    STRUCTURES,
+    Case,
+    close,
+    dims,
+    every_retraction,
+    every_structure,
+    positive,
+    random_symmetric,
+    roots,
+    seeds,
+    summary,
+    tangent_dense,
 )
-# Few shapes, so that few programs are compiled; values are as random as the seed.
-dims = st.sampled_from([1, 2, 5])
-seeds = st.integers(0, 2**32 - 1)
-
-
-def positive(case: Case, rng: np.random.Generator, dim: int) -> np.ndarray:
-    """A random positive-definite matrix of the structure, condition up to about 1e3."""
-    factor = rng.standard_normal((dim, 2 * dim + 2))
-    matrix = case.keep(factor @ factor.T / dim + 0.05 * np.eye(dim))
-    units = np.exp(rng.standard_normal(dim))
-    return matrix * np.outer(units, units)
-
-
-def random_symmetric(rng: np.random.Generator, dim: int) -> np.ndarray:
-    """Symmetric and usually indefinite."""
-    matrix = rng.standard_normal((dim, dim))
-    return (matrix + matrix.T) / 2
-
-
-def roots(p: PositiveDefinite) -> tuple[np.ndarray, np.ndarray]:
-    """B and A as arrays, read off the operators."""
-    eye = jnp.eye(p.dim, dtype=p.diagonal().dtype)
-    return np.asarray(p.whiten(eye)), np.asarray(p.unwhiten(eye)).T
-
-
-def tangent_dense(p: PositiveDefinite, tangent: object) -> np.ndarray:
-    """X as a dense array, from P⁺ = P + ρ B X Bᵀ with a small ρ."""
-    rho = 1e-3
-    moved = p.along(tangent)(jnp.asarray(rho), retractions.first_order).matrix.dense()
-    _, a = roots(p)
-    return a.T @ (np.asarray(moved) - np.asarray(p.dense())) @ a / rho
-
-
-def close(actual: object, expected: object, tolerance: float = 1e-10) -> None:
-    """Equal to a tolerance relative to the largest entry."""
-    actual, expected = np.asarray(actual), np.asarray(expected)
-    scale = max(np.abs(expected).max(initial=0.0), 1e-300)
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
-
 
 # -- the operator -------------------------------------------------------------------
 
@@ -301,46 +233,15 @@ def test_a_long_step_stays_positive(
 # -- under JAX's transformations ----------------------------------------------------
 
 
-def _summary(p: PositiveDefinite, x: jax.Array) -> list[jax.Array]:
-    """Every method that returns arrays, and a step."""
-    moved = p.along(p.tangent(x, x[::-1]))(jnp.asarray(0.1), retractions.safeguarded)
-    return [
-        p.mv(x),
-        p.solve(x),
-        p.whiten(x),
-        p.unwhiten(x),
-        p.whiten_gradient(x),
-        p.logdet(),
-        p.diagonal(),
-        p.inverse_diagonal(),
-        p.trace(),
-        p.dense(),
-        p.inverse_dense(),
-        *jax.tree.leaves(p.entries()),
-        p.scale(2.0).dense(),
-        p.add(p).dense(),
-        p.damp(0.1).dense(),
-        p.damp(jnp.asarray(0.1, x.dtype)).dense(),
-        *jax.tree.leaves(p.outer(x)),
-        *jax.tree.leaves(p.tangent_identity()),
-        *jax.tree.leaves(p.whiten_curvature(p.dense())),
-        moved.matrix.dense(),
-        moved.solve(x[0]),
-        moved.trace_inverse,
-        moved.logdet,
-        *jax.tree.leaves(moved.log),
-    ]
-
-
 @every_structure
 def test_jit_and_vmap(case: Case) -> None:
     rng = np.random.default_rng(0)
     members = [case.build(positive(case, rng, 3), rng) for _ in range(4)]
     x = jnp.asarray(rng.standard_normal((4, 5, 3)))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-    together = jax.jit(jax.vmap(_summary))(stacked, x)
+    together = jax.jit(jax.vmap(summary))(stacked, x)
     for i, member in enumerate(members):
-        for one, many in zip(_summary(member, x[i]), together, strict=True):
+        for one, many in zip(summary(member, x[i]), together, strict=True):
             close(many[i], one, 1e-9)
 
 
@@ -359,97 +260,3 @@ def test_gradient_of_logdet(case: Case, dim: int, seed: int) -> None:
     )
     terms = np.linalg.inv(matrix) * case.keep(direction)
     np.testing.assert_allclose(slope, terms.sum(), atol=1e-9 * np.abs(terms).sum())
-
-
-# -- single precision ---------------------------------------------------------------
-
-
-def _ill_conditioned(case: Case, rng: np.random.Generator, dim: int) -> np.ndarray:
-    """Units from 1e-4 to 1e4, so entries from 1e-8 to 1e8."""
-    units = 10.0 ** np.linspace(-4, 4, dim)
-    correlated = positive(case, rng, dim)
-    scale = np.sqrt(np.diag(correlated))
-    return correlated / np.outer(scale, scale) * np.outer(units, units)
-
-
-@every_structure
-@pytest.mark.parametrize("seed", range(3))
-def test_single_precision_stays_single(case: Case, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    p = case.build(positive(case, rng, 3).astype(np.float32), rng)
-    x = jnp.asarray(rng.standard_normal((5, 3)), jnp.float32)
-    for i, value in enumerate(_summary(p, x)):
-        assert value.dtype == jnp.float32, f"entry {i} of the summary"
-
-
-@every_structure
-@pytest.mark.parametrize("seed", range(5))
-def test_units_cost_no_digits_in_single_precision(case: Case, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    dim = 5
-    exact = _ill_conditioned(case, rng, dim)
-    p = case.structure.from_dense(jnp.asarray(exact, jnp.float32))
-    inverse = np.linalg.inv(exact)
-    x = rng.standard_normal((20, dim)).astype(np.float32)
-    np.testing.assert_allclose(p.whiten(p.unwhiten(x)), x, atol=1e-4)
-    np.testing.assert_allclose(p.logdet(), np.linalg.slogdet(exact)[1], atol=1e-4)
-    np.testing.assert_allclose(p.diagonal(), np.diag(exact), rtol=1e-5)
-    np.testing.assert_allclose(p.inverse_diagonal(), np.diag(inverse), rtol=1e-3)
-    # The error of a solve, in standard deviations.
-    g = exact @ np.linalg.cholesky(inverse) @ rng.standard_normal(dim)
-    error = np.asarray(p.solve(jnp.asarray(g, jnp.float32))) - np.linalg.solve(exact, g)
-    assert np.sqrt(error @ exact @ error) < 1e-3
-    # A step is as accurate as its own spectrum.
-    h = exact * 1.5
-    moved = p.along(p.whiten_curvature(jnp.asarray(h, jnp.float32)))(
-        jnp.float32(1.0), retractions.first_order
-    )
-    np.testing.assert_allclose(moved.logdet, dim * np.log(2.5), rtol=1e-3)
-    np.testing.assert_allclose(
-        moved.matrix.inverse_diagonal(), np.diag(inverse) / 2.5, rtol=1e-3
-    )
-
-
-@every_structure
-def test_many_steps_do_not_pull_the_roots_apart(case: Case) -> None:
-    rng = np.random.default_rng(0)
-    dim, steps = 5, 300
-    p = case.structure.from_dense(
-        jnp.asarray(_ill_conditioned(case, rng, dim), jnp.float32)
-    )
-
-    def step(p: PositiveDefinite, eps: jax.Array) -> tuple[PositiveDefinite, None]:
-        tangent = p.tangent(eps, eps[::-1])
-        return p.along(tangent)(jnp.float32(0.3), retractions.second_order).matrix, None
-
-    eps = jnp.asarray(rng.standard_normal((steps, 8, dim)), jnp.float32)
-    last, _ = jax.jit(lambda p: jax.lax.scan(step, p, eps))(p)
-    b, a = roots(last)
-    # Each step may lose some units in the last place of each root.
-    rounding = 100 * steps * np.finfo(np.float32).eps
-    np.testing.assert_allclose(b.T @ a, np.eye(dim), atol=rounding)
-
-
-# -- dense only ---------------------------------------------------------------------
-
-
-@given(dim=dims, seed=seeds)
-def test_dense_from_inverse_root(dim: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    a = rng.standard_normal((dim, dim)) + 2 * np.eye(dim)
-    p = Dense.from_inverse_root(jnp.asarray(a))
-    np.testing.assert_array_equal(p.inverse_root, a)
-    scale = np.linalg.cond(a)
-    np.testing.assert_allclose(p.root.T @ a, np.eye(dim), atol=1e-13 * scale)
-    close(p.inverse_dense(), a @ a.T)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_dense_from_inverse_root_in_single_precision(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    exact = _ill_conditioned(STRUCTURES[0], rng, 5)
-    values, vectors = np.linalg.eigh(exact / np.sqrt(np.outer(*[np.diag(exact)] * 2)))
-    a = vectors / np.sqrt(values) / np.sqrt(np.diag(exact))[:, None]
-    p = Dense.from_inverse_root(jnp.asarray(a, jnp.float32))
-    np.testing.assert_allclose(p.root.T @ p.inverse_root, np.eye(5), atol=1e-4)
-    np.testing.assert_allclose(p.diagonal(), np.diag(exact), rtol=1e-3)

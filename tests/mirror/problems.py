@@ -121,3 +121,14 @@ def estimate_quadratic(
 ) -> Estimate:
     """The same for a quadratic that is traced."""
     return estimator(target, q, eps)
+
+
+def truth(
+    name: str, q: Gaussian, target: Quadratic, temperature: float
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """E_q[ℓ], γ and M of a quadratic ℓ."""
+    a, m = roots(q.precision)[1], np.asarray(q.mean)
+    value = float(target(m)) + np.trace(target.h @ a @ a.T) / 2
+    gamma = a.T @ (target.h @ m - target.b)
+    error = KEEP[name](a.T @ target.h @ a) - temperature * np.eye(q.dim)
+    return value, gamma, error

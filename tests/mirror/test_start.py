@@ -18,6 +18,9 @@ start_from = jax.jit(lambda potential, point: find_start(lambda z: potential(z),
 """`find_start` of a potential that is a pytree: compiled once for a class and shape."""
 
 
+hessian_of = jax.jit(lambda potential, z: jax.hessian(lambda z: potential(z))(z))
+
+
 def covariance(start: Start) -> np.ndarray:
     root = np.asarray(start.inverse_root)
     return root @ root.T
@@ -59,7 +62,7 @@ def test_a_regression_from_afar(seed: int, distance: float) -> None:
     point = jnp.asarray(distance * rng.standard_normal(4) / 2)
     start = start_from(target, point)
     assert start.descended
-    hessian = np.asarray(jax.hessian(target)(start.point))
+    hessian = np.asarray(hessian_of(target, start.point))
     gradient = np.asarray(jax.grad(target)(start.point))
     # Arrived: Newton's method would lower ℓ by less than 0.01 D from here.
     assert gradient @ np.linalg.solve(hessian, gradient) / 2 < 0.04
@@ -105,7 +108,7 @@ def test_the_bottomless_mode_of_a_funnel_is_not_taken(log_tau: float) -> None:
 def test_a_rejected_start_keeps_the_frame_of_its_own_hessian() -> None:
     # Eigenvalues of the Hessian, its diagonal scaled to one, made positive.
     point = jnp.asarray([0.0, -1.0, *[2.0, -2.0] * 4])
-    hessian = np.asarray(jax.hessian(FUNNEL)(point))
+    hessian = np.asarray(hessian_of(FUNNEL, point))
     scale = np.sqrt(np.abs(np.diag(hessian)))
     values, vectors = np.linalg.eigh(hessian / np.outer(scale, scale))
     assert values.min() < 0, "the case is meant to be indefinite"
@@ -163,7 +166,7 @@ def test_a_descent_that_begins_near_a_saddle(x: float) -> None:
     # Within 0.01 D of the bottom of a well, both as ℓ and as distances go.
     assert Double(10.0)(start.point) < 0.03
     np.testing.assert_allclose(start.point, [np.sign(x), 0, 0], atol=0.2)
-    hessian = np.asarray(jax.hessian(Double(10.0))(start.point))
+    hessian = np.asarray(hessian_of(Double(10.0), start.point))
     np.testing.assert_allclose(covariance(start), np.linalg.inv(hessian), rtol=1e-8)
 
 
@@ -205,6 +208,25 @@ def test_a_frame_is_found_whatever_the_function(potential: object) -> None:
     assert np.linalg.matrix_rank(covariance(start)) == 3
     if not start.descended:
         np.testing.assert_array_equal(start.point, point)
+
+
+class Laplace(NamedTuple):
+    """Double exponentials: straight wherever they are smooth."""
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        return jnp.abs(z - 0.3).sum()
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_units_change_nothing_where_no_curvature_is(scale: float) -> None:
+    units = np.array([scale, 1.0])
+    plain, scaled = (
+        start_from(Scaled(Laplace(), u), jnp.asarray([1.0, 2.0] / u))
+        for u in (np.ones(2), units)
+    )
+    np.testing.assert_allclose(
+        covariance(scaled) * np.outer(units, units), covariance(plain), rtol=1e-6
+    )
 
 
 def test_single_precision() -> None:

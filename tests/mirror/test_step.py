@@ -1,4 +1,4 @@
-"""The update against dense formulas, and against published updates written out."""
+"""The update, its length and its invariance, against dense formulas."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ngvi.families import Gaussian
 from ngvi.mirror import retractions
-from ngvi.mirror.draws import antithetic, fresh_draws
-from ngvi.mirror.estimates import Estimate, first_order, second_order, zeroth_order
+from ngvi.mirror.draws import antithetic
+from ngvi.mirror.estimates import Estimate, first_order, second_order
 from ngvi.mirror.step import (
     Direction,
     Step,
@@ -32,8 +31,6 @@ from tests.mirror.problems import (
     STRUCTURES,
     estimate,
     gaussian,
-    gradients,
-    hessians,
     quadratic,
     roots,
     smooth,
@@ -252,165 +249,6 @@ def test_a_short_step_is_a_descent(name: str, retraction: Callable) -> None:
         _, slope = jax.jvp(lambda rho: objective(path(rho).q), (0.0,), (1.0,))  # noqa: B023
         expected = -inner(q.precision, direction, gradient)
         np.testing.assert_allclose(slope, expected, rtol=1e-8)
-
-
-# -- retractions ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("retraction", "order"),
-    [
-        (retractions.first_order, 1),
-        (retractions.second_order, 2),
-        (retractions.safeguarded, 1),
-    ],
-    ids=lambda p: getattr(p, "__name__", p),
-)
-@pytest.mark.parametrize("sign", [1, -1])
-def test_retractions_agree_with_exp_to_their_order(
-    retraction: Callable, order: int, sign: int
-) -> None:
-    # An error of order p + 1 falls by 2^(p + 1) when the step is halved.
-    x = sign * jnp.asarray([4e-3, 2e-3])
-    error = retraction(x) - retractions.exponential(x)
-    np.testing.assert_allclose(error[0] / error[1], 2 ** (order + 1), rtol=0.01)
-
-
-@pytest.mark.parametrize("retraction", RETRACTIONS[1:], ids=lambda r: r.__name__)
-def test_retractions_stay_positive(retraction: Callable) -> None:
-    x = jnp.asarray(
-        np.concatenate([-np.logspace(-6, 2.5, 200), np.logspace(-6, 2, 99)])
-    )
-    r = np.asarray(retraction(x))
-    assert np.isfinite(r).all()
-    assert (r > 0).all()
-    if retraction is retractions.second_order:
-        assert (r >= 0.5).all()
-    else:
-        assert (np.diff(r[np.argsort(x)]) >= 0).all()
-
-
-def test_first_order_is_positive_only_above_minus_one() -> None:
-    assert retractions.first_order(jnp.asarray(-0.999)) > 0
-    assert retractions.first_order(jnp.asarray(-1.001)) < 0
-
-
-def test_safeguarded_is_first_order_down_to_its_bend_and_smooth_there() -> None:
-    bend = -0.8
-    above = jnp.linspace(bend, 5, 50)
-    np.testing.assert_allclose(retractions.safeguarded(above), 1 + above, rtol=1e-12)
-    h = 1e-7
-    left, at, right = (
-        float(retractions.safeguarded(jnp.asarray(bend + t))) for t in (-h, 0, h)
-    )
-    np.testing.assert_allclose([left, right], at, atol=2 * h)
-    np.testing.assert_allclose((at - left) / h, 1, atol=1e-5)
-    np.testing.assert_allclose((right - at) / h, 1, atol=1e-5)
-    slope = jax.vmap(jax.grad(retractions.safeguarded))
-    np.testing.assert_allclose(slope(jnp.asarray([bend - h, bend + h])), 1, atol=1e-5)
-    # As its description says: tenfold down in one step of −1.
-    np.testing.assert_allclose(retractions.safeguarded(jnp.asarray(-1.0)), 0.1)
-    assert np.isfinite(slope(jnp.asarray([-1e6, -1.6, -1.0, 0.0, 1e6]))).all()
-
-
-# -- published updates, written out ---------------------------------------------------
-
-
-def test_plain_bayesian_learning_rule() -> None:
-    # Khan and Rue: S⁺ = (1 − ρ)S + ρ E[∇²ℓ], m⁺ = m − ρ (S⁺)⁻¹ E[∇ℓ].
-    q = gaussian("dense", np.random.default_rng(0), DIM)
-    eps = fresh_draws(jax.random.key(0), 64, DIM)
-    m, s = np.asarray(q.mean), np.asarray(q.precision.dense())
-    for _ in range(4):
-        z = q.place(eps)
-        g = np.asarray(gradients(z)).mean(0)
-        h = np.asarray(hessians(z)).mean(0)
-        s = 0.8 * s + 0.2 * h
-        m = m - 0.2 * np.linalg.solve(s, g)
-        direction = estimate(SECOND_ORDER, smooth, q, eps).gradient
-        q = take(q, direction, 0.2, retractions.first_order)
-        close(q.mean, m)
-        close(q.precision.dense(), s)
-
-
-@every_structure
-@pytest.mark.parametrize("rho", [0.1, 1.0])
-def test_improved_bayesian_learning_rule(name: str, rho: float) -> None:
-    # Lin, Schmidt and Khan: S⁺ = (1 − ρ)S + ρĤ + ½ρ² (Ĥ − S) S⁻¹ (Ĥ − S), with Ĥ from
-    # Stein's identity, Sym mean S(z − m)∇ℓᵀ; the mean moved with the new precision.
-    q = gaussian(name, np.random.default_rng(1), DIM)
-    eps = fresh_draws(jax.random.key(1), 64, DIM)
-    m, s = np.asarray(q.mean), np.asarray(q.precision.dense())
-    for _ in range(3):
-        z = np.asarray(q.place(eps))
-        g = np.asarray(gradients(z))
-        cross = s @ (z - m).T @ g / len(z)
-        change = KEEP[name]((cross + cross.T) / 2) - s
-        s = s + rho * change + rho**2 / 2 * change @ np.linalg.solve(s, change)
-        m = m - rho * np.linalg.solve(s, g.mean(0))
-        direction = estimate(FIRST_ORDER, smooth, q, eps).gradient
-        q = take(q, direction, rho, retractions.second_order)
-        close(q.mean, m)
-        close(q.precision.dense(), s)
-
-
-def _utilities(values: jax.Array) -> jax.Array:
-    """The ranks' utilities, negated since we descend: the best gets the lowest."""
-    count = values.size
-    raw = jnp.maximum(0.0, jnp.log(count / 2 + 1) - jnp.log(jnp.arange(1, count + 1)))
-    utilities = raw / raw.sum() - 1 / count
-    return jnp.zeros(count).at[jnp.argsort(values)].set(-utilities * count)
-
-
-RANKED = zeroth_order(0.0, _utilities)
-
-
-def test_exponential_natural_evolution_strategy() -> None:
-    # Glasmachers et al., with one rate: G_δ = Σ uₖ sₖ, G_M = Σ uₖ (sₖ sₖᵀ − I) and
-    # A⁺ = A expm(½ρ G_M), the matrix exponential. (They move the mean by ρ A G_δ; the
-    # one update moves it with the new precision, by ρ A expm(ρ G_M) G_δ.)
-    q = gaussian("dense", np.random.default_rng(2), DIM)
-    rho = 0.3
-    m, a = np.asarray(q.mean), roots(q.precision)[1]
-    for generation in range(3):
-        eps = jax.random.normal(jax.random.key(generation), (12, DIM))
-        s = np.asarray(eps)
-        z = m + s @ a.T
-        order = np.argsort([float(smooth(row)) for row in z])
-        ladder = np.maximum(0, np.log(12 / 2 + 1) - np.log(np.arange(1, 13)))
-        u = np.empty(12)
-        u[order] = ladder / ladder.sum() - 1 / 12
-        g_delta = u @ s
-        g_m = np.einsum("k,ki,kj->ij", u, s, s) - u.sum() * np.eye(DIM)
-        m = m + rho * a @ scipy.linalg.expm(rho * g_m) @ g_delta
-        a = a @ scipy.linalg.expm(rho * g_m / 2)
-
-        direction = estimate(RANKED, smooth, q, eps).gradient
-        close(direction.mean, -g_delta)
-        close(direction.curvature, -g_m)
-        q = take(q, direction, rho, retractions.exponential)
-        close(q.mean, m)
-        # The same root, not just the same covariance: the frame is kept.
-        close(roots(q.precision)[1], a)
-
-
-def test_separable_natural_evolution_strategy() -> None:
-    # Schaul et al.: σ⁺ = σ exp(½ρ Σ uₖ (sₖ² − 1)), elementwise.
-    q = gaussian("diagonal", np.random.default_rng(3), DIM)
-    rho = 0.3
-    m, sigma = np.asarray(q.mean), np.sqrt(np.asarray(q.variance))
-    for generation in range(3):
-        eps = jax.random.normal(jax.random.key(generation), (12, DIM))
-        s = np.asarray(eps)
-        u = -np.asarray(_utilities(jax.vmap(smooth)(m + sigma * s))) / 12
-        change = rho * (u @ (s**2 - 1))
-        m = m + rho * sigma * np.exp(change) * (u @ s)
-        sigma = sigma * np.exp(change / 2)
-
-        direction = estimate(RANKED, smooth, q, eps).gradient
-        q = take(q, direction, rho, retractions.exponential)
-        close(q.mean, m)
-        close(np.sqrt(q.variance), sigma)
 
 
 # -- invariance -----------------------------------------------------------------------

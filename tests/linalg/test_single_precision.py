@@ -1,0 +1,77 @@
+"""Single precision: units cost no digits, and no method widens its input."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ngvi.linalg import PositiveDefinite
+from ngvi.mirror import retractions
+from tests.linalg.cases import (
+    Case,
+    every_structure,
+    ill_conditioned,
+    positive,
+    roots,
+    summary,
+)
+
+
+@every_structure
+@pytest.mark.parametrize("seed", range(3))
+def test_single_precision_stays_single(case: Case, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    p = case.build(positive(case, rng, 3).astype(np.float32), rng)
+    x = jnp.asarray(rng.standard_normal((5, 3)), jnp.float32)
+    for i, value in enumerate(summary(p, x)):
+        assert value.dtype == jnp.float32, f"entry {i} of the summary"
+
+
+@every_structure
+@pytest.mark.parametrize("seed", range(5))
+def test_units_cost_no_digits_in_single_precision(case: Case, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    dim = 5
+    exact = ill_conditioned(case, rng, dim)
+    p = case.structure.from_dense(jnp.asarray(exact, jnp.float32))
+    inverse = np.linalg.inv(exact)
+    x = rng.standard_normal((20, dim)).astype(np.float32)
+    np.testing.assert_allclose(p.whiten(p.unwhiten(x)), x, atol=1e-4)
+    np.testing.assert_allclose(p.logdet(), np.linalg.slogdet(exact)[1], atol=1e-4)
+    np.testing.assert_allclose(p.diagonal(), np.diag(exact), rtol=1e-5)
+    np.testing.assert_allclose(p.inverse_diagonal(), np.diag(inverse), rtol=1e-3)
+    # The error of a solve, in standard deviations.
+    g = exact @ np.linalg.cholesky(inverse) @ rng.standard_normal(dim)
+    error = np.asarray(p.solve(jnp.asarray(g, jnp.float32))) - np.linalg.solve(exact, g)
+    assert np.sqrt(error @ exact @ error) < 1e-3
+    # A step is as accurate as its own spectrum.
+    h = exact * 1.5
+    moved = p.along(p.whiten_curvature(jnp.asarray(h, jnp.float32)))(
+        jnp.float32(1.0), retractions.first_order
+    )
+    np.testing.assert_allclose(moved.logdet, dim * np.log(2.5), rtol=1e-3)
+    np.testing.assert_allclose(
+        moved.matrix.inverse_diagonal(), np.diag(inverse) / 2.5, rtol=1e-3
+    )
+
+
+@every_structure
+def test_many_steps_do_not_pull_the_roots_apart(case: Case) -> None:
+    rng = np.random.default_rng(0)
+    dim, steps = 5, 300
+    p = case.structure.from_dense(
+        jnp.asarray(ill_conditioned(case, rng, dim), jnp.float32)
+    )
+
+    def step(p: PositiveDefinite, eps: jax.Array) -> tuple[PositiveDefinite, None]:
+        tangent = p.tangent(eps, eps[::-1])
+        return p.along(tangent)(jnp.float32(0.3), retractions.second_order).matrix, None
+
+    eps = jnp.asarray(rng.standard_normal((steps, 8, dim)), jnp.float32)
+    last, _ = jax.jit(lambda p: jax.lax.scan(step, p, eps))(p)
+    b, a = roots(last)
+    # Each step may lose some units in the last place of each root.
+    rounding = 100 * steps * np.finfo(np.float32).eps
+    np.testing.assert_allclose(b.T @ a, np.eye(dim), atol=rounding)
