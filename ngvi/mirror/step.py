@@ -85,7 +85,7 @@ class Step(NamedTuple):
     kl: Float[Array, ""]
     """KL(q⁺ ‖ q), exactly."""
     displacement: Direction
-    """Where q⁺ lies as seen from q, in the sign convention of a gradient step."""
+    """The tangent vector from q to q⁺: −ρ times the direction, to first order."""
 
 
 def gaussian_path(

@@ -20,12 +20,11 @@ from tests.linalg.cases import (
 
 
 @every_structure
-@pytest.mark.parametrize("seed", range(3))
-def test_single_precision_stays_single(case: Case, seed: int) -> None:
-    rng = np.random.default_rng(seed)
+def test_single_precision_stays_single(case: Case) -> None:
+    rng = np.random.default_rng(0)
     p = case.build(positive(case, rng, 3).astype(np.float32), rng)
     x = jnp.asarray(rng.standard_normal((5, 3)), jnp.float32)
-    for i, value in enumerate(summary(p, x)):
+    for i, value in enumerate(jax.eval_shape(summary, p, x)):
         assert value.dtype == jnp.float32, f"entry {i} of the summary"
 
 

@@ -83,16 +83,17 @@ def test_a_quadratic_from_a_bad_covariance(sd: float) -> None:
 def test_a_diagonal_precision_finds_the_mean_field_optimum() -> None:
     # KL(q ‖ p) is least at the exact mean and the diagonal of the exact precision.
     target = quadratic(np.random.default_rng(1), DIM)
-    for estimator in (WITH_CURVATURE, FIRST):
-        q = wide(structure=Diagonal)
-        state = fit(target, q, make_draws(), estimator, PRECISE)
-        assert state.status == loop.CONVERGED
-        np.testing.assert_allclose(
-            state.q.precision.diagonal(), np.diag(target.h), rtol=1e-7
-        )
-        np.testing.assert_allclose(
-            state.q.mean, np.linalg.solve(target.h, target.b), atol=1e-7
-        )
+    q = wide(structure=Diagonal)
+    state = fit(target, q, make_draws(), WITH_CURVATURE, PRECISE)
+    assert state.status == loop.CONVERGED
+    np.testing.assert_allclose(
+        state.q.precision.diagonal(), np.diag(target.h), rtol=1e-7
+    )
+    np.testing.assert_allclose(
+        state.q.mean, np.linalg.solve(target.h, target.b), atol=1e-7
+    )
+    # The mean steps in the full metric: few trials, however correlated.
+    assert state.iteration <= 15
 
 
 def test_temperature() -> None:

@@ -18,6 +18,7 @@ start_from = jax.jit(lambda potential, point: find_start(lambda z: potential(z),
 """`find_start` of a potential that is a pytree: compiled once for a class and shape."""
 
 
+gradient_of = jax.jit(lambda potential, z: jax.grad(lambda z: potential(z))(z))
 hessian_of = jax.jit(lambda potential, z: jax.hessian(lambda z: potential(z))(z))
 
 
@@ -54,16 +55,26 @@ def test_at_a_mode_nothing_is_spent_but_its_hessian() -> None:
     np.testing.assert_array_equal(start.point, mode)
 
 
+class Scaled(NamedTuple):
+    """A potential in other units: z = units · y."""
+
+    inside: NamedTuple
+    units: np.ndarray
+
+    def __call__(self, y: jax.Array) -> jax.Array:
+        return self.inside(self.units * y)
+
+
 @pytest.mark.parametrize("distance", [1.0, 30.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_regression_from_afar(seed: int, distance: float) -> None:
-    target = logistic(4, seed=seed)
+    target = Scaled(logistic(4, seed=seed), np.ones(4))
     rng = np.random.default_rng(seed)
     point = jnp.asarray(distance * rng.standard_normal(4) / 2)
     start = start_from(target, point)
     assert start.descended
     hessian = np.asarray(hessian_of(target, start.point))
-    gradient = np.asarray(jax.grad(target)(start.point))
+    gradient = np.asarray(gradient_of(target, start.point))
     # Arrived: Newton's method would lower ℓ by less than 0.01 D from here.
     assert gradient @ np.linalg.solve(hessian, gradient) / 2 < 0.04
     exact = np.linalg.inv(hessian)
@@ -116,16 +127,6 @@ def test_a_rejected_start_keeps_the_frame_of_its_own_hessian() -> None:
     start = start_from(FUNNEL, point)
     assert not start.descended
     np.testing.assert_allclose(covariance(start), expected, rtol=1e-8, atol=1e-10)
-
-
-class Scaled(NamedTuple):
-    """A potential in other units: z = units · y."""
-
-    inside: NamedTuple
-    units: np.ndarray
-
-    def __call__(self, y: jax.Array) -> jax.Array:
-        return self.inside(self.units * y)
 
 
 @pytest.mark.parametrize("point", [np.zeros(4), np.array([3.0, -2.0, 1.0, 5.0])])
@@ -189,39 +190,44 @@ def test_no_step_into_what_is_not_finite(beyond: float) -> None:
     np.testing.assert_allclose(start.point, [(np.sqrt(5) - 1) / 2, 0], atol=0.15)
 
 
+class Straight(NamedTuple):
+    """c + Σ slope · z + kink · Σ|z − 0.3|: no curvature wherever it is smooth."""
+
+    constant: float
+    slope: float
+    kink: float
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        return self.constant + self.slope * z.sum() + self.kink * jnp.abs(z - 0.3).sum()
+
+
 @pytest.mark.parametrize(
     "potential",
     [
-        lambda z: jnp.zeros(()),
-        lambda z: z @ jnp.asarray([1.0, -2.0, 3.0]),
-        lambda z: jnp.abs(z - 0.3).sum(),
-        lambda z: jnp.nan * z.sum(),
-        lambda z: -jnp.log(z[0]) + (z**2).sum(),
+        Straight(0.0, 0.0, 0.0),
+        Straight(0.0, -2.0, 0.0),
+        Straight(0.0, 0.5, 1.0),
+        Straight(np.nan, 1.0, 0.0),
+        Straight(np.nan, np.nan, 0.0),
     ],
-    ids=["constant", "linear", "no curvature", "nan", "infinite"],
+    ids=["constant", "linear", "Laplace", "value is nan", "all is nan"],
 )
-def test_a_frame_is_found_whatever_the_function(potential: object) -> None:
-    point = jnp.asarray([0.0, 1.0, 2.0])
-    start = jax.jit(find_start, static_argnums=0)(potential, point)
+def test_a_frame_is_found_where_no_curvature_is(potential: Straight) -> None:
+    point = jnp.asarray([1.0, 2.0])
+    start = start_from(Scaled(potential, np.ones(2)), point)
     assert np.isfinite(start.point).all()
     assert np.isfinite(start.inverse_root).all()
-    assert np.linalg.matrix_rank(covariance(start)) == 3
+    assert np.linalg.matrix_rank(covariance(start)) == 2
     if not start.descended:
         np.testing.assert_array_equal(start.point, point)
 
 
-class Laplace(NamedTuple):
-    """Double exponentials: straight wherever they are smooth."""
-
-    def __call__(self, z: jax.Array) -> jax.Array:
-        return jnp.abs(z - 0.3).sum()
-
-
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
 def test_units_change_nothing_where_no_curvature_is(scale: float) -> None:
-    units = np.array([scale, 1.0])
+    # The slope tells a scale.
+    units, target = np.array([scale, 1.0]), Straight(0.0, 0.5, 1.0)
     plain, scaled = (
-        start_from(Scaled(Laplace(), u), jnp.asarray([1.0, 2.0] / u))
+        start_from(Scaled(target, u), jnp.asarray([1.0, 2.0] / u))
         for u in (np.ones(2), units)
     )
     np.testing.assert_allclose(
@@ -245,7 +251,7 @@ def test_single_precision() -> None:
 
 
 def test_vmap_over_points() -> None:
-    target = logistic(4)
+    target = Scaled(logistic(4), np.ones(4))
     points = jnp.asarray(np.random.default_rng(0).standard_normal((3, 4)) * 5)
     together = jax.jit(jax.vmap(lambda p: find_start(target, p)))(points)
     for i, point in enumerate(points):

@@ -1,0 +1,36 @@
+"""The examples in docstrings, and the README's, run and give what they show."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import numpy as np
+
+import ngvi
+
+
+def modules():
+    found = pkgutil.walk_packages(ngvi.__path__, "ngvi.")
+    return [m.name for m in found if not m.name.startswith(("ngvi.models", "ngvi.__"))]
+
+
+def test_docstring_examples():
+    results = [doctest.testmod(importlib.import_module(name)) for name in modules()]
+    assert sum(r.attempted for r in results) >= 4
+    assert sum(r.failed for r in results) == 0
+
+
+def test_readme_example(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 3))
+    names = {"x": x, "y": x.sum(1) + rng.normal(size=50), "x_new": x[:5]}
+    exec(code, names)
+    assert "trustworthy" in capsys.readouterr().out
+    assert names["draws"]["beta"].shape == (2000, 3)
+    loaded = ngvi.load("posterior.nc")
+    np.testing.assert_allclose(loaded.mean["beta"], names["posterior"].mean["beta"])
