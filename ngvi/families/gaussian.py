@@ -63,8 +63,11 @@ class Gaussian(ExponentialFamily):
 
     def with_mean_params(self, params: tuple[Float[Array, "d"], Any]) -> Self:
         mean, second = params
+        outer = type(self.precision).outer(mean)
+        return self._with_covariance(mean, jax.tree.map(jnp.subtract, second, outer))
+
+    def _with_covariance(self, mean: Float[Array, "d"], covariance: Any) -> Self:
         structure = type(self.precision)
-        covariance = jax.tree.map(jnp.subtract, second, structure.outer(mean))
         inverse = structure.from_entries(covariance)
         return type(self)(mean, structure.from_dense(inverse.inverse_dense()))
 
@@ -113,6 +116,19 @@ class Gaussian(ExponentialFamily):
 
     def entropy(self) -> Float[Array, ""]:
         return (self.dim * (1 + math.log(2 * math.pi)) - self.precision.logdet()) / 2
+
+    def cross_entropy(self, other: Self) -> Float[Array, ""]:
+        return self.entropy() + self.kl(other)
+
+    def fit(self, x: Array, weights: Float[Array, "n"] | None = None) -> Self:
+        w = jnp.ones(x.shape[0], x.dtype) if weights is None else jnp.asarray(weights)
+        w = w / w.sum()
+        # The mean in two passes and moments about it: no digits lost far from 0.
+        shift = x[0]
+        mean = shift + w @ (x - shift)
+        outer = type(self.precision).outer(x - mean)
+        covariance = jax.tree.map(lambda t: jnp.tensordot(w, t, 1), outer)
+        return self._with_covariance(mean, covariance)
 
     def kl(self, other: Self) -> Float[Array, ""]:
         shift = other.precision.whiten(other.mean - self.mean)

@@ -96,7 +96,7 @@ class Dense(PositiveDefinite):
         return self.from_dense(self.dense() + other.dense())
 
     def damp(self, damping: float | Float[Array, ""]) -> Self:
-        return self.from_dense(self.dense() + damping * jnp.eye(self.dim))
+        return self.from_dense(self.dense() + damping * self.tangent_identity())
 
     @classmethod
     def project(cls, matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:

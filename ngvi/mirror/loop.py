@@ -181,6 +181,8 @@ def run(
             come back to the caller.
     """
 
+    limit = jnp.minimum(limit, settings.max_iterations)
+
     def moving(state: State) -> Array:
         return ~_at_rest(state, settings) & (state.iteration < limit)
 

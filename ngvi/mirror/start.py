@@ -67,7 +67,10 @@ def _frame(potential: Potential, point: Float[Array, "d"]) -> _Frame:
     usable = jnp.isfinite(hessian).all()
     hessian = jnp.where(usable, hessian, jnp.eye(dim, dtype=dtype))
     diagonal = jnp.abs(jnp.diagonal(hessian))
-    scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
+    # Where there is no curvature, a slope tells a scale, if there is one.
+    slope = jnp.abs(jnp.where(jnp.isfinite(gradient), gradient, 0.0))
+    fallback = jnp.where(slope > 0, slope, 1.0)
+    scale = jnp.where(diagonal > 0, jnp.sqrt(diagonal), fallback)
     values, vectors = jnp.linalg.eigh(hessian / scale[:, None] / scale)
     size = jnp.abs(values)
     rounding = 10 * dim * jnp.finfo(dtype).eps * size.max()

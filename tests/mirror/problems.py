@@ -97,6 +97,33 @@ def logistic(dim: int = 4, rows: int = 15, seed: int = 0) -> Logistic:
     return Logistic(x, y, np.eye(dim), np.zeros(dim))
 
 
+class Gumbel(NamedTuple):
+    """ℓ(z) = Σ exp(wᵢ) − aᵢ wᵢ, w = T z: log Gamma variables, mixed. The best Gaussian
+    in w is known: variances 1/aᵢ and means log aᵢ − 1/(2aᵢ)."""
+
+    a: np.ndarray
+    t: np.ndarray
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        w = self.t @ z
+        return (jnp.exp(w) - self.a * w).sum()
+
+    def optimum(self) -> Gaussian:
+        inverse = np.linalg.inv(self.t)
+        precision = self.t.T @ np.diag(self.a) @ self.t
+        return Gaussian(
+            jnp.asarray(inverse @ (np.log(self.a) - 1 / (2 * self.a))),
+            Dense.from_dense(jnp.asarray(precision)),
+        )
+
+
+def skewed(*a: float) -> Gumbel:
+    """The smaller a, the more skewed."""
+    return Gumbel(
+        np.array(a), np.random.default_rng(3).standard_normal((len(a), len(a)))
+    )
+
+
 def smooth(z: jax.Array) -> jax.Array:
     """Neither quadratic nor symmetric nor convex, with moderate tails."""
     twisted = jnp.sin(z[0]) * z[-1] + jnp.logaddexp(0.0, z.sum())

@@ -29,7 +29,7 @@ from tests.mirror.fits import (
     rows,
     wide,
 )
-from tests.mirror.problems import Quadratic, logistic, quadratic
+from tests.mirror.problems import Quadratic, logistic, quadratic, skewed
 
 # -- exact answers --------------------------------------------------------------------
 
@@ -103,31 +103,6 @@ def test_temperature() -> None:
     state = fit(target, wide(), make_draws(), first_order(0.5), settings)
     assert state.status == loop.CONVERGED
     np.testing.assert_allclose(state.q.precision.dense(), 2 * target.h, atol=1e-7)
-
-
-class Gumbel(NamedTuple):
-    """ℓ(z) = Σ exp(wᵢ) − aᵢ wᵢ, w = T z: log Gamma variables, mixed. The best Gaussian
-    in w is known: variances 1/aᵢ and means log aᵢ − 1/(2aᵢ)."""
-
-    a: np.ndarray
-    t: np.ndarray
-
-    def __call__(self, z: jax.Array) -> jax.Array:
-        w = self.t @ z
-        return (jnp.exp(w) - self.a * w).sum()
-
-    def optimum(self) -> Gaussian:
-        inverse = np.linalg.inv(self.t)
-        precision = self.t.T @ np.diag(self.a) @ self.t
-        return Gaussian(
-            jnp.asarray(inverse @ (np.log(self.a) - 1 / (2 * self.a))),
-            Dense.from_dense(jnp.asarray(precision)),
-        )
-
-
-def skewed(*a: float) -> Gumbel:
-    """The smaller a, the more skewed."""
-    return Gumbel(np.array(a), np.random.default_rng(3).standard_normal((DIM, DIM)))
 
 
 def test_a_skewed_posterior_climbs_until_unseen_draws_agree() -> None:

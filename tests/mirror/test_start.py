@@ -171,6 +171,33 @@ def test_a_descent_that_begins_near_a_saddle(x: float) -> None:
     np.testing.assert_allclose(covariance(start), np.linalg.inv(hessian), rtol=1e-8)
 
 
+def test_a_saddle_is_no_mode() -> None:
+    point = jnp.asarray([0.0, 0.3, 2.0])
+    start = start_from(Double(10.0), point)
+    assert not start.descended
+    np.testing.assert_array_equal(start.point, point)
+
+
+class Trough(NamedTuple):
+    """Flat within `half`, (|z| − half)^1.5 beyond: Newton steps lead onto the flat."""
+
+    half: float
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        beyond = jnp.abs(z) - self.half
+        return jnp.where(beyond > 0, jnp.where(beyond > 0, beyond, 1.0) ** 1.5, 0).sum()
+
+
+def test_a_descent_thrown_away_leaves_the_given_point() -> None:
+    point = jnp.asarray([3.0, -4.0])
+    start = start_from(Trough(2.0), point)
+    assert not start.descended
+    np.testing.assert_array_equal(start.point, point)
+    # With the frame of the Hessian there, ¾ (|z| − half)^−½.
+    variance = np.sqrt([1.0, 2.0]) / 0.75
+    np.testing.assert_allclose(covariance(start), np.diag(variance), atol=1e-12)
+
+
 class Walled(NamedTuple):
     """−log z₀ + z₀ + ½‖z‖², and `beyond` where z₀ < 0: Newton steps lead there."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,15 +24,29 @@ from tests.mirror.fits import (
     rows,
     wide,
 )
-from tests.mirror.problems import logistic, quadratic
+from tests.mirror.problems import Gumbel, logistic, quadratic, skewed
 
 
-@pytest.mark.parametrize("settings", [PLAIN, PRECISE], ids=["plain", "memory"])
-def test_the_objective_never_rises_on_one_level(settings: loop.Settings) -> None:
-    state = fit(logistic(DIM), wide(sd=5.0), make_draws(), settings=settings)
+@pytest.mark.parametrize(
+    ("target", "settings"),
+    [
+        (logistic(DIM), PLAIN),
+        (logistic(DIM), PRECISE),
+        (skewed(0.1, 0.1, 0.2, 0.2), SETTINGS),
+    ],
+    ids=["plain", "memory", "skewed"],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_objective_never_rises_on_one_level(
+    target: Any, settings: loop.Settings, seed: int
+) -> None:
+    mean = 5 * np.random.default_rng(seed).standard_normal(DIM)
+    q = replace(wide(sd=4.0), mean=jnp.asarray(mean))
+    state = fit(target, q, make_draws(), settings=settings)
     assert_sound(state)
-    assert state.status == loop.CONVERGED
-    trace = rows(state)
+    # Before the first row with a value the start itself was drawn closer.
+    first = np.isfinite(rows(state)["elbo"]).argmax()
+    trace = {name: column[first:] for name, column in rows(state).items()}
     same_level = trace["draws"][1:] == trace["draws"][:-1]
     rise = np.diff(-trace["elbo"])[same_level]
     slack = 8 * np.finfo(float).eps * np.abs(trace["elbo"]).max()
@@ -41,6 +55,8 @@ def test_the_objective_never_rises_on_one_level(settings: loop.Settings) -> None
     waiting = same_level & (trace["step"][1:] == 0)
     assert (np.diff(trace["elbo"])[waiting] == 0).all()
     assert (np.diff(trace["fisher_length"])[waiting] == 0).all()
+    if isinstance(target, Gumbel):
+        assert waiting.any(), "the case is meant to reject a trial"
 
 
 def test_fixed_draws_converge_to_rounding_error() -> None:
@@ -113,7 +129,7 @@ def test_a_function_that_is_nowhere_finite_ends_and_says_so(wall: float) -> None
     assert_sound(state)
 
 
-@pytest.mark.parametrize("sd", [5.0, 50.0, 1e4])
+@pytest.mark.parametrize("sd", [5.0, 50.0])
 def test_a_start_far_too_wide(sd: float) -> None:
     # exp(50 ε) is 1e70, and finite.
     target = logistic(DIM)
