@@ -53,16 +53,34 @@ class _Frame(NamedTuple):
         return ((self.gradient @ self.inverse_root) ** 2).sum() / 2
 
 
-def _frame(potential: Potential, point: Float[Array, "d"]) -> _Frame:
-    dim, dtype = point.size, point.dtype
+def _second_order(
+    potential: Potential, point: Float[Array, "d"]
+) -> tuple[Float[Array, ""], Float[Array, "d"], Float[Array, "d d"]]:
+    """ℓ, ∇ℓ and ∇²ℓ, forward over reverse; by differences of ∇ℓ where a custom rule (an
+    ODE solver's, say) allows no forward mode. A start needs no more digits."""
 
     def along(v: Array) -> tuple:
         return jax.jvp(jax.value_and_grad(potential), (point,), (v,))
 
-    # The value and gradient do not depend on v: computed once for all columns.
-    (value, gradient), (_, hessian) = jax.vmap(along, out_axes=(None, 0))(
-        jnp.eye(dim, dtype=dtype)
-    )
+    directions = jnp.eye(point.size, dtype=point.dtype)
+    try:
+        # The value and gradient do not depend on v: computed once for all columns.
+        (value, gradient), (_, hessian) = jax.vmap(along, out_axes=(None, 0))(
+            directions
+        )
+    except TypeError:
+        value, gradient = jax.value_and_grad(potential)(point)
+        width = jnp.finfo(point.dtype).eps ** (1 / 3) * (1 + jnp.abs(point))
+        both = jnp.concatenate([jnp.diag(width), -jnp.diag(width)])
+        ahead, behind = jnp.split(jax.lax.map(jax.grad(potential), point + both), 2)
+        hessian = (ahead - behind) / (2 * width[:, None])
+    return value, gradient, hessian
+
+
+def _frame(potential: Potential, point: Float[Array, "d"]) -> _Frame:
+    dim, dtype = point.size, point.dtype
+
+    value, gradient, hessian = _second_order(potential, point)
     hessian = (hessian + hessian.T) / 2
     usable = jnp.isfinite(hessian).all()
     hessian = jnp.where(usable, hessian, jnp.eye(dim, dtype=dtype))
@@ -164,7 +182,7 @@ def find_start(potential: Potential, point: Float[Array, "d"]) -> Start:
     """The start of a fit from a given point.
 
     Args:
-        potential: ℓ, twice differentiable, forward over reverse.
+        potential: ℓ, twice differentiable.
         point: where to begin.
     """
     dim = point.size

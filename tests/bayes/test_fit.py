@@ -125,6 +125,17 @@ def test_a_log_density_over_a_pytree():
     assert posterior.sample(5)["a"].shape == (5, 3)
 
 
+def test_a_custom_derivative_without_forward_mode():
+    @jax.custom_vjp
+    def square(x):
+        return x**2
+
+    square.defvjp(lambda x: (x**2, x), lambda x, g: (2 * x * g,))
+    posterior = ngvi.fit(lambda z: -square(z - 1.0) / 8, init=0.0)
+    np.testing.assert_allclose(posterior.mean["z"], 1, atol=1e-6)
+    np.testing.assert_allclose(posterior.sd["z"], 2, rtol=1e-6)
+
+
 def every_support(n):
     weights = numpyro.sample("weights", dist.Dirichlet(jnp.array([4.0, 5.0, 6.0])))
     factor = numpyro.sample("factor", dist.LKJCholesky(2, 3.0))
