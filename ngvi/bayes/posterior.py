@@ -324,7 +324,7 @@ class Posterior(Summaries):
         trace = self._trace or {}
         sites = observed_sites(trace)
         numbers = sum(np.size(trace[name]["value"]) for name in sites)
-        latent = self._latent_draws(num_samples, seed)
+        latent = jax.device_get(self._latent_draws(num_samples, seed))
         return log_likelihoods(target, self._data, latent, sites, numbers)
 
     # -- out -----------------------------------------------------------------------
