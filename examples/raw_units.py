@@ -23,7 +23,9 @@ import ngvi  # noqa: E402
 
 def model(x, y=None):
     columns = x.shape[1]
-    beta = numpyro.sample("beta", dist.ImproperUniform(constraints.real, (), (columns,)))
+    beta = numpyro.sample(
+        "beta", dist.ImproperUniform(constraints.real, (), (columns,))
+    )
     sigma = numpyro.sample("sigma", dist.HalfNormal(100.0))
     with numpyro.plate("patient", x.shape[0]):
         numpyro.sample("y", dist.Normal(x @ beta, sigma), obs=y)
