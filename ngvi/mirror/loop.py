@@ -57,6 +57,8 @@ __all__ = [
 
 # Rejections in a row after which no step is expected to be found.
 _MAX_TRIES = 25
+# Trials in a row that gain nothing: a kink, of which more draws see less.
+_MAX_IDLE = 15
 
 
 def values_at(
@@ -91,6 +93,7 @@ def initial_state(
         checked=false,
         gap=jnp.asarray(jnp.inf, dtype),
         tries=zero,
+        idle=zero,
         status=zero,
         iteration=zero,
         gradients=zero,
@@ -105,11 +108,15 @@ def initial_state(
     )
 
 
+def _stuck(state: State) -> Array:
+    return (state.tries >= _MAX_TRIES) | (~state.fresh & (state.idle >= _MAX_IDLE))
+
+
 def _at_rest(state: State, settings: Settings) -> Array:
     """The level has come to what it was run for."""
     goal = jnp.where(state.checked, settings.tolerance, settings.loose_tolerance)
     done = ~state.fresh & (fisher_length(state) < goal)
-    return done | (state.tries >= _MAX_TRIES)
+    return done | _stuck(state)
 
 
 def check(
@@ -126,13 +133,13 @@ def check(
     error = jnp.std(pairs) / jnp.sqrt(pairs.size)
     agree = jnp.abs(gap) < settings.gap_tolerance + error
     length = fisher_length(state)
-    stuck = state.tries >= _MAX_TRIES
+    stuck = _stuck(state)
     # Where rounding hides any further descent, a nearly vanished gradient is one.
     vanished = (length < settings.tolerance) | (
         stuck & (length < 10 * settings.tolerance)
     )
     top = state.level >= draws.levels - 1
-    climb = ~agree & ~top & ~state.fresh
+    climb = (~agree | (stuck & ~vanished)) & ~top & ~state.fresh
     status = jnp.select(
         [
             state.fresh,
@@ -156,6 +163,7 @@ def check(
         level=level,
         fresh=state.fresh | climb,
         tries=jnp.where(climb, 0, state.tries),
+        idle=jnp.where(climb, 0, state.idle),
         status=status,
         values=state.values + draws.check.shape[0],
     )

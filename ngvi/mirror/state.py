@@ -78,6 +78,8 @@ class State:
     """L on unseen draws minus L on the level's, when last compared."""
     tries: Int[Array, ""]
     """Rejections since the last accepted step."""
+    idle: Int[Array, ""]
+    """Trials since one lowered the objective by more than the tolerance is worth."""
     status: Int[Array, ""]
     iteration: Int[Array, ""]
     gradients: Int[Array, ""]

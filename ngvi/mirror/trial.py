@@ -196,6 +196,11 @@ def trial(
         radius=_next_radius(state, accept, limited),
         fresh=state.fresh & ~accept,
         tries=jnp.where(accept, 0, state.tries + 1),
+        idle=jnp.where(
+            accept & ~(state.objective - objective < settings.tolerance**2 / 2),
+            0,
+            state.idle + 1,
+        ),
         iteration=state.iteration + 1,
         gradients=state.gradients + used,
         rejected=state.rejected + ~accept,
