@@ -79,7 +79,7 @@ def ladder(
 
     Args:
         dim: D.
-        batch_size: draws of level 0, even; more than D for exact matching.
+        batch_size: draws of level 0, even; more than 2D for exact matching.
         levels: how many times the draws can double, plus one.
         check: how many draws tell a level's over-fit, even.
         seed: the same seed gives the same draws.

@@ -6,7 +6,8 @@ an iteration: far cheaper than drawing when the point is far away. Where it come
 rest the Hessian is taken anew; if it is not that of a mode, the descent goes on from
 there. A descent that does not soon end at a proper mode is thrown away (the density of
 a hierarchical model can rise without bound where its scales collapse), and the fit
-starts at the given point. No part depends on the units of a coordinate.
+starts at the given point. No part depends on the units of a coordinate, except the
+width of the differences that stand in for a Hessian that JAX cannot form.
 """
 
 from __future__ import annotations
