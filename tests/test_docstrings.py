@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import scipy.stats
 
 import ngvi
+
+ROOT = Path(__file__).parents[1]
 
 
 def modules():
@@ -23,7 +26,7 @@ def test_docstring_examples():
 
 
 def test_readme_example(tmp_path, monkeypatch, capsys):
-    text = (Path(__file__).parents[1] / "README.md").read_text()
+    text = (ROOT / "README.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
@@ -34,3 +37,14 @@ def test_readme_example(tmp_path, monkeypatch, capsys):
     assert names["draws"]["beta"].shape == (2000, 3)
     loaded = ngvi.load("posterior.nc")
     np.testing.assert_allclose(loaded.mean["beta"], names["posterior"].mean["beta"])
+
+
+def test_families_guide():
+    text = (ROOT / "docs/families.md").read_text()
+    names: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(code, names)
+    fitted = names["incomes"].fit(names["x"])
+    np.testing.assert_allclose(fitted.concentration, [1.5, 3.0], rtol=0.1)
+    expected = scipy.stats.pareto(1.5, scale=10.0).logpdf(20.0)
+    np.testing.assert_allclose(names["incomes"].log_prob(20.0)[0], expected, rtol=1e-9)

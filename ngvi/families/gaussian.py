@@ -3,33 +3,47 @@
     λ = (S m, −½ S),   T(z) = (z, z zᵀ),   μ = (m, m mᵀ + S⁻¹),
     A(λ) = ½ mᵀ S m − ½ log det S,   log h = −½ D log 2π.
 
-The second component of λ, T and μ holds the structure's entries only: the diagonal for
-`Diagonal`, the matrix for `Dense`. The state is (m, root of S), never E[z zᵀ], which
-loses every digit of a variance that is small beside the mean.
+The second component holds what the structure holds: of λ the entries of a matrix (all
+for `Dense`, the diagonal for `Diagonal`), of T and μ the moments dual to them. The
+structure must be linear; a Kronecker product or a low rank plus a diagonal gives
+Gaussians that have every method but those in λ and μ.
+
+The state is (m, root of S), never E[z zᵀ], which loses every digit of a variance that
+is small beside the mean.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ngvi.families.base import ExponentialFamily
-from ngvi.linalg import PositiveDefinite
+from ngvi.families.domains import POSITIVE_DEFINITE, REAL_VECTOR, Domain
+from ngvi.families.parameters import (
+    as_floats,
+    branch,
+    checked,
+    family,
+    is_concrete,
+    parameter,
+)
+from ngvi.linalg import Dense, LinearStructure, PositiveDefinite
+
+Params = tuple[Float[Array, "*b d"], Any]
+LOG_2PI = math.log(2 * math.pi)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@family
 class Gaussian(ExponentialFamily):
     """N(mean, precision⁻¹) on ℝᴰ.
 
     Args:
-        mean: m, shape (D,).
-        precision: S, any structure of `ngvi.linalg`.
+        mean: m, shape (*b, D).
+        precision: S, any structure of `ngvi.linalg`, of batch shape *b.
 
     Example:
         >>> import jax.numpy as jnp
@@ -39,8 +53,54 @@ class Gaussian(ExponentialFamily):
         [1.0, 0.25]
     """
 
-    mean: Float[Array, "d"]
-    precision: PositiveDefinite
+    mean: Float[Array, "*b d"] = parameter(REAL_VECTOR)
+    # A PositiveDefinite; what speaks of λ, μ or steps needs a LinearStructure.
+    precision: Any = branch()
+
+    support: ClassVar[Domain] = REAL_VECTOR
+    numpyro_names: ClassVar[tuple[str, ...]] = (
+        "MultivariateNormal",
+        "LowRankMultivariateNormal",
+    )
+
+    def __post_init__(self) -> None:
+        (mean,) = as_floats(self.mean)
+        shape = (*self.precision.batch_shape, self.precision.dim)
+        if mean.ndim == 0 or mean.shape[-1] != shape[-1]:
+            raise ValueError(
+                f"Gaussian: the mean must be a vector of length {shape[-1]}, the "
+                f"precision's, got shape {mean.shape}"
+            )
+        if mean.shape != shape and mean.shape[:-1] == ():
+            mean = jnp.broadcast_to(mean, shape)
+        if mean.shape != shape:
+            raise ValueError(
+                f"Gaussian: the mean has batch shape {mean.shape[:-1]}, the precision "
+                f"{shape[:-1]}; they must be the same"
+            )
+        # Inside `jit` a NaN mean needs no mark, and a bad precision has NaN roots.
+        if is_concrete(mean):
+            checked(mean, REAL_VECTOR, "Gaussian: mean")
+        if is_concrete(*jax.tree.leaves(self.precision)):
+            log_det = self.precision.logdet()
+            if is_concrete(log_det) and not bool(jnp.isfinite(log_det).all()):
+                raise ValueError(
+                    "Gaussian: the precision must be symmetric positive definite, its "
+                    f"log-determinant is {log_det}"
+                )
+        object.__setattr__(self, "mean", mean)
+
+    @classmethod
+    def from_covariance(
+        cls, mean: Float[Array, "*b d"], covariance: Float[Array, "*b d d"]
+    ) -> Self:
+        """The Gaussian with a dense covariance matrix.
+
+        Raises:
+            ValueError: the covariance is not symmetric positive definite.
+        """
+        covariance = checked(covariance, POSITIVE_DEFINITE, "Gaussian: covariance")
+        return cls(mean, Dense.from_moments(covariance))
 
     @property
     def dim(self) -> int:
@@ -48,91 +108,142 @@ class Gaussian(ExponentialFamily):
         return self.mean.shape[-1]
 
     @property
-    def variance(self) -> Float[Array, "d"]:
-        """The marginal variances."""
-        return self.precision.inverse_diagonal()
+    def event_shape(self) -> tuple[int, ...]:
+        return (self.dim,)
 
     @property
-    def natural_params(self) -> tuple[Float[Array, "d"], Any]:
-        half = jax.tree.map(lambda s: -s / 2, self.precision.entries())
+    def fixed(self) -> dict[str, Any]:
+        return {"structure": self.precision}
+
+    def same_family(self, other: ExponentialFamily) -> None:
+        if not isinstance(other, Gaussian) or self.dim != other.dim:
+            kind = f"{type(other).__name__}{list(other.event_shape)}"
+            raise TypeError(f"expected another Gaussian[{self.dim}], got {kind}")
+
+    def _linear(self) -> LinearStructure:
+        return _linear(self.precision)
+
+    @property
+    def natural_params(self) -> Params:
+        half = jax.tree.map(lambda s: -s / 2, self._linear().entries())
         return self.precision.mv(self.mean), half
 
-    def with_natural_params(self, params: tuple[Float[Array, "d"], Any]) -> Self:
-        precision = self._precision(params[1])
-        return type(self)(precision.solve(params[0]), precision)
+    @classmethod
+    def from_natural(cls, params: Params, *, structure: PositiveDefinite) -> Self:
+        """The Gaussian with natural parameters λ.
 
-    def with_mean_params(self, params: tuple[Float[Array, "d"], Any]) -> Self:
+        Args:
+            params: (S m, entries of −½ S).
+            structure: any matrix of the precision's structure.
+        """
+        precision = _precision(structure, params[1])
+        return cls(precision.solve(params[0]), precision)
+
+    @classmethod
+    def from_mean(cls, params: Params, *, structure: PositiveDefinite) -> Self:
+        """The Gaussian with mean parameters μ.
+
+        Args:
+            params: (m, moments of m mᵀ + S⁻¹).
+            structure: any matrix of the precision's structure.
+        """
         mean, second = params
-        outer = type(self.precision).outer(mean)
-        return self._with_covariance(mean, jax.tree.map(jnp.subtract, second, outer))
+        outer = _linear(structure).outer(mean)
+        covariance = jax.tree.map(jnp.subtract, second, outer)
+        return cls(mean, _linear(structure).from_moments(covariance))
 
-    def _with_covariance(self, mean: Float[Array, "d"], covariance: Any) -> Self:
-        structure = type(self.precision)
-        inverse = structure.from_entries(covariance)
-        return type(self)(mean, structure.from_dense(inverse.inverse_dense()))
+    def log_partition(self, params: Params) -> Float[Array, "*b"]:
+        linear, precision = params[0], _precision(self.precision, params[1])
+        return (linear * precision.solve(linear)).sum(-1) / 2 - precision.logdet() / 2
 
-    def _precision(self, half: Any) -> PositiveDefinite:
-        entries = jax.tree.map(lambda s: -2 * s, half)
-        return type(self.precision).from_entries(entries)
-
-    def log_partition(self, params: tuple[Float[Array, "d"], Any]) -> Float[Array, ""]:
-        precision = self._precision(params[1])
-        linear = params[0]
-        return linear @ precision.solve(linear) / 2 - precision.logdet() / 2
-
-    def sufficient_statistics(
-        self, x: Float[Array, "*b d"]
-    ) -> tuple[Float[Array, "*b d"], Any]:
-        return x, self.precision.outer(x)
+    def sufficient_statistics(self, x: Float[Array, "*b d"]) -> Params:
+        return x, self._linear().outer(x)
 
     def log_base_measure(self, x: Float[Array, "*b d"]) -> Float[Array, "*b"]:
-        return jnp.full(x.shape[:-1], -self.dim / 2 * math.log(2 * math.pi))
+        return jnp.full(x.shape[:-1], -self.dim / 2 * LOG_2PI, x.dtype)
 
-    def expected_log_base_measure(self) -> Float[Array, ""]:
-        return jnp.asarray(-self.dim / 2 * math.log(2 * math.pi))
+    def expected_log_base_measure(self) -> Float[Array, "*b"]:
+        return jnp.full(self.batch_shape, -self.dim / 2 * LOG_2PI, self.dtype)
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Array:
-        eps = jax.random.normal(key, (*shape, self.dim), self.mean.dtype)
+        eps = jax.random.normal(key, (*shape, *self.mean.shape), self.dtype)
         return self.place(eps)
 
     def place(self, eps: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         """m + A ε: where base draws ε ~ N(0, I) lie under this distribution."""
         return self.mean + self.precision.unwhiten(eps)
 
+    @property
+    def variance(self) -> Float[Array, "*b d"]:
+        """The marginal variances."""
+        return self.precision.inverse_diagonal()
+
+    @property
+    def mode(self) -> Float[Array, "*b d"]:
+        return self.mean
+
+    def to_numpyro(self) -> Any:
+        import numpyro.distributions as dist
+
+        covariance = self.precision.inverse_dense()
+        return dist.MultivariateNormal(self.mean, covariance)
+
+    @classmethod
+    def from_numpyro(cls, distribution: Any) -> Self:
+        return cls.from_covariance(distribution.loc, distribution.covariance_matrix)
+
     # Closed forms: as exact as the root allows, where A(λ) would cancel digits.
 
     @property
-    def mean_params(self) -> tuple[Float[Array, "d"], Any]:
-        structure = type(self.precision)
-        covariance = structure.project(self.precision.inverse_dense())
+    def mean_params(self) -> Params:
+        structure = self._linear()
+        covariance = structure.inverse_moments()
         return self.mean, jax.tree.map(jnp.add, structure.outer(self.mean), covariance)
 
     def log_prob(self, x: Float[Array, "*b d"]) -> Float[Array, "*b"]:
         eps = self.precision.whiten(x - self.mean)
-        return (
-            self.precision.logdet() / 2
-            - ((eps**2).sum(-1) + self.dim * math.log(2 * math.pi)) / 2
-        )
+        return self.precision.logdet() / 2 - ((eps**2).sum(-1) + self.dim * LOG_2PI) / 2
 
-    def entropy(self) -> Float[Array, ""]:
-        return (self.dim * (1 + math.log(2 * math.pi)) - self.precision.logdet()) / 2
+    def entropy(self) -> Float[Array, "*b"]:
+        return (self.dim * (1 + LOG_2PI) - self.precision.logdet()) / 2
 
-    def cross_entropy(self, other: Self) -> Float[Array, ""]:
-        return self.entropy() + self.kl(other)
+    def kl(self, other: Self) -> Float[Array, "*b"]:
+        self.same_family(other)
+        shift = other.precision.whiten(other.mean - self.mean)
+        trace = _trace_of_ratio(other.precision, self.precision, self.dtype)
+        logdets = self.precision.logdet() - other.precision.logdet()
+        return (trace - self.dim + logdets + (shift**2).sum(-1)) / 2
 
-    def fit(self, x: Array, weights: Float[Array, "n"] | None = None) -> Self:
-        w = jnp.ones(x.shape[0], x.dtype) if weights is None else jnp.asarray(weights)
-        w = w / w.sum()
+    def _fit(self, x: Float[Array, "n *b d"], weights: Float[Array, "n"]) -> Self:
         # The mean in two passes and moments about it: no digits lost far from 0.
         shift = x[0]
-        mean = shift + w @ (x - shift)
-        outer = type(self.precision).outer(x - mean)
-        covariance = jax.tree.map(lambda t: jnp.tensordot(w, t, 1), outer)
-        return self._with_covariance(mean, covariance)
+        mean = shift + jnp.tensordot(weights, x - shift, 1)
+        structure = self._linear()
+        covariance = jax.tree.map(
+            lambda t: jnp.tensordot(weights, t, 1), structure.outer(x - mean)
+        )
+        return type(self)(mean, structure.from_moments(covariance))
 
-    def kl(self, other: Self) -> Float[Array, ""]:
-        shift = other.precision.whiten(other.mean - self.mean)
-        columns = self.precision.unwhiten(jnp.eye(self.dim, dtype=self.mean.dtype))
-        trace = (other.precision.whiten(columns) ** 2).sum()
-        logdets = self.precision.logdet() - other.precision.logdet()
-        return (trace - self.dim + logdets + shift @ shift) / 2
+
+def _linear(structure: PositiveDefinite) -> LinearStructure:
+    if not isinstance(structure, LinearStructure):
+        raise TypeError(
+            f"the Gaussians with a {type(structure).__name__} precision are no "
+            "exponential family: those matrices form no linear space, so there are no "
+            "natural or mean parameters, and no fit that matches them"
+        )
+    return structure
+
+
+def _precision(structure: PositiveDefinite, half: Any) -> LinearStructure:
+    entries = jax.tree.map(lambda s: -2 * s, half)
+    return _linear(structure).from_entries(entries)
+
+
+def _trace_of_ratio(
+    p: PositiveDefinite, q: PositiveDefinite, dtype: Any
+) -> Float[Array, "*b"]:
+    """tr(P Q⁻¹) = ‖Bₚᵀ A_q‖², through the roots."""
+    batch = (1,) * len(q.batch_shape)
+    columns = jnp.eye(q.dim, dtype=dtype).reshape(q.dim, *batch, q.dim)
+    return (p.whiten(q.unwhiten(columns)) ** 2).sum((0, -1))

@@ -6,9 +6,23 @@ A ε ~ N(0, P⁻¹). The root's columns are the *frame*: a step multiplies the r
 factor on the right and never re-factorises P, because another root of the same P would
 rotate every draw.
 
-A *tangent* is a symmetric matrix X in that frame, restricted to what the structure can
-represent and stored in the structure's own layout (a full matrix for `Dense`, a vector
-for `Diagonal`). Only the structure knows the layout.
+There are two floors. A `PositiveDefinite` is an operator: it multiplies, solves, draws.
+The matrices of a `LinearStructure` are moreover all the positive-definite members of a
+linear space of symmetric matrices, so that the Gaussians with such precisions are an
+exponential family. Its matrices are described in three layouts, each a pytree:
+
+- *entries*, the coordinates of a matrix X of the space (P itself, a sum, a projection);
+- *tangents*, the entries of a symmetric matrix in the frame;
+- *moments*, the dual coordinates: what a symmetric matrix M is to this structure, so
+  that Σ entries(X) · moments(M) = tr(X M), the plain sum over all leaves.
+
+For `Dense` and `Diagonal` all three look alike. For `Isotropic`, X = s I has the entry
+s, while M counts through tr M only. Only the structure knows the layouts.
+
+Every array a structure is made of may carry leading axes *c: it then stands for as many
+matrices. They broadcast, as in NumPy, against the leading axes *b of the vectors, and
+every result has them: shape (*broadcast(b, c), D) for a vector, (*c, D, D) for a dense
+matrix, (*c,) for a number. A scalar argument may have the shape *c too.
 """
 
 from __future__ import annotations
@@ -23,18 +37,21 @@ Tangent = Any
 """A symmetric matrix in the frame, in the layout of one structure (a pytree)."""
 
 Entries = Any
-"""The free entries of a matrix, in the layout of one structure (a pytree)."""
+"""The coordinates of a matrix of one structure's linear space (a pytree)."""
+
+Moments = Any
+"""The dual coordinates: a symmetric matrix as one structure sees it (a pytree)."""
 
 
 class Retracted(NamedTuple):
     """A matrix moved along a tangent X: P⁺ = B R Bᵀ with R = R(X)."""
 
-    matrix: PositiveDefinite
-    solve: Callable[[Float[Array, "d"]], Float[Array, "d"]]
+    matrix: LinearStructure
+    solve: Callable[[Float[Array, "*b d"]], Float[Array, "*b d"]]
     """v ↦ R⁻¹ v, in the old frame."""
-    trace_inverse: Float[Array, ""]
+    trace_inverse: Float[Array, "*c"]
     """tr R⁻¹."""
-    logdet: Float[Array, ""]
+    logdet: Float[Array, "*c"]
     """log det R."""
     log: Tangent
     """log R: how far the matrix went, as a tangent (∞ order in X)."""
@@ -51,15 +68,10 @@ class PositiveDefinite(ABC):
     def dim(self) -> int:
         """The number of rows, D."""
 
-    @classmethod
+    @property
     @abstractmethod
-    def from_dense(cls, matrix: Float[Array, "d d"]) -> Self:
-        """The structure's entries of a dense positive-definite matrix."""
-
-    @classmethod
-    @abstractmethod
-    def from_entries(cls, entries: Entries) -> Self:
-        """The inverse of `entries`: the matrix whose free entries these are."""
+    def batch_shape(self) -> tuple[int, ...]:
+        """The leading axes *c; () for a single matrix."""
 
     # -- as a linear operator ----------------------------------------------------
 
@@ -86,81 +98,113 @@ class PositiveDefinite(ABC):
     # -- numbers about it --------------------------------------------------------
 
     @abstractmethod
-    def logdet(self) -> Float[Array, ""]:
+    def logdet(self) -> Float[Array, "*c"]:
         """log det P."""
 
     @abstractmethod
-    def diagonal(self) -> Float[Array, "d"]:
+    def diagonal(self) -> Float[Array, "*c d"]:
         """The diagonal of P."""
 
     @abstractmethod
-    def inverse_diagonal(self) -> Float[Array, "d"]:
+    def inverse_diagonal(self) -> Float[Array, "*c d"]:
         """The diagonal of P⁻¹: the marginal variances when P is a precision."""
 
     @abstractmethod
-    def dense(self) -> Float[Array, "d d"]:
+    def dense(self) -> Float[Array, "*c d d"]:
         """P as an array."""
 
     @abstractmethod
-    def inverse_dense(self) -> Float[Array, "d d"]:
+    def inverse_dense(self) -> Float[Array, "*c d d"]:
         """P⁻¹ as an array: the covariance when P is a precision."""
 
-    @abstractmethod
-    def entries(self) -> Entries:
-        """The free entries of P."""
-
-    def trace(self) -> Float[Array, ""]:
+    def trace(self) -> Float[Array, "*c"]:
         """tr P."""
-        return self.diagonal().sum()
+        return self.diagonal().sum(-1)
 
     # -- arithmetic that stays in the structure ----------------------------------
 
     @abstractmethod
-    def scale(self, c: float | Float[Array, ""]) -> Self:
+    def scale(self, c: float | Float[Array, "*c"]) -> Self:
         """c P, c > 0, in the same frame."""
+
+
+class LinearStructure(PositiveDefinite):
+    """The positive-definite matrices of a linear space that holds the identity.
+
+    Methods that make a new matrix are called on a member, because a layout alone need
+    not say everything (the sizes of blocks, the D of s I). A structure whose layout
+    does, as `Dense` and `Diagonal`, offers them on the class as well.
+    """
+
+    # -- the linear space --------------------------------------------------------
+
+    @abstractmethod
+    def entries(self) -> Entries:
+        """The coordinates of P."""
+
+    @abstractmethod
+    def from_entries(self, entries: Entries) -> Self:
+        """The inverse of `entries`: the matrix with these coordinates."""
+
+    @abstractmethod
+    def project(self, matrix: Float[Array, "*c d d"]) -> Entries:
+        """The entries of the nearest matrix of the space (in the Frobenius norm) to a
+        symmetric, possibly indefinite one: a curvature restricted to what P can hold.
+        """
+
+    @abstractmethod
+    def inner(self, x: Entries, y: Entries) -> Float[Array, "*c"]:
+        """tr(X Y) of two symmetric matrices given by their entries, or of two tangents.
+
+        In particular inner(entries(P), project(M)) = tr(P M) for any symmetric M.
+        """
 
     @abstractmethod
     def add(self, other: PositiveDefinite) -> Self:
-        """P + Q, Q's entries outside this structure dropped."""
+        """P + Q, Q projected on this structure."""
 
     @abstractmethod
-    def damp(self, damping: float | Float[Array, ""]) -> Self:
+    def damp(self, damping: float | Float[Array, "*c"]) -> Self:
         """P + λ I, λ ≥ 0."""
 
-    @classmethod
-    @abstractmethod
-    def project(cls, matrix: Float[Array, "d d"]) -> Entries:
-        """The entries of a symmetric (possibly indefinite) matrix kept by this
-        structure: a curvature estimate restricted to what P can hold."""
+    # -- its dual ----------------------------------------------------------------
 
-    @classmethod
     @abstractmethod
-    def outer(cls, x: Float[Array, "*b d"]) -> Entries:
-        """`project(x xᵀ)` without forming more than the entries."""
+    def outer(self, x: Float[Array, "*b d"]) -> Moments:
+        """The moments of x xᵀ, without forming it: Σ entries(P) · outer(x) = xᵀ P x."""
 
-    @classmethod
     @abstractmethod
-    def inner(cls, x: Entries, y: Entries) -> Float[Array, ""]:
-        """tr(X Y) of two symmetric matrices given by their entries."""
+    def inverse_moments(self) -> Moments:
+        """The moments of P⁻¹: of the covariance, when P is a precision."""
+
+    @abstractmethod
+    def from_moments(self, moments: Moments) -> Self:
+        """The inverse of `inverse_moments`: the P of this structure whose inverse has
+        these moments. So the maximum-likelihood precision, given second moments."""
 
     # -- the tangent space at P, in the frame ------------------------------------
 
     @abstractmethod
-    def tangent(self, eps: Float[Array, "n d"], g: Float[Array, "n d"]) -> Tangent:
-        """Sym(mean εᵢ gᵢᵀ), restricted to the structure."""
+    def tangent(
+        self, eps: Float[Array, "n *c d"], g: Float[Array, "n *c d"]
+    ) -> Tangent:
+        """Sym(mean εᵢ gᵢᵀ), restricted to the structure.
+
+        The mean is over axis 0; leading axes of the matrices come after it.
+        """
 
     @abstractmethod
     def tangent_identity(self) -> Tangent:
         """The identity as a tangent."""
 
     @abstractmethod
-    def whiten_curvature(self, matrix: Float[Array, "d d"]) -> Tangent:
+    def whiten_curvature(self, matrix: Float[Array, "*c d d"]) -> Tangent:
         """Aᵀ H A of a symmetric H, restricted to the structure."""
 
     @abstractmethod
     def along(
         self, direction: Tangent
-    ) -> Callable[[Float[Array, ""], Callable[[Array], Array]], Retracted]:
+    ) -> Callable[[Float[Array, "*c"], Callable[[Array], Array]], Retracted]:
         """(ρ, R) ↦ P⁺ = B R(ρX) Bᵀ for a tangent X, the frame kept: B⁺ = B R^½.
 
         What does not depend on ρ (a spectral decomposition of X) is computed once, so

@@ -11,17 +11,13 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
-from ngvi.linalg.base import PositiveDefinite, Retracted
-
-
-def symmetric(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
-    """The symmetric part."""
-    return (matrix + matrix.T) / 2
+from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
+from ngvi.linalg.batching import apply, symmetric, times
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Dense(PositiveDefinite):
+class Dense(LinearStructure):
     """P = B Bᵀ with both B and A = B⁻ᵀ stored.
 
     Steps multiply both by a symmetric factor, so neither is triangular and neither
@@ -29,77 +25,95 @@ class Dense(PositiveDefinite):
     accuracy of each, also where P is too ill-conditioned for float32.
     """
 
-    root: Float[Array, "d d"]
-    inverse_root: Float[Array, "d d"]
+    root: Float[Array, "*c d d"]
+    inverse_root: Float[Array, "*c d d"]
 
     @property
     def dim(self) -> int:
         return self.root.shape[-1]
 
-    @classmethod
-    def from_dense(cls, matrix: Float[Array, "d d"]) -> Self:
-        # Scaled to a unit diagonal first: units of 1e±4 cost no digits in float32.
-        scale = jnp.sqrt(jnp.diagonal(matrix))
-        lower = jnp.linalg.cholesky(symmetric(matrix) / jnp.outer(scale, scale))
-        inverse = solve_triangular(
-            lower, jnp.eye(scale.size, dtype=lower.dtype), lower=True
-        )
-        return cls(scale[:, None] * lower, inverse.T / scale[:, None])
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return self.root.shape[:-2]
 
     @classmethod
-    def from_entries(cls, entries: Float[Array, "d d"]) -> Self:
+    def from_dense(cls, matrix: Float[Array, "*c d d"]) -> Self:
+        """From the matrix as an array; its symmetric part must be positive definite."""
+        # Scaled to a unit diagonal first: units of 1e±4 cost no digits in float32.
+        scale = jnp.sqrt(jnp.diagonal(matrix, axis1=-2, axis2=-1))
+        outer = scale[..., :, None] * scale[..., None, :]
+        lower = jnp.linalg.cholesky(symmetric(matrix) / outer)
+        identity = jnp.eye(scale.shape[-1], dtype=lower.dtype)
+        inverse = solve_triangular(
+            lower, jnp.broadcast_to(identity, lower.shape), lower=True
+        )
+        return cls(scale[..., None] * lower, inverse.mT / scale[..., None])
+
+    @classmethod
+    def from_entries(cls, entries: Float[Array, "*c d d"]) -> Self:
         return cls.from_dense(entries)
 
     @classmethod
-    def from_inverse_root(cls, inverse_root: Float[Array, "d d"]) -> Self:
+    def from_moments(cls, moments: Float[Array, "*c d d"]) -> Self:
+        covariance = cls.from_dense(moments)
+        return cls(covariance.inverse_root, covariance.root)
+
+    @classmethod
+    def from_inverse_root(cls, inverse_root: Float[Array, "*c d d"]) -> Self:
         """The matrix (A Aᵀ)⁻¹ in the frame of a given nonsingular A."""
-        return cls(jnp.linalg.inv(inverse_root).T, inverse_root)
+        return cls(jnp.linalg.inv(inverse_root).mT, inverse_root)
 
     def mv(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        return (x @ self.root) @ self.root.T
+        return times(times(x, self.root), self.root.mT)
 
     def solve(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        return (x @ self.inverse_root) @ self.inverse_root.T
+        return times(times(x, self.inverse_root), self.inverse_root.mT)
 
     def whiten(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        return x @ self.root
+        return times(x, self.root)
 
     def unwhiten(self, eps: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        return eps @ self.inverse_root.T
+        return times(eps, self.inverse_root.mT)
 
     def whiten_gradient(self, g: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        return g @ self.inverse_root
+        return times(g, self.inverse_root)
 
-    def logdet(self) -> Float[Array, ""]:
+    def logdet(self) -> Float[Array, "*c"]:
         return 2 * jnp.linalg.slogdet(self.root)[1]
 
-    def diagonal(self) -> Float[Array, "d"]:
+    def diagonal(self) -> Float[Array, "*c d"]:
         return (self.root**2).sum(-1)
 
-    def inverse_diagonal(self) -> Float[Array, "d"]:
+    def inverse_diagonal(self) -> Float[Array, "*c d"]:
         return (self.inverse_root**2).sum(-1)
 
-    def dense(self) -> Float[Array, "d d"]:
-        return self.root @ self.root.T
+    def dense(self) -> Float[Array, "*c d d"]:
+        return self.root @ self.root.mT
 
-    def inverse_dense(self) -> Float[Array, "d d"]:
-        return self.inverse_root @ self.inverse_root.T
+    def inverse_dense(self) -> Float[Array, "*c d d"]:
+        return self.inverse_root @ self.inverse_root.mT
 
-    def entries(self) -> Float[Array, "d d"]:
+    def entries(self) -> Float[Array, "*c d d"]:
         return self.dense()
 
-    def scale(self, c: float | Float[Array, ""]) -> Self:
-        s = jnp.sqrt(c)
+    def inverse_moments(self) -> Float[Array, "*c d d"]:
+        return self.inverse_dense()
+
+    def scale(self, c: float | Float[Array, "*c"]) -> Self:
+        s = jnp.sqrt(c)[..., None, None]
         return type(self)(self.root * s, self.inverse_root / s)
 
     def add(self, other: PositiveDefinite) -> Self:
         return self.from_dense(self.dense() + other.dense())
 
-    def damp(self, damping: float | Float[Array, ""]) -> Self:
-        return self.from_dense(self.dense() + damping * self.tangent_identity())
+    def damp(self, damping: float | Float[Array, "*c"]) -> Self:
+        identity = jnp.eye(self.dim, dtype=self.root.dtype)
+        return self.from_dense(
+            self.dense() + jnp.asarray(damping)[..., None, None] * identity
+        )
 
     @classmethod
-    def project(cls, matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    def project(cls, matrix: Float[Array, "*c d d"]) -> Float[Array, "*c d d"]:
         return symmetric(matrix)
 
     @classmethod
@@ -107,37 +121,43 @@ class Dense(PositiveDefinite):
         return x[..., :, None] * x[..., None, :]
 
     @classmethod
-    def inner(cls, x: Float[Array, "d d"], y: Float[Array, "d d"]) -> Float[Array, ""]:
+    def inner(
+        cls, x: Float[Array, "*c d d"], y: Float[Array, "*c d d"]
+    ) -> Float[Array, "*c"]:
         return (x * y).sum((-2, -1))
 
     def tangent(
-        self, eps: Float[Array, "n d"], g: Float[Array, "n d"]
-    ) -> Float[Array, "d d"]:
-        return symmetric(eps.T @ g / eps.shape[0])
+        self, eps: Float[Array, "n *c d"], g: Float[Array, "n *c d"]
+    ) -> Float[Array, "*c d d"]:
+        products = jnp.moveaxis(eps, 0, -1) @ jnp.moveaxis(g, 0, -2)
+        return symmetric(products / eps.shape[0])
 
-    def tangent_identity(self) -> Float[Array, "d d"]:
-        return jnp.eye(self.dim, dtype=self.root.dtype)
+    def tangent_identity(self) -> Float[Array, "*c d d"]:
+        identity = jnp.eye(self.dim, dtype=self.root.dtype)
+        return jnp.broadcast_to(identity, self.root.shape)
 
-    def whiten_curvature(self, matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
-        return symmetric(self.inverse_root.T @ matrix @ self.inverse_root)
+    def whiten_curvature(
+        self, matrix: Float[Array, "*c d d"]
+    ) -> Float[Array, "*c d d"]:
+        return symmetric(self.inverse_root.mT @ matrix @ self.inverse_root)
 
     def along(
-        self, direction: Float[Array, "d d"]
-    ) -> Callable[[Float[Array, ""], Callable[[Array], Array]], Retracted]:
+        self, direction: Float[Array, "*c d d"]
+    ) -> Callable[[Float[Array, "*c"], Callable[[Array], Array]], Retracted]:
         x, vectors = jnp.linalg.eigh(direction)
 
         def retract(
-            rho: Float[Array, ""], retraction: Callable[[Array], Array]
+            rho: Float[Array, "*c"], retraction: Callable[[Array], Array]
         ) -> Retracted:
-            r = retraction(rho * x)
-            grow = (vectors * jnp.sqrt(r)) @ vectors.T
-            shrink = (vectors / jnp.sqrt(r)) @ vectors.T
+            r = retraction(rho[..., None] * x)
+            grow = (vectors * jnp.sqrt(r)[..., None, :]) @ vectors.mT
+            shrink = (vectors / jnp.sqrt(r)[..., None, :]) @ vectors.mT
             return Retracted(
                 matrix=type(self)(self.root @ grow, self.inverse_root @ shrink),
-                solve=lambda v: vectors @ ((vectors.T @ v) / r),
-                trace_inverse=(1 / r).sum(),
-                logdet=jnp.log(r).sum(),
-                log=(vectors * jnp.log(r)) @ vectors.T,
+                solve=lambda v: apply(vectors, apply(vectors.mT, v) / r),
+                trace_inverse=(1 / r).sum(-1),
+                logdet=jnp.log(r).sum(-1),
+                log=(vectors * jnp.log(r)[..., None, :]) @ vectors.mT,
             )
 
         return retract

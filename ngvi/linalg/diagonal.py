@@ -10,27 +10,37 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ngvi.linalg.base import PositiveDefinite, Retracted
+from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
+from ngvi.linalg.batching import diagonal_matrix, diagonal_of
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Diagonal(PositiveDefinite):
+class Diagonal(LinearStructure):
     """P = diag(b²), stored as the root b > 0; its inverse root is 1/b."""
 
-    root: Float[Array, "d"]
+    root: Float[Array, "*c d"]
 
     @property
     def dim(self) -> int:
         return self.root.shape[-1]
 
-    @classmethod
-    def from_dense(cls, matrix: Float[Array, "d d"]) -> Self:
-        return cls(jnp.sqrt(jnp.diagonal(matrix)))
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return self.root.shape[:-1]
 
     @classmethod
-    def from_entries(cls, entries: Float[Array, "d"]) -> Self:
+    def from_dense(cls, matrix: Float[Array, "*c d d"]) -> Self:
+        """The diagonal of a matrix given as an array."""
+        return cls(jnp.sqrt(diagonal_of(matrix)))
+
+    @classmethod
+    def from_entries(cls, entries: Float[Array, "*c d"]) -> Self:
         return cls(jnp.sqrt(entries))
+
+    @classmethod
+    def from_moments(cls, moments: Float[Array, "*c d"]) -> Self:
+        return cls(1 / jnp.sqrt(moments))
 
     def mv(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         return x * self.root**2
@@ -47,68 +57,73 @@ class Diagonal(PositiveDefinite):
     def whiten_gradient(self, g: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         return g / self.root
 
-    def logdet(self) -> Float[Array, ""]:
+    def logdet(self) -> Float[Array, "*c"]:
         return 2 * jnp.log(self.root).sum(-1)
 
-    def diagonal(self) -> Float[Array, "d"]:
+    def diagonal(self) -> Float[Array, "*c d"]:
         return self.root**2
 
-    def inverse_diagonal(self) -> Float[Array, "d"]:
+    def inverse_diagonal(self) -> Float[Array, "*c d"]:
         return self.root**-2
 
-    def dense(self) -> Float[Array, "d d"]:
-        return jnp.diag(self.diagonal())
+    def dense(self) -> Float[Array, "*c d d"]:
+        return diagonal_matrix(self.diagonal())
 
-    def inverse_dense(self) -> Float[Array, "d d"]:
-        return jnp.diag(self.inverse_diagonal())
+    def inverse_dense(self) -> Float[Array, "*c d d"]:
+        return diagonal_matrix(self.inverse_diagonal())
 
-    def entries(self) -> Float[Array, "d"]:
+    def entries(self) -> Float[Array, "*c d"]:
         return self.diagonal()
 
-    def scale(self, c: float | Float[Array, ""]) -> Self:
-        return type(self)(self.root * jnp.sqrt(c))
+    def inverse_moments(self) -> Float[Array, "*c d"]:
+        return self.inverse_diagonal()
+
+    def scale(self, c: float | Float[Array, "*c"]) -> Self:
+        return type(self)(self.root * jnp.sqrt(c)[..., None])
 
     def add(self, other: PositiveDefinite) -> Self:
         return self.from_entries(self.diagonal() + other.diagonal())
 
-    def damp(self, damping: float | Float[Array, ""]) -> Self:
-        return self.from_entries(self.diagonal() + damping)
+    def damp(self, damping: float | Float[Array, "*c"]) -> Self:
+        return self.from_entries(self.diagonal() + jnp.asarray(damping)[..., None])
 
     @classmethod
-    def project(cls, matrix: Float[Array, "d d"]) -> Float[Array, "d"]:
-        return jnp.diagonal(matrix)
+    def project(cls, matrix: Float[Array, "*c d d"]) -> Float[Array, "*c d"]:
+        return diagonal_of(matrix)
 
     @classmethod
     def outer(cls, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         return x**2
 
     @classmethod
-    def inner(cls, x: Float[Array, "d"], y: Float[Array, "d"]) -> Float[Array, ""]:
+    def inner(
+        cls, x: Float[Array, "*c d"], y: Float[Array, "*c d"]
+    ) -> Float[Array, "*c"]:
         return (x * y).sum(-1)
 
     def tangent(
-        self, eps: Float[Array, "n d"], g: Float[Array, "n d"]
-    ) -> Float[Array, "d"]:
+        self, eps: Float[Array, "n *c d"], g: Float[Array, "n *c d"]
+    ) -> Float[Array, "*c d"]:
         return (eps * g).mean(0)
 
-    def tangent_identity(self) -> Float[Array, "d"]:
+    def tangent_identity(self) -> Float[Array, "*c d"]:
         return jnp.ones_like(self.root)
 
-    def whiten_curvature(self, matrix: Float[Array, "d d"]) -> Float[Array, "d"]:
-        return jnp.diagonal(matrix) / self.root**2
+    def whiten_curvature(self, matrix: Float[Array, "*c d d"]) -> Float[Array, "*c d"]:
+        return diagonal_of(matrix) / self.root**2
 
     def along(
-        self, direction: Float[Array, "d"]
-    ) -> Callable[[Float[Array, ""], Callable[[Array], Array]], Retracted]:
+        self, direction: Float[Array, "*c d"]
+    ) -> Callable[[Float[Array, "*c"], Callable[[Array], Array]], Retracted]:
         def retract(
-            rho: Float[Array, ""], retraction: Callable[[Array], Array]
+            rho: Float[Array, "*c"], retraction: Callable[[Array], Array]
         ) -> Retracted:
-            r = retraction(rho * direction)
+            r = retraction(rho[..., None] * direction)
             return Retracted(
                 matrix=type(self)(self.root * jnp.sqrt(r)),
                 solve=lambda v: v / r,
-                trace_inverse=(1 / r).sum(),
-                logdet=jnp.log(r).sum(),
+                trace_inverse=(1 / r).sum(-1),
+                logdet=jnp.log(r).sum(-1),
                 log=jnp.log(r),
             )
 

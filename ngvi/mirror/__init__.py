@@ -5,7 +5,8 @@ from ngvi.mirror.step import (
     fisher_length,
     gaussian_step,
     inner,
+    mean_step,
     mirror_step,
 )
 
-__all__ = ["Direction", "fisher_length", "gaussian_step", "inner", "mirror_step"]
+__all__ = ["Direction", "fisher_length", "gaussian_step", "inner", "mean_step", "mirror_step"]

@@ -9,6 +9,7 @@ spectrum. All agree with exp to first order.
 | second_order | 1 + x + ½x²        | improved Bayesian learning rule, IVON          |
 | exponential  | exp x              | xNES, SNES                                     |
 | safeguarded  | 1 + x, bent at −.8 | the default of `ngvi.fit`                      |
+| covariance   | 1/(1 − x)          | CMA-ES: first order in S⁻¹ in place of S       |
 
 First order is exact in one step on a quadratic and positive iff x > −1; second order
 and exp are always positive but overshoot from a far too small precision.
@@ -46,3 +47,8 @@ def safeguarded(x: Array) -> Array:
     at = 1 + _BEND
     tail = at**2 / (1 + 2 * _BEND - jnp.minimum(x, _BEND))
     return jnp.where(x > _BEND, 1 + x, tail)
+
+
+def covariance(x: Array) -> Array:
+    """1/(1 − x): the step of order one in the covariance, positive iff x < 1."""
+    return 1 / (1 - x)

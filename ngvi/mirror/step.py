@@ -9,6 +9,7 @@
 | conjugate updates, SVI, CVI     | conjugate  | exact         | 1 | none (ρ = 1) |
 | improved BLR                    | Gaussian   | first, second | 1 | second order |
 | xNES, SNES                      | Gaussian   | zeroth, ranks | 0 | exponential  |
+| PBIL, compact GA                | Bernoulli  | zeroth, ranks | 0 | step in μ    |
 
 For a Gaussian the same update is written in the frame of its root, z = m + Aε:
 
@@ -32,7 +33,7 @@ from jaxtyping import Array, Float
 
 from ngvi.families import ExponentialFamily, Gaussian
 from ngvi.families.base import Params
-from ngvi.linalg.base import PositiveDefinite, Retracted, Tangent
+from ngvi.linalg.base import LinearStructure, Retracted, Tangent
 
 Family = TypeVar("Family", bound=ExponentialFamily)
 Retraction = Callable[[Array], Array]
@@ -59,6 +60,27 @@ def mirror_step(
     return q.with_natural_params(moved)
 
 
+def mean_step(
+    q: Family,
+    gradient: Params,
+    step_size: float | Float[Array, ""],
+    inside: Callable[[Params], Params] = lambda params: params,
+) -> Family:
+    """μ⁺ = μ − ρ ∇_λ E_q[ℓ]: along the same tangent vector, straight in μ.
+
+    Where a family's λ run off to infinity, as on the border of the probabilities, its μ
+    do not. ∇_λ E_q[ℓ] = E_q[ℓ(x) (T(x) − μ)].
+
+    Args:
+        q: the current distribution.
+        gradient: ∇_λ E_q[ℓ], a pytree like `q.mean_params`.
+        step_size: ρ.
+        inside: brings mean parameters back to where the family has a member.
+    """
+    moved = jax.tree.map(lambda m, g: m - step_size * g, q.mean_params, gradient)
+    return q.with_mean_params(inside(moved))
+
+
 class Direction(NamedTuple):
     """A natural gradient of L, or another tangent vector, in a Gaussian's frame."""
 
@@ -68,12 +90,12 @@ class Direction(NamedTuple):
     """M, in the layout of the precision's structure."""
 
 
-def inner(precision: PositiveDefinite, a: Direction, b: Direction) -> Float[Array, ""]:
+def inner(precision: LinearStructure, a: Direction, b: Direction) -> Float[Array, ""]:
     """The Fisher inner product ⟨γ, γ′⟩ + ½ tr(M M′)."""
     return a.mean @ b.mean + precision.inner(a.curvature, b.curvature) / 2
 
 
-def fisher_length(precision: PositiveDefinite, d: Direction) -> Float[Array, ""]:
+def fisher_length(precision: LinearStructure, d: Direction) -> Float[Array, ""]:
     """√(‖γ‖² + ½‖M‖²_F): about √(2 KL) to the optimum, the same in all units."""
     return jnp.sqrt(inner(precision, d, d))
 
@@ -89,14 +111,18 @@ class Step(NamedTuple):
 
 
 def gaussian_path(
-    q: Gaussian, direction: Direction, retraction: Retraction
+    q: Gaussian,
+    direction: Direction,
+    retraction: Retraction,
+    mean_in_old_frame: bool = False,
 ) -> Callable[[Float[Array, ""]], Step]:
     """ρ ↦ the whitened step of length ρ; the spectrum of M is computed once."""
     along = q.precision.along(direction.curvature)
 
     def step(rho: Float[Array, ""]) -> Step:
         moved: Retracted = along(rho, retraction)
-        shift = rho * moved.solve(direction.mean)
+        shift = direction.mean if mean_in_old_frame else moved.solve(direction.mean)
+        shift = rho * shift
         mean = q.mean - q.precision.unwhiten(shift)
         kl = (moved.trace_inverse - q.dim + moved.logdet + shift @ shift) / 2
         displacement = Direction(
@@ -113,6 +139,12 @@ def gaussian_step(
     direction: Direction,
     step_size: float | Float[Array, ""],
     retraction: Retraction,
+    mean_in_old_frame: bool = False,
 ) -> Gaussian:
-    """S⁺ = A⁻ᵀ R(ρM) A⁻¹, m⁺ = m − ρ A R(ρM)⁻¹ γ."""
-    return gaussian_path(q, direction, retraction)(jnp.asarray(step_size)).q
+    """S⁺ = A⁻ᵀ R(ρM) A⁻¹, m⁺ = m − ρ A R(ρM)⁻¹ γ.
+
+    Evolution strategies move the mean in the old frame instead, m⁺ = m − ρ A γ: their
+    γ is a weighted mean of draws, where the new mean is to lie.
+    """
+    path = gaussian_path(q, direction, retraction, mean_in_old_frame)
+    return path(jnp.asarray(step_size)).q

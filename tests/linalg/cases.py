@@ -1,9 +1,10 @@
-"""The structures under test: a new one is one row of `STRUCTURES`."""
+"""The structures under test: a new one is one row of `LINEAR` or of `OPERATORS`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +12,45 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ngvi.linalg import Dense, Diagonal, PositiveDefinite
+from ngvi.linalg import (
+    BlockDiagonal,
+    Dense,
+    Diagonal,
+    DiagonalMinusRankOne,
+    Isotropic,
+    Kronecker,
+    LinearStructure,
+    LowRankPlusDiagonal,
+    PositiveDefinite,
+)
 from ngvi.mirror import retractions
 
+Member = tuple[Any, np.ndarray]
 
-class Case(NamedTuple):
-    """A structure, and what it keeps of a symmetric matrix, as a dense array."""
+
+@dataclass(frozen=True)
+class Case:
+    """A structure: random members in generic frames, and the matrices they are."""
 
     name: str
-    structure: type[PositiveDefinite]
+    member: Callable[[np.random.Generator, int], Member]
+
+
+@dataclass(frozen=True)
+class LinearCase:
+    """A linear structure, and what it keeps of a symmetric matrix, as an array."""
+
+    name: str
     keep: Callable[[np.ndarray], np.ndarray]
-    build: Callable[[np.ndarray, np.random.Generator], PositiveDefinite]
+    build: Callable[[np.ndarray, np.random.Generator], LinearStructure]
     """From a dense matrix of the structure, in a frame as generic as it has."""
+
+    def member(self, rng: np.random.Generator, dim: int) -> Member:
+        matrix = positive(self, rng, dim)
+        return self.build(matrix, rng), matrix
+
+
+# -- linear structures ----------------------------------------------------------------
 
 
 def _rotated(matrix: np.ndarray, rng: np.random.Generator) -> Dense:
@@ -35,15 +63,83 @@ def _rotated(matrix: np.ndarray, rng: np.random.Generator) -> Dense:
     )
 
 
-STRUCTURES = [
-    Case("dense", Dense, lambda m: (m + m.T) / 2, _rotated),
-    Case(
-        "diagonal",
-        Diagonal,
-        lambda m: np.diag(np.diag(m)),
-        lambda m, rng: Diagonal(jnp.sqrt(jnp.diagonal(jnp.asarray(m)))),
-    ),
+def _diagonal(matrix: np.ndarray, rng: np.random.Generator) -> Diagonal:
+    return Diagonal(jnp.sqrt(jnp.diagonal(jnp.asarray(matrix))))
+
+
+def _isotropic(matrix: np.ndarray, rng: np.random.Generator) -> Isotropic:
+    return Isotropic(jnp.sqrt(jnp.asarray(matrix)[0, 0]), len(matrix))
+
+
+def _mean_of_the_diagonal(matrix: np.ndarray) -> np.ndarray:
+    return np.diag(matrix).mean() * np.eye(len(matrix))
+
+
+DENSE = LinearCase("dense", lambda m: (m + m.T) / 2, _rotated)
+DIAGONAL = LinearCase("diagonal", lambda m: np.diag(np.diag(m)), _diagonal)
+ISOTROPIC = LinearCase("isotropic", _mean_of_the_diagonal, _isotropic)
+
+
+def _blocks(matrix: np.ndarray) -> list[tuple[LinearCase, slice]]:
+    """Two rows dense, two isotropic, the rest diagonal; empty blocks left out."""
+    rows = [slice(0, 2), slice(2, 4), slice(4, None)]
+    kinds = [DENSE, ISOTROPIC, DIAGONAL]
+    here = range(len(matrix))
+    return [(k, r) for k, r in zip(kinds, rows, strict=True) if len(here[r])]
+
+
+def _keep_blocks(matrix: np.ndarray) -> np.ndarray:
+    kept = np.zeros_like(matrix)
+    for case, rows in _blocks(matrix):
+        kept[rows, rows] = case.keep(matrix[rows, rows])
+    return kept
+
+
+def _block_diagonal(matrix: np.ndarray, rng: np.random.Generator) -> BlockDiagonal:
+    parts = _blocks(matrix)
+    return BlockDiagonal(tuple(c.build(matrix[r, r], rng) for c, r in parts))
+
+
+LINEAR = [
+    DENSE,
+    DIAGONAL,
+    ISOTROPIC,
+    LinearCase("block-diagonal", _keep_blocks, _block_diagonal),
 ]
+
+# -- operators ------------------------------------------------------------------------
+
+
+def _kronecker(rng: np.random.Generator, dim: int) -> Member:
+    rows = 2 if dim % 2 == 0 else 1
+    left, l_matrix = DENSE.member(rng, rows)
+    right, r_matrix = DENSE.member(rng, dim // rows)
+    return Kronecker(left, right), np.kron(l_matrix, r_matrix)
+
+
+def _low_rank(rng: np.random.Generator, dim: int) -> Member:
+    diagonal = np.exp(rng.standard_normal(dim))
+    factor = rng.standard_normal((dim, 2)) * np.exp(rng.standard_normal((dim, 1)))
+    p = LowRankPlusDiagonal.from_factor(jnp.asarray(diagonal), jnp.asarray(factor))
+    return p, np.diag(diagonal) + factor @ factor.T
+
+
+def _rank_one(rng: np.random.Generator, dim: int) -> Member:
+    diagonal = np.exp(rng.standard_normal(dim))
+    remainder = 10.0 ** rng.uniform(-3, 0)
+    direction = rng.standard_normal(dim)
+    direction *= np.sqrt((1 - remainder) / (direction @ direction))
+    vector = direction * np.sqrt(diagonal)
+    parts = [jnp.asarray(part) for part in (diagonal, vector, remainder)]
+    return DiagonalMinusRankOne(*parts), np.diag(diagonal) - np.outer(vector, vector)
+
+
+OPERATORS = [
+    Case("kronecker", _kronecker),
+    Case("low-rank-plus-diagonal", _low_rank),
+    Case("diagonal-minus-rank-one", _rank_one),
+]
+STRUCTURES: list[Case | LinearCase] = [*LINEAR, *OPERATORS]
 RETRACTIONS = [
     retractions.first_order,
     retractions.second_order,
@@ -52,6 +148,7 @@ RETRACTIONS = [
 ]
 
 every_structure = pytest.mark.parametrize("case", STRUCTURES, ids=lambda c: c.name)
+every_linear = pytest.mark.parametrize("case", LINEAR, ids=lambda c: c.name)
 every_retraction = pytest.mark.parametrize(
     "retraction", RETRACTIONS, ids=lambda r: r.__name__
 )
@@ -59,13 +156,23 @@ every_retraction = pytest.mark.parametrize(
 dims = st.sampled_from([1, 4])
 seeds = st.integers(0, 2**32 - 1)
 
+# -- random matrices ------------------------------------------------------------------
 
-def positive(case: Case, rng: np.random.Generator, dim: int) -> np.ndarray:
+
+def positive(case: LinearCase, rng: np.random.Generator, dim: int) -> np.ndarray:
     """A random positive-definite matrix of the structure, condition up to about 1e3."""
     factor = rng.standard_normal((dim, 2 * dim + 2))
     matrix = case.keep(factor @ factor.T / dim + 0.05 * np.eye(dim))
     units = np.exp(rng.standard_normal(dim))
-    return matrix * np.outer(units, units)
+    return case.keep(matrix * np.outer(units, units))
+
+
+def ill_conditioned(case: LinearCase, rng: np.random.Generator, dim: int) -> np.ndarray:
+    """Units from 1e-4 to 1e4, so entries from 1e-8 to 1e8."""
+    units = 10.0 ** np.linspace(-4, 4, dim)
+    correlated = positive(case, rng, dim)
+    scale = np.sqrt(np.diag(correlated))
+    return case.keep(correlated / np.outer(scale, scale) * np.outer(units, units))
 
 
 def random_symmetric(rng: np.random.Generator, dim: int) -> np.ndarray:
@@ -74,18 +181,32 @@ def random_symmetric(rng: np.random.Generator, dim: int) -> np.ndarray:
     return (matrix + matrix.T) / 2
 
 
+# -- what a structure says about itself -----------------------------------------------
+
+
+def stack(members: list[Any]) -> Any:
+    """One structure with a leading axis, from several of the same layout."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+
+
 def roots(p: PositiveDefinite) -> tuple[np.ndarray, np.ndarray]:
     """B and A as arrays, read off the operators."""
     eye = jnp.eye(p.dim, dtype=p.diagonal().dtype)
     return np.asarray(p.whiten(eye)), np.asarray(p.unwhiten(eye)).T
 
 
-def tangent_dense(p: PositiveDefinite, tangent: object) -> np.ndarray:
+def tangent_dense(p: LinearStructure, tangent: object) -> np.ndarray:
     """X as a dense array, from P⁺ = P + ρ B X Bᵀ with a small ρ."""
     rho = 1e-3
     moved = p.along(tangent)(jnp.asarray(rho), retractions.first_order).matrix.dense()
     _, a = roots(p)
     return a.T @ (np.asarray(moved) - np.asarray(p.dense())) @ a / rho
+
+
+def trace_product(entries: Any, moments: Any) -> jax.Array:
+    """Σ entries · moments over all leaves."""
+    products = jax.tree.map(lambda e, m: (e * m).sum(), entries, moments)
+    return jax.tree.reduce(jnp.add, products)
 
 
 def close(actual: object, expected: object, tolerance: float = 1e-10) -> None:
@@ -95,40 +216,69 @@ def close(actual: object, expected: object, tolerance: float = 1e-10) -> None:
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
 
 
-def ill_conditioned(case: Case, rng: np.random.Generator, dim: int) -> np.ndarray:
-    """Units from 1e-4 to 1e4, so entries from 1e-8 to 1e8."""
-    units = 10.0 ** np.linspace(-4, 4, dim)
-    correlated = positive(case, rng, dim)
-    scale = np.sqrt(np.diag(correlated))
-    return correlated / np.outer(scale, scale) * np.outer(units, units)
+Numbers = dict[str, Any]
 
 
-def summary(p: PositiveDefinite, x: jax.Array) -> list[jax.Array]:
-    """Every method that returns arrays, and a step."""
-    moved = p.along(p.tangent(x, x[::-1]))(jnp.asarray(0.1), retractions.safeguarded)
-    return [
-        p.mv(x),
-        p.solve(x),
-        p.whiten(x),
-        p.unwhiten(x),
-        p.whiten_gradient(x),
-        p.logdet(),
-        p.diagonal(),
-        p.inverse_diagonal(),
-        p.trace(),
-        p.dense(),
-        p.inverse_dense(),
-        *jax.tree.leaves(p.entries()),
-        p.scale(2.0).dense(),
-        p.add(p).dense(),
-        p.damp(0.1).dense(),
-        p.damp(jnp.asarray(0.1, x.dtype)).dense(),
-        *jax.tree.leaves(p.outer(x)),
-        *jax.tree.leaves(p.tangent_identity()),
-        *jax.tree.leaves(p.whiten_curvature(p.dense())),
-        moved.matrix.dense(),
-        moved.solve(x[0]),
-        moved.trace_inverse,
-        moved.logdet,
-        *jax.tree.leaves(moved.log),
-    ]
+@jax.jit
+def on_vectors(p: PositiveDefinite, x: jax.Array) -> Numbers:
+    """What any structure makes of vectors."""
+    return {
+        "mv": p.mv(x),
+        "solve": p.solve(x),
+        "whiten": p.whiten(x),
+        "unwhiten": p.unwhiten(x),
+        "whiten_gradient": p.whiten_gradient(x),
+        "rewhiten": p.whiten(p.unwhiten(x)),
+        "reunwhiten": p.unwhiten(p.whiten(x)),
+    }
+
+
+@jax.jit
+def numbers_of(p: PositiveDefinite) -> Numbers:
+    """What any structure says about its matrix."""
+    diagonal = p.diagonal()
+    # An axis before those of the matrices, for the vectors of the basis.
+    between = [1] * len(p.batch_shape)
+    eye = jnp.eye(p.dim, dtype=diagonal.dtype).reshape(p.dim, *between, p.dim)
+    return {
+        "logdet": p.logdet(),
+        "diagonal": diagonal,
+        "inverse_diagonal": p.inverse_diagonal(),
+        "trace": p.trace(),
+        "dense": p.dense(),
+        "inverse_dense": p.inverse_dense(),
+        "root": jnp.moveaxis(p.whiten(eye), 0, -2),
+        "inverse_root": jnp.moveaxis(p.unwhiten(eye), 0, -1),
+        "scaled": p.scale(2.5).dense(),
+        "scaled_by_array": p.scale(jnp.full_like(p.trace(), 2.5)).dense(),
+        "scaled_inverse": p.scale(2.5).inverse_dense(),
+        "scaled_root": jnp.moveaxis(p.scale(4.0).whiten(eye), 0, -2),
+    }
+
+
+@jax.jit
+def linear(p: LinearStructure, eps: jax.Array) -> Numbers:
+    """What a linear structure adds: entries, moments, arithmetic, and a step."""
+    moved = p.along(p.tangent(eps, eps[::-1]))(
+        jnp.full(p.batch_shape, 0.1, eps.dtype), retractions.safeguarded
+    )
+    return {
+        "entries": p.entries(),
+        "from_entries": p.from_entries(p.entries()).dense(),
+        "project": p.project(p.dense()),
+        "inner": p.inner(p.entries(), p.entries()),
+        "added": p.add(p.scale(0.5)).dense(),
+        "damped": p.damp(0.3).dense(),
+        "damped_by_array": p.damp(jnp.full(p.batch_shape, 0.3, eps.dtype)).dense(),
+        "outer": p.outer(eps[0]),
+        "inverse_moments": p.inverse_moments(),
+        "from_moments": p.from_moments(p.inverse_moments()).dense(),
+        "tangent": p.tangent(eps, eps[::-1]),
+        "tangent_identity": p.tangent_identity(),
+        "whiten_curvature": p.whiten_curvature(p.dense()),
+        "moved": moved.matrix.dense(),
+        "moved_solve": moved.solve(eps[0]),
+        "moved_trace_inverse": moved.trace_inverse,
+        "moved_logdet": moved.logdet,
+        "moved_log": moved.log,
+    }

@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ngvi.linalg import PositiveDefinite
+from ngvi.linalg import LinearStructure
 from ngvi.mirror import retractions
 from tests.linalg.cases import (
+    LINEAR,
     Case,
+    LinearCase,
+    every_linear,
     every_structure,
     ill_conditioned,
-    positive,
+    linear,
+    numbers_of,
+    on_vectors,
     roots,
-    summary,
 )
+
+
+def single(tree: Any) -> Any:
+    """The same structure in single precision."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
+
+
+def in_single_precision(case: LinearCase, exact: np.ndarray) -> LinearStructure:
+    """The matrix as the structure factorises it from single-precision entries."""
+    p = single(case.build(exact, np.random.default_rng(0)))
+    return p.from_entries(p.project(jnp.asarray(exact, jnp.float32)))
 
 
 @every_structure
 def test_single_precision_stays_single(case: Case) -> None:
     rng = np.random.default_rng(0)
-    p = case.build(positive(case, rng, 3).astype(np.float32), rng)
-    x = jnp.asarray(rng.standard_normal((5, 3)), jnp.float32)
-    for i, value in enumerate(jax.eval_shape(summary, p, x)):
-        assert value.dtype == jnp.float32, f"entry {i} of the summary"
+    p, _ = single(case.member(rng, 4))
+    x = jnp.asarray(rng.standard_normal((5, 4)), jnp.float32)
+    shapes = [jax.eval_shape(on_vectors, p, x), jax.eval_shape(numbers_of, p)]
+    if case in LINEAR:
+        shapes.append(jax.eval_shape(linear, p, x))
+    for path, value in jax.tree.leaves_with_path(shapes):
+        assert value.dtype == jnp.float32, path
 
 
-@every_structure
+@every_linear
 @pytest.mark.parametrize("seed", range(5))
-def test_units_cost_no_digits_in_single_precision(case: Case, seed: int) -> None:
+def test_units_cost_no_digits_in_single_precision(case: LinearCase, seed: int) -> None:
     rng = np.random.default_rng(seed)
     dim = 5
     exact = ill_conditioned(case, rng, dim)
-    p = case.structure.from_dense(jnp.asarray(exact, jnp.float32))
+    p = in_single_precision(case, exact)
     inverse = np.linalg.inv(exact)
     x = rng.standard_normal((20, dim)).astype(np.float32)
     np.testing.assert_allclose(p.whiten(p.unwhiten(x)), x, atol=1e-4)
@@ -56,15 +76,13 @@ def test_units_cost_no_digits_in_single_precision(case: Case, seed: int) -> None
     )
 
 
-@every_structure
-def test_many_steps_do_not_pull_the_roots_apart(case: Case) -> None:
+@every_linear
+def test_many_steps_do_not_pull_the_roots_apart(case: LinearCase) -> None:
     rng = np.random.default_rng(0)
     dim, steps = 5, 300
-    p = case.structure.from_dense(
-        jnp.asarray(ill_conditioned(case, rng, dim), jnp.float32)
-    )
+    p = in_single_precision(case, ill_conditioned(case, rng, dim))
 
-    def step(p: PositiveDefinite, eps: jax.Array) -> tuple[PositiveDefinite, None]:
+    def step(p: LinearStructure, eps: jax.Array) -> tuple[LinearStructure, None]:
         tangent = p.tangent(eps, eps[::-1])
         return p.along(tangent)(jnp.float32(0.3), retractions.second_order).matrix, None
 

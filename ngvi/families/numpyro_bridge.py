@@ -1,0 +1,59 @@
+"""From distributions of NumPyro to families; each family knows its own counterpart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ngvi.families.base import ExponentialFamily
+
+
+def from_numpyro(distribution: Any) -> ExponentialFamily:
+    """The member of a family equal to a distribution of `numpyro.distributions`.
+
+    `expand` gives a batch of members; `to_event` gives the product of the batch's
+    members (`Product`) as one joint distribution.
+
+    Raises:
+        TypeError: no family here is the distribution's.
+
+    Example:
+        >>> import numpyro.distributions as dist
+        >>> float(from_numpyro(dist.Gamma(3.0, 2.0)).mean)
+        1.5
+    """
+    import numpyro.distributions as dist
+
+    from ngvi.families.product import Product
+
+    if isinstance(distribution, dist.Independent):
+        factor = from_numpyro(distribution.base_dist)
+        kept = len(distribution.batch_shape)
+        return Product(factor, batch_ndim=kept)
+    if isinstance(distribution, dist.ExpandedDistribution):
+        return _expand(from_numpyro(distribution.base_dist), distribution.batch_shape)
+    name = type(distribution).__name__
+    counterparts = {
+        n: c for c in _subclasses(ExponentialFamily) for n in c.numpyro_names
+    }
+    if name in counterparts:
+        return counterparts[name].from_numpyro(distribution)
+    known = ", ".join(sorted(counterparts))
+    raise TypeError(f"no family here is numpyro's {name}; known are {known}")
+
+
+def _subclasses(cls: Any) -> list[Any]:
+    below = cls.__subclasses__()
+    return [*below, *(deeper for c in below for deeper in _subclasses(c))]
+
+
+def _expand(member: ExponentialFamily, shape: tuple[int, ...]) -> ExponentialFamily:
+    """A batch of the same member."""
+    batch = len(member.batch_shape)
+
+    def expanded(leaf: Any) -> Any:
+        return jnp.broadcast_to(leaf, (*shape, *leaf.shape[batch:]))
+
+    return member.with_natural_params(jax.tree.map(expanded, member.natural_params))

@@ -1,0 +1,221 @@
+"""What a family's parameters may be, checked where a person can read the answer.
+
+A field of a family is a `parameter`, an array with a domain, or `fixed`: a plain number
+that is the same for a whole batch and is no part of λ (a count, a shape). The decorator
+`family` makes the class a frozen dataclass and a pytree of all that is not fixed.
+
+Outside `jit` a value outside its domain raises a ValueError that names it. Inside,
+where nothing can be raised, the member becomes NaN: never a silent finite answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ngvi.families.domains import Domain
+
+Class = TypeVar("Class", bound=type)
+
+
+def parameter(domain: Domain) -> Any:
+    """A field that holds an array of shape (*batch, *the domain's axes)."""
+    return dataclasses.field(metadata={"domain": domain})
+
+
+def branch() -> Any:
+    """A field that holds a pytree checked elsewhere: a structured matrix, families."""
+    return dataclasses.field()
+
+
+def fixed(description: str, holds: Callable[[Any], bool], **default: Any) -> Any:
+    """A static field: part of the family, not of its natural parameters."""
+    metadata = {"fixed": description, "holds": holds}
+    return dataclasses.field(metadata=metadata, **default)
+
+
+def parameter_fields(cls: Any) -> list[dataclasses.Field]:
+    """The fields that are arrays with a domain, in order."""
+    return [f for f in dataclasses.fields(cls) if "domain" in f.metadata]
+
+
+def fixed_fields(cls: Any) -> list[dataclasses.Field]:
+    """The static fields, in order."""
+    return [f for f in dataclasses.fields(cls) if "fixed" in f.metadata]
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(parameter, branch, fixed))
+def family(cls: Class) -> Class:
+    """A frozen dataclass, and a pytree of all but its `fixed` fields."""
+    made: Any = dataclass(frozen=True, eq=False)(cls)
+    static = [f.name for f in fixed_fields(made)]
+    leaves = [f.name for f in dataclasses.fields(made) if f.name not in static]
+    keys = [jax.tree_util.GetAttrKey(name) for name in leaves]
+    flatten = _flattener(leaves, static)
+
+    def flatten_with_keys(member: Any) -> tuple[tuple, tuple]:
+        children, aux = flatten(member)
+        return tuple(zip(keys, children, strict=True)), aux
+
+    def unflatten(aux: tuple, children: Iterable[Any]) -> Any:
+        # Not through the constructor: leaves may be axes, specs or gradients.
+        member: Any = object.__new__(made)
+        member.__dict__.update(zip(leaves, children, strict=True))
+        if aux:
+            member.__dict__.update(zip(static, aux, strict=True))
+        return member
+
+    jax.tree_util.register_pytree_with_keys(made, flatten_with_keys, unflatten, flatten)
+    return made
+
+
+def _flattener(
+    leaves: list[str], static: list[str]
+) -> Callable[[Any], tuple[tuple, tuple]]:
+    """The values of two lists of attributes, fast for few: it runs at every call of a
+    compiled program."""
+    if static:
+        return lambda member: (
+            tuple([getattr(member, name) for name in leaves]),
+            tuple([getattr(member, name) for name in static]),
+        )
+    values = operator.attrgetter(*leaves)
+    if len(leaves) > 1:
+        return lambda member: (values(member), ())
+    return lambda member: ((values(member),), ())
+
+
+def is_concrete(*values: Any) -> bool:
+    """Whether the numbers are there to be looked at."""
+    return not any(isinstance(v, jax.core.Tracer) for v in values)
+
+
+def as_floats(*values: Any) -> list[Array]:
+    """Arrays of one floating dtype: the widest given, the default for Python's."""
+    dtype = jnp.result_type(*values)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.result_type(float)
+    return [jnp.asarray(v, dtype) for v in values]
+
+
+def check_parameters(member: Any, batch_shape: tuple[int, ...] = ()) -> None:
+    """Broadcast a new member's parameters to one batch and hold them to their domains.
+
+    Args:
+        member: as its constructor left it.
+        batch_shape: the batch of what else it holds, to broadcast with.
+
+    Raises:
+        ValueError: a value has too few axes, does not broadcast with the others or,
+            outside `jit`, lies outside its domain.
+    """
+    check_fixed(member)
+    fields = parameter_fields(member)
+    values = as_floats(*(getattr(member, f.name) for f in fields))
+    batches = [_batch(member, f, v) for f, v in zip(fields, values, strict=True)]
+    try:
+        batch = jnp.broadcast_shapes(batch_shape, *batches)
+    except ValueError:
+        shapes = {f.name: v.shape for f, v in zip(fields, values, strict=True)}
+        raise ValueError(
+            f"{_name(member)}: the parameters' shapes do not broadcast: {shapes}"
+        ) from None
+    domains = [f.metadata["domain"] for f in fields]
+    for f, domain, value in zip(fields, domains, values, strict=True):
+        shape = (*batch, *value.shape[value.ndim - domain.ndim :])
+        value = value if value.shape == shape else jnp.broadcast_to(value, shape)
+        object.__setattr__(member, f.name, value)
+    valid = jnp.ones((), bool)
+    for f, domain in zip(fields, domains, strict=True):
+        name, value = f"{_name(member)}: {f.name}", getattr(member, f.name)
+        message = f"{name} must be {domain.description}"
+        if is_concrete(value):
+            _explain(np.asarray(value), domain.holds(np.asarray(value), np), message)
+        else:
+            valid = valid & domain.holds(value)
+    for value, holds, message in member.relations():
+        if is_concrete(holds):
+            _explain(
+                np.asarray(value), np.asarray(holds), f"{_name(member)}: {message}"
+            )
+        else:
+            valid = valid & holds
+    if not is_concrete(valid):
+        # One invalid parameter makes the whole member NaN, also what ignores it.
+        for f, domain in zip(fields, domains, strict=True):
+            mask = jnp.expand_dims(valid, tuple(range(-domain.ndim, 0)))
+            value = jnp.where(mask, getattr(member, f.name), jnp.nan)
+            object.__setattr__(member, f.name, value)
+
+
+def checked(value: Any, domain: Domain, name: str) -> Array:
+    """An array held to a domain: for arguments that are not fields.
+
+    Args:
+        value: what was given.
+        domain: where it must lie.
+        name: what to call it, such as "Bernoulli: probs".
+
+    Raises:
+        ValueError: outside `jit`, it does not; inside, the array is NaN there.
+    """
+    (array,) = as_floats(value)
+    if array.ndim < domain.ndim:
+        raise ValueError(
+            f"{name} must be {domain.description}, got shape {array.shape}"
+        )
+    if is_concrete(array):
+        message = f"{name} must be {domain.description}"
+        _explain(np.asarray(array), domain.holds(np.asarray(array), np), message)
+        return array
+    mask = jnp.expand_dims(domain.holds(array), tuple(range(-domain.ndim, 0)))
+    return jnp.where(mask, array, jnp.nan)
+
+
+def _explain(value: np.ndarray, holds: Any, message: str) -> None:
+    wrong = ~np.asarray(holds)
+    if wrong.any():
+        index = tuple(int(i) for i in np.argwhere(wrong)[0])
+        where = f" at batch index {index}" if index else ""
+        raise ValueError(f"{message}, got {_brief(value[index])}{where}")
+
+
+def check_fixed(member: Any) -> None:
+    """Hold a new member's fixed fields to what they must be, by a ValueError."""
+    for f in fixed_fields(member):
+        value = getattr(member, f.name)
+        try:
+            right = f.metadata["holds"](value)
+        except TypeError:
+            right = False
+        if not right:
+            raise ValueError(
+                f"{_name(member)}: {f.name} must be {f.metadata['fixed']}, "
+                f"got {value!r}"
+            )
+
+
+def _batch(member: Any, f: dataclasses.Field, value: Array) -> tuple[int, ...]:
+    ndim = f.metadata["domain"].ndim
+    if value.ndim < ndim:
+        raise ValueError(
+            f"{_name(member)}: {f.name} must be {f.metadata['domain'].description} "
+            f"and so needs {ndim} axes or more, got shape {value.shape}"
+        )
+    return value.shape[: value.ndim - ndim]
+
+
+def _name(member: Any) -> str:
+    return type(member).__name__
+
+
+def _brief(value: np.ndarray) -> str:
+    return np.array2string(value, threshold=8, precision=6).replace("\n", "")

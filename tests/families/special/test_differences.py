@@ -1,0 +1,83 @@
+"""Differences of log Γ against forty digits, where subtraction would leave none."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+
+from ngvi.families import special
+from tests.families.special.references import assert_close, computed, dtypes, exact
+
+FUNCTIONS = {
+    "bregman_log_gamma": lambda a, d: (
+        mp.loggamma(a + d) - mp.loggamma(a) - d * mp.psi(0, a)
+    ),
+    "digamma_difference": lambda a, d: mp.psi(0, a + d) - mp.psi(0, a),
+    "bregman_digamma": lambda a, d: mp.psi(0, a + d) - mp.psi(0, a) - d * mp.psi(1, a),
+    "trigamma_difference": lambda a, d: mp.psi(1, a + d) - mp.psi(1, a),
+}
+
+
+def _pairs(dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Differences of both signs, from 1e-8 of a to 1e6 of a, and next to −a."""
+    rng = np.random.default_rng(0)
+    a = 10 ** np.r_[rng.uniform(-8, 9, 60), rng.uniform(-1, 1, 60)]
+    ratio = 10 ** rng.uniform(-8, 6, 120)
+    below = np.where(rng.random(120) < 0.5, np.minimum(ratio, 0.99), 1 - 1e-4)
+    d = a * np.where(rng.random(120) < 0.5, ratio, -below)
+    a, d = np.r_[a, 1e8, 1e8, 1e-6], np.r_[d, 1, 1e4, 1e6]
+    return a.astype(dtype), d.astype(dtype)
+
+
+@dtypes
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_values(name, dtype):
+    a, d = _pairs(dtype)
+    with mp.workdps(60):
+        expected = exact(FUNCTIONS[name], a, d)
+    units = 10 if dtype == np.float32 else 80
+    assert_close(computed(getattr(special, name), a, d), expected, units, dtype)
+
+
+@dtypes
+def test_gradient_of_the_divergence(dtype):
+    a, d = _pairs(dtype)
+    both = jax.grad(special.bregman_log_gamma, (0, 1))
+    in_a, in_d = jax.jit(jax.vmap(both))(a, d)
+    with mp.workdps(60):
+        expected_a = exact(FUNCTIONS["bregman_digamma"], a, d)
+        expected_d = exact(FUNCTIONS["digamma_difference"], a, d)
+    assert_close(in_a, expected_a, 80, dtype)
+    assert_close(in_d, expected_d, 80, dtype)
+
+
+def test_second_derivatives_of_the_divergence():
+    a, d = np.array([0.01, 0.7, 3.0, 1e4]), np.array([0.5, -0.3, 1e-3, 300.0])
+    hessian = jax.jit(jax.vmap(jax.hessian(special.bregman_log_gamma, (0, 1))))
+    ((aa, ad), (_, dd)) = hessian(a, d)
+    change = FUNCTIONS["trigamma_difference"]
+    assert_close(ad, exact(change, a, d), 80, np.float64)
+    assert_close(dd, exact(lambda a, d: mp.psi(1, a + d), a, d), 80, np.float64)
+    curved = exact(lambda a, d: change(a, d) - d * mp.psi(2, a), a, d)
+    np.testing.assert_allclose(aa, curved, rtol=1e-8)
+
+
+@dtypes
+def test_log1p_minus(dtype):
+    sizes = 10 ** np.linspace(-10, 4, 60)
+    x = np.r_[sizes, -sizes[sizes < 1], -0.999, -0.5, 1.0].astype(dtype)
+    expected = exact(lambda x: mp.log1p(x) - x, x)
+    assert_close(computed(special.log1p_minus, x), expected, 8, dtype)
+    slope = jax.vmap(jax.grad(special.log1p_minus))(x)
+    assert_close(slope, exact(lambda x: -x / (1 + x), x), 8, dtype)
+
+
+def test_outside_the_domain():
+    a, d = jnp.array([-1.0, 2.0, 2.0, jnp.nan]), jnp.array([3.0, -2.0, -3.0, 1.0])
+    for name in FUNCTIONS:
+        assert jnp.isnan(getattr(special, name)(a, d)).all()
+    assert jnp.isnan(special.log1p_minus(jnp.array([-1.0, -2.0, jnp.nan]))).all()
+    assert special.bregman_log_gamma(3.0, 0.0) == 0

@@ -1,0 +1,129 @@
+"""Dirichlet and beta families where digits are easily lost."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+from ngvi.families import Beta, Dirichlet
+from tests.families.checks import compiled
+
+WIDE = 1_000
+
+
+def random_concentrations(dim: int, log_sd: float) -> np.ndarray:
+    rng = np.random.default_rng(dim)
+    return np.exp(log_sd * rng.standard_normal((WIDE, dim)))
+
+
+def lopsided(dtype: type) -> Dirichlet:
+    """Sums of 10⁶, entries of 10⁻³."""
+    alpha = [[1e6, 1e-3, 2.0], [1e-3, 1e-3, 1e-3], [3e5, 5e5, 2e5], [1e6, 1e-3, 1e-3]]
+    return Dirichlet(jnp.asarray(alpha, dtype))
+
+
+def exact_copy(q: Dirichlet) -> Dirichlet:
+    return Dirichlet(q.concentration.astype(jnp.float64))
+
+
+def test_mean_log_of_lopsided_concentrations():
+    alpha = np.asarray(lopsided(np.float64).concentration)
+    # ψ(α) − ψ(α + d) = −d ψ'(α) to first order, where subtracting leaves nothing.
+    expected = -2e-3 * scipy.special.polygamma(1, 1e6)
+    actual = lopsided(np.float64).mean_params
+    np.testing.assert_allclose(actual[3, 0], expected, rtol=1e-8)
+    digamma = scipy.special.digamma
+    plain = digamma(alpha) - digamma(alpha.sum(-1, keepdims=True))
+    np.testing.assert_allclose(actual, plain, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 100])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_mean_has_its_member(dim, dtype):
+    alpha = jnp.asarray(random_concentrations(dim, 3.0), dtype)
+
+    @compiled
+    def there_and_back(alpha: jax.Array) -> tuple[jax.Array, Dirichlet, jax.Array]:
+        mean = Dirichlet(alpha).mean_params
+        fitted = Dirichlet.from_mean(mean)
+        return mean, fitted, fitted.mean_params
+
+    mean, fitted, again = there_and_back(alpha)
+    assert fitted.concentration.dtype == dtype
+    # In these coordinates: the map back is as ill-conditioned as the family.
+    epsilon = float(jnp.finfo(dtype).eps)
+    scale = jnp.maximum(1, jnp.abs(mean))
+    assert (jnp.abs(again - mean) <= 50 * epsilon * scale).all()
+    if dtype == np.float64:
+        np.testing.assert_allclose(fitted.concentration, alpha, rtol=1e-8)
+
+
+@pytest.mark.parametrize("quantity", ["mean_params", "entropy", "logdet"])
+def test_single_precision_keeps_its_digits(quantity):
+    @compiled
+    def of(q: Dirichlet) -> jax.Array:
+        if quantity == "mean_params":
+            return q.mean_params
+        return q.entropy() if quantity == "entropy" else q.fisher.logdet()
+
+    single = lopsided(np.float32)
+    np.testing.assert_allclose(of(single), of(exact_copy(single)), rtol=2e-5)
+
+
+def test_divergence_between_near_and_large_members_in_single_precision():
+    first, divergence = lopsided(np.float32), compiled(Dirichlet.kl)
+    for factor in (1.001, 1.2, 30.0):
+        second = Dirichlet(first.concentration * jnp.asarray([factor, 1.0, 1.1]))
+        second = Dirichlet(second.concentration.astype(jnp.float32))
+        expected = divergence(exact_copy(first), exact_copy(second))
+        actual = divergence(first, second)
+        np.testing.assert_allclose(actual, expected, rtol=2e-3, atol=1e-6)
+        assert actual.dtype == jnp.float32
+
+
+def test_divergence_at_the_same_mean_is_what_stirling_leaves():
+    q = Dirichlet(jnp.asarray([3e7, 5e7, 2e7], jnp.float32))
+    doubled = Dirichlet(2 * q.concentration)
+    # Gaussians of two dimensions, one of half the variance: ½ (K − 1) (c − 1 − log c).
+    np.testing.assert_allclose(q.kl(doubled), 1 - np.log(2), rtol=1e-5)
+
+
+def test_fisher_of_a_large_sum_is_positive_definite_in_single_precision():
+    q = lopsided(np.float32)
+    fisher = q.fisher
+    right = jnp.asarray([1.0, -2.0, 0.5], jnp.float32)
+    exact = exact_copy(q).fisher.solve(right.astype(jnp.float64))
+    np.testing.assert_allclose(fisher.solve(right), exact, rtol=1e-4)
+
+
+def test_second_derivatives_agree_with_the_fisher_matrix_at_ties():
+    q = Dirichlet(jnp.asarray([2.0, 2.0, 2.0]))
+    hessian = jax.hessian(q.log_partition)(q.natural_params)
+    np.testing.assert_allclose(hessian, q.fisher.dense(), rtol=1e-12)
+
+
+def test_beta_is_the_dirichlet_of_two():
+    a, b = np.exp(np.random.default_rng(0).standard_normal((2, 50)))
+    q = Beta(jnp.asarray(a), jnp.asarray(b))
+    pairs = Dirichlet(jnp.stack([q.concentration1, q.concentration0], -1))
+    np.testing.assert_allclose(q.entropy(), pairs.entropy())
+    x = np.random.default_rng(1).uniform(size=50)
+    np.testing.assert_allclose(q.log_prob(x), scipy.stats.beta(a, b).logpdf(x))
+    np.testing.assert_allclose(q.cdf(x), scipy.stats.beta(a, b).cdf(x))
+
+
+def test_draws_of_tiny_concentrations_stay_inside():
+    q = Dirichlet(jnp.full(3, 1e-3, jnp.float32))
+    draws = q.sample(jax.random.key(0), (1000,))
+    assert jnp.isfinite(q.log_prob(draws)).all()
+    beta = Beta(jnp.float32(1e-3), jnp.float32(1e-3))
+    assert jnp.isfinite(beta.log_prob(beta.sample(jax.random.key(0), (1000,)))).all()
+
+
+def test_one_entry_is_no_distribution():
+    with pytest.raises(ValueError, match="two entries"):
+        Dirichlet(jnp.ones(1))
