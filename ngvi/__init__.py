@@ -1,8 +1,10 @@
 """Natural-gradient variational inference for NumPyro models, with honest posteriors."""
 
+from ngvi import nes
 from ngvi.bayes.fit import fit
 from ngvi.bayes.load import LoadedPosterior, load
 from ngvi.bayes.posterior import Posterior
+from ngvi.nes.minimize import minimize
 
 __version__ = "0.1.0"
-__all__ = ["LoadedPosterior", "Posterior", "fit", "load"]
+__all__ = ["LoadedPosterior", "Posterior", "fit", "load", "minimize", "nes"]

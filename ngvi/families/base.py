@@ -186,19 +186,15 @@ class ExponentialFamily(ABC):
         Args:
             x: observations, shape (*sample, *batch, *event).
         """
-        x = self._as_floats(x)
+        x = self.as_floats(x)
         inside = self.support.holds(x)
         elsewhere = jnp.where(self.support.missing(x), jnp.nan, -jnp.inf)
         safe = self.support.replace_outside(x, inside)
         return jnp.where(inside, self._log_density(safe), elsewhere)
 
-    def _as_floats(self, x: Any) -> Any:
-        def convert(leaf: Any) -> Array:
-            leaf = jnp.asarray(leaf)
-            floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-            return leaf if floating else leaf.astype(self.dtype)
-
-        return jax.tree.map(convert, x)
+    def as_floats(self, x: Any) -> Any:
+        """Observations as arrays of a floating dtype; draws of counts are integers."""
+        return self.support.as_floats(x, self.dtype)
 
     def _log_density(self, x: Any) -> Float[Array, "*b"]:
         """log q(x) inside the support."""
@@ -289,7 +285,7 @@ class ExponentialFamily(ABC):
                 the support, or no member has these mean parameters (too few distinct
                 observations).
         """
-        x = self._as_floats(x)
+        x = self.as_floats(x)
         count = jax.tree.leaves(x)[0].shape[0]
         w = jnp.ones(count, self.dtype) if weights is None else jnp.asarray(weights)
         inside = self.support.holds(x)

@@ -62,7 +62,7 @@ class Successes(ExponentialFamily):
         return self._trials * softplus(params)
 
     def sufficient_statistics(self, x: Values) -> Values:
-        return x
+        return self.as_floats(x)
 
     @property
     def mean(self) -> Values:

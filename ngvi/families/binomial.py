@@ -81,6 +81,7 @@ class Binomial(Successes):
         return cls(jnp.log(mean / (total_count - mean)), total_count)
 
     def log_base_measure(self, x: Values) -> Values:
+        x = self.as_floats(x)
         n, rest = jnp.full_like(x, self.total_count), self.total_count - x
         ratio = jnp.where((x > 0) & (rest > 0), x / n, 0.5)
         inner = -(x * jnp.log(ratio) + rest * jnp.log1p(-ratio))

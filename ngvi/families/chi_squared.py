@@ -24,11 +24,12 @@ from ngvi.families.domains import POSITIVE, Domain
 from ngvi.families.gamma import log_density_of_log, positive
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special import (
-    bregman_log_gamma,
+    bregman_log_gamma_excess,
     digamma,
     inverse_digamma,
     log_gamma,
     log_minus_digamma,
+    poisson_divergence,
     stirling_remainder,
     trigamma,
 )
@@ -128,7 +129,8 @@ class ChiSquared(ExponentialFamily):
 
     def kl(self, other: Self) -> Float[Array, "*b"]:
         self.same_family(other)
-        return bregman_log_gamma(self.df / 2, (other.df - self.df) / 2)
+        a, b = self.df / 2, other.df / 2
+        return bregman_log_gamma_excess(a, b) + poisson_divergence(b, a)
 
     @property
     def fisher(self) -> PositiveDefinite:

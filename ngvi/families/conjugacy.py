@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.families.base import ExponentialFamily, Params
-from ngvi.families.domains import Domain, Joint
+from ngvi.families.domains import REAL, Domain, Joint
 from ngvi.families.parameters import fixed_fields, is_concrete
 
 Likelihood = ExponentialFamily | type[ExponentialFamily]
@@ -75,16 +75,17 @@ def observe(
 ) -> Any:
     """The posterior; see `ExponentialFamily.observe`."""
     row = pair_of(prior, likelihood)
-    y = prior._as_floats(y)
     support: Any = row.support or likelihood.support
-    if not isinstance(support, property):
-        wrong = ~support.holds(y)
-        if is_concrete(wrong) and bool(wrong.any()):
-            raise ValueError(
-                f"observe: {int(wrong.sum())} of {wrong.size} observations are not "
-                f"{support.description}"
-            )
-        y = jax.tree.map(lambda v: jnp.where(wrong.any(), jnp.nan, v), y)
+    if isinstance(support, property):  # it depends on the member, which is unknown
+        support = REAL
+    y = support.as_floats(y, prior.dtype)
+    wrong = ~support.holds(y)
+    if is_concrete(wrong) and bool(wrong.any()):
+        raise ValueError(
+            f"observe: {int(wrong.sum())} of {wrong.size} observations are not "
+            f"{support.description}"
+        )
+    y = jax.tree.map(lambda v: jnp.where(wrong.any(), jnp.nan, v), y)
     count = jax.tree.leaves(y)[0].shape[0]
     w = jnp.ones(count, prior.dtype) if weights is None else jnp.asarray(weights)
 

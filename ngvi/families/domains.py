@@ -66,6 +66,12 @@ class Domain:
         """Which of a batch of arrays hold a NaN."""
         return jnp.isnan(value).any(tuple(range(-self.ndim, 0)))
 
+    def as_floats(self, value: Any, dtype: Any) -> Array:
+        """The value as an array of its own floating dtype, else of this one."""
+        array = jnp.asarray(value)
+        floating = jnp.issubdtype(array.dtype, jnp.floating)
+        return array if floating else array.astype(dtype)
+
     def batch_shape(self, value: Array) -> tuple[int, ...]:
         """The shape of the leading axes."""
         return value.shape[: value.ndim - self.ndim]
@@ -112,6 +118,11 @@ class Joint:
         return functools.reduce(
             operator.or_, self._map(lambda d, v: d.missing(v), value)
         )
+
+    def as_floats(self, value: Any, dtype: Any) -> Any:
+        """The leaves as arrays of their own floating dtypes, else of this one."""
+        leaves = self._map(lambda d, v: d.as_floats(v, dtype), value)
+        return jax.tree.unflatten(jax.tree.structure(value), leaves)
 
     def batch_shape(self, value: Any) -> tuple[int, ...]:
         """The shape of the leading axes."""

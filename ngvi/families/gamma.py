@@ -151,7 +151,7 @@ def gamma_divergence(
     other_b: Float[Array, "*b"],
 ) -> Float[Array, "*b"]:
     """KL(Gamma(a, b) ‖ Gamma(a′, b′)): a change of shape, and one of the mean."""
-    shape = bregman_log_gamma_excess(a, other_a - a)
+    shape = bregman_log_gamma_excess(a, other_a)
     return shape - other_a * log_ratio_gap(a / b, other_a / other_b)
 
 

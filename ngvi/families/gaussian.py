@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.domains import POSITIVE_DEFINITE, REAL_VECTOR, Domain
@@ -78,9 +78,11 @@ class Gaussian(ExponentialFamily):
                 f"Gaussian: the mean has batch shape {mean.shape[:-1]}, the precision "
                 f"{shape[:-1]}; they must be the same"
             )
-        # Inside `jit` a NaN mean needs no mark, and a bad precision has NaN roots.
-        if is_concrete(mean):
-            checked(mean, REAL_VECTOR, "Gaussian: mean")
+        mean = checked(mean, REAL_VECTOR, "Gaussian: mean")
+        if not is_concrete(mean):
+            # An invalid mean makes the whole member NaN; a bad precision has NaN roots.
+            valid = ~jnp.isnan(mean).any(-1)
+            object.__setattr__(self, "precision", _where(valid, self.precision))
         if is_concrete(*jax.tree.leaves(self.precision)):
             log_det = self.precision.logdet()
             if is_concrete(log_det) and not bool(jnp.isfinite(log_det).all()):
@@ -200,7 +202,7 @@ class Gaussian(ExponentialFamily):
         covariance = structure.inverse_moments()
         return self.mean, jax.tree.map(jnp.add, structure.outer(self.mean), covariance)
 
-    def log_prob(self, x: Float[Array, "*b d"]) -> Float[Array, "*b"]:
+    def _log_density(self, x: Float[Array, "*b d"]) -> Float[Array, "*b"]:
         eps = self.precision.whiten(x - self.mean)
         return self.precision.logdet() / 2 - ((eps**2).sum(-1) + self.dim * LOG_2PI) / 2
 
@@ -233,6 +235,16 @@ def _linear(structure: PositiveDefinite) -> LinearStructure:
             "natural or mean parameters, and no fit that matches them"
         )
     return structure
+
+
+def _where(valid: Bool[Array, "*b"], precision: PositiveDefinite) -> PositiveDefinite:
+    """The precision, NaN where it belongs to an invalid member."""
+
+    def masked(leaf: Array) -> Array:
+        mask = jnp.expand_dims(valid, tuple(range(valid.ndim - leaf.ndim, 0)))
+        return jnp.where(mask, leaf, jnp.nan)
+
+    return jax.tree.map(masked, precision)
 
 
 def _precision(structure: PositiveDefinite, half: Any) -> LinearStructure:

@@ -64,7 +64,7 @@ class InverseGaussian(ExponentialFamily):
     @classmethod
     def from_mean(cls, params: Pair) -> Self:
         mean, mean_inverse = params
-        return cls(mean, mean / (mean * mean_inverse - 1))
+        return cls(mean, 1 / (mean_inverse - 1 / mean))
 
     def log_partition(self, params: Pair) -> Float[Array, "*b"]:
         cross = jnp.sqrt(-params[0]) * jnp.sqrt(-params[1])

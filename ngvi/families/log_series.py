@@ -97,9 +97,10 @@ class LogSeries(ExponentialFamily):
         return _log_partition(params)
 
     def sufficient_statistics(self, x: Values) -> Values:
-        return x
+        return self.as_floats(x)
 
     def log_base_measure(self, x: Values) -> Values:
+        x = self.as_floats(x)
         return -jnp.log(x)
 
     def expected_log_base_measure(self) -> Values:
@@ -139,7 +140,7 @@ class LogSeries(ExponentialFamily):
         return as_counts(1 + 0 * self.logits)
 
     def cdf(self, x: Values) -> Values:
-        k = jnp.floor(self._as_floats(x))
+        k = jnp.floor(self.as_floats(x))
         inside = jnp.isfinite(k) & (k >= 1)
         value = 1 - _mean_power(jnp.where(inside, k, 1), self._y)
         return beyond(k, inside, value)

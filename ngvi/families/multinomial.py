@@ -87,9 +87,10 @@ class Multinomial(ClassCounts):
         return cls(logits_from_mean(jnp.asarray(params) / total_count), total_count)
 
     def sufficient_statistics(self, x: Classes) -> Free:
-        return x[..., :-1]
+        return self.as_floats(x)[..., :-1]
 
     def log_base_measure(self, x: Classes) -> Values:
+        x = self.as_floats(x)
         share = jnp.where(x > 0, x, self.total_count) / self.total_count
         excess = (x * jnp.log(share) + log_factorial_excess(x)).sum(-1)
         return self._excess(x) - excess

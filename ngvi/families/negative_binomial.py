@@ -77,7 +77,7 @@ class Events(ExponentialFamily):
         return -self._stops * log1mexp(params)
 
     def sufficient_statistics(self, x: Values) -> Values:
-        return x
+        return self.as_floats(x)
 
     @property
     def mean(self) -> Values:
@@ -159,6 +159,7 @@ class NegativeBinomial(Events):
         return cls(jnp.log(params) - math.log(total_count), total_count)
 
     def log_base_measure(self, x: Values) -> Values:
+        x = self.as_floats(x)
         r = jnp.full_like(x, self.total_count)
         return log_gamma(x + r) - log_gamma(r) - log_gamma(x + 1)
 
@@ -178,7 +179,7 @@ class NegativeBinomial(Events):
         return as_counts(jnp.floor(max(self.total_count - 1, 0) * jnp.exp(self.logits)))
 
     def cdf(self, x: Values) -> Values:
-        k = jnp.floor(self._as_floats(x))
+        k = jnp.floor(self.as_floats(x))
         inside = jnp.isfinite(k) & (k >= 0)
         failures = jnp.where(inside, k, 0)
         r = jnp.full_like(failures, self.total_count)

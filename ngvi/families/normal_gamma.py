@@ -26,7 +26,7 @@ from ngvi.families.base import ExponentialFamily
 from ngvi.families.domains import POSITIVE, REAL, Joint
 from ngvi.families.gamma import Gamma
 from ngvi.families.parameters import family, parameter
-from ngvi.families.special import log1p_minus, log_gamma
+from ngvi.families.special import log_gamma, log_ratio_gap
 
 Values = Float[Array, "*b"]
 Four = tuple[Values, Values, Values, Values]
@@ -174,9 +174,9 @@ class NormalGamma(ExponentialFamily):
 
     def kl(self, other: Self) -> Values:
         self.same_family(other)
-        change = (other.kappa - self.kappa) / self.kappa
+        gap = log_ratio_gap(other.kappa, self.kappa)
         shift = other.kappa * (self.loc - other.loc) ** 2 * self.precision.mean
-        return self.precision.kl(other.precision) + (shift - log1p_minus(change)) / 2
+        return self.precision.kl(other.precision) + (shift - gap) / 2
 
     def _fit(self, x: MeanAndPrecision, weights: Float[Array, "n"]) -> Self:
         # About the first mean: 1/κ is no difference of large numbers far from 0.

@@ -46,7 +46,7 @@ from ngvi.families.factored import (
 )
 from ngvi.families.inverse_wishart import InverseWishart
 from ngvi.families.parameters import family, parameter
-from ngvi.families.special import log1p_minus
+from ngvi.families.special import log_ratio_gap
 from ngvi.families.special.multivariate import (
     inverse_wishart_gap,
     multivariate_digamma,
@@ -239,9 +239,9 @@ class NormalInverseWishart(ExponentialFamily):
         self.same_family(other)
         mine, theirs = factor(self.scale), factor(other.scale)
         wishart = terms.kl(self.df, other.df, theirs, mine)
-        change = (other.kappa - self.kappa) / self.kappa
+        gap = log_ratio_gap(other.kappa, self.kappa)
         shift = other.kappa * self.df * _squares(mine, self.loc - other.loc)
-        normal = shift - self.dim * log1p_minus(change)
+        normal = shift - self.dim * gap
         return wishart + normal / 2
 
     def _fit(self, x: MeanAndCovariance, weights: Float[Array, "n"]) -> Self:

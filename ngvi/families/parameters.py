@@ -100,6 +100,7 @@ def is_concrete(*values: Any) -> bool:
 
 def as_floats(*values: Any) -> list[Array]:
     """Arrays of one floating dtype: the widest given, the default for Python's."""
+    values = tuple(jnp.asarray(v) if isinstance(v, list) else v for v in values)
     dtype = jnp.result_type(*values)
     if not jnp.issubdtype(dtype, jnp.floating):
         dtype = jnp.result_type(float)

@@ -63,9 +63,10 @@ class Poisson(ExponentialFamily):
         return jnp.exp(params)
 
     def sufficient_statistics(self, x: Values) -> Values:
-        return x
+        return self.as_floats(x)
 
     def log_base_measure(self, x: Values) -> Values:
+        x = self.as_floats(x)
         return -log_gamma(x + 1)
 
     def expected_log_base_measure(self) -> Values:
@@ -98,7 +99,7 @@ class Poisson(ExponentialFamily):
         return as_counts(jnp.floor(self.rate))
 
     def cdf(self, x: Values) -> Values:
-        k = jnp.floor(self._as_floats(x))
+        k = jnp.floor(self.as_floats(x))
         inside = jnp.isfinite(k) & (k >= 0)
         value = gammaincc(jnp.where(inside, k, 0) + 1, self.rate)
         return beyond(k, inside, value)

@@ -31,6 +31,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Tangent = Any
@@ -212,3 +213,9 @@ class LinearStructure(PositiveDefinite):
         1 + x + O(x²) applied to the spectrum, see `ngvi.mirror.retractions`; R^½ is
         the symmetric square root.
         """
+
+    def retract(
+        self, direction: Tangent, retraction: Callable[[Array], Array]
+    ) -> LinearStructure:
+        """P⁺ = B R(X) Bᵀ as `along` has it, where nothing else of a step is wanted."""
+        return self.along(direction)(jnp.asarray(1.0), retraction).matrix

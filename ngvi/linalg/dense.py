@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.batching import apply, symmetric, times
+from ngvi.linalg.matrix_functions import half_powers
 
 
 @jax.tree_util.register_dataclass
@@ -161,3 +162,9 @@ class Dense(LinearStructure):
             )
 
         return retract
+
+    def retract(
+        self, direction: Float[Array, "*c d d"], retraction: Callable[[Array], Array]
+    ) -> Self:
+        grow, shrink = half_powers(direction, retraction)
+        return type(self)(self.root @ grow, self.inverse_root @ shrink)

@@ -111,18 +111,14 @@ class Step(NamedTuple):
 
 
 def gaussian_path(
-    q: Gaussian,
-    direction: Direction,
-    retraction: Retraction,
-    mean_in_old_frame: bool = False,
+    q: Gaussian, direction: Direction, retraction: Retraction
 ) -> Callable[[Float[Array, ""]], Step]:
     """ρ ↦ the whitened step of length ρ; the spectrum of M is computed once."""
     along = q.precision.along(direction.curvature)
 
     def step(rho: Float[Array, ""]) -> Step:
         moved: Retracted = along(rho, retraction)
-        shift = direction.mean if mean_in_old_frame else moved.solve(direction.mean)
-        shift = rho * shift
+        shift = rho * moved.solve(direction.mean)
         mean = q.mean - q.precision.unwhiten(shift)
         kl = (moved.trace_inverse - q.dim + moved.logdet + shift @ shift) / 2
         displacement = Direction(
@@ -146,5 +142,8 @@ def gaussian_step(
     Evolution strategies move the mean in the old frame instead, m⁺ = m − ρ A γ: their
     γ is a weighted mean of draws, where the new mean is to lie.
     """
-    path = gaussian_path(q, direction, retraction, mean_in_old_frame)
-    return path(jnp.asarray(step_size)).q
+    if not mean_in_old_frame:
+        return gaussian_path(q, direction, retraction)(jnp.asarray(step_size)).q
+    step = jax.tree.map(lambda leaf: step_size * leaf, direction)
+    precision = q.precision.retract(step.curvature, retraction)
+    return Gaussian(q.mean - q.precision.unwhiten(step.mean), precision)

@@ -293,8 +293,3 @@ def double(tree: Any) -> Any:
         lambda v: v.astype(jnp.float64) if jnp.issubdtype(v.dtype, jnp.floating) else v,
         tree,
     )
-
-
-def draws(q: Any, key: Any, count: int) -> Any:
-    """Draws as floats, also of discrete families: what T and log h take."""
-    return jax.tree.map(lambda v: v.astype(q.dtype), q.sample(key, (count,)))

@@ -13,6 +13,7 @@ from jaxtyping import Array
 from ngvi.families import Mixture
 from ngvi.families.domains import UNIT_VECTOR
 from tests.families.cases import (
+    DIM,
     FAMILIES,
     MODERATE,
     NUMBERS,
@@ -37,6 +38,9 @@ def _log_probs(q: Any, key: Array) -> tuple[Any, Array]:
 @every_family
 def test_log_prob_is_that_of_scipy(case: Case) -> None:
     (q,) = members(case, 5, BATCH, DECADES, count=1)
+    if hasattr(q, "df") and hasattr(q, "scale"):
+        # Fewer degrees of freedom draw matrices that are singular to rounding.
+        q = case.family(**{**vars(q), "df": q.df + DIM})
     x, logs = _log_probs(q, jax.random.key(6))
     name = case.family.__name__
     if name in ON_NUMBERS:
@@ -92,9 +96,9 @@ def test_the_cdf_is_the_integral_of_the_density(case: Case) -> None:
         close(halfway, ends, 1e-14, "between two whole numbers")
     else:
         # The density may have a corner at the mode and a pole at zero.
-        mode = np.asarray(_mode(q))
-        x = np.sort(np.stack([*x, np.where(q.support.holds(mode), mode, x[0])]), 0)
-        positive = not q.support.holds(-1.0)
+        mode, positive = np.asarray(_mode(q)), not q.support.holds(-1.0)
+        between = q.support.holds(mode) & ~(positive & (mode == 0))
+        x = np.sort(np.stack([*x, np.where(between, mode, x[0])]), 0)
         t = np.log(x) if positive else x
         half = np.diff(t, axis=0) / 2
         grid = t[:-1] + half + half * NODES[:, None, None]

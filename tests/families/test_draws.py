@@ -19,12 +19,12 @@ from ngvi.families import ExponentialFamily
 from tests.families.cases import (
     FAMILIES,
     Case,
-    draws,
     each_with_a_cdf,
     every_family,
     members,
 )
 from tests.families.checks import Estimate, agrees, compiled, estimate
+from tests.families.observations import draws
 
 BATCH, COUNT = (8,), 5_000
 FALSE_ALARM = 1e-7

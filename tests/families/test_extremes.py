@@ -92,6 +92,7 @@ EXTREMES: dict[str, Callable[[], Pair]] = {
         f.Geometric(np.float32([-11, 1, 70])),
     ),
 }
+_sample = jax.jit(lambda q: q.sample(jax.random.key(0)))
 each = pytest.mark.parametrize("name", EXTREMES)
 
 
@@ -102,7 +103,7 @@ def _numbers(q: Any, p: Any, x: Any) -> dict[str, Any]:
 @each
 def test_values(name: str) -> None:
     q, p = EXTREMES[name]()
-    x = q.sample(jax.random.key(0))
+    x = _sample(q)
     found = jax.jit(_numbers)(q, p, x)
     exact = jax.jit(_numbers)(double(q), double(p), double(x))
     for what, value in exact.items():
@@ -115,7 +116,7 @@ def test_values(name: str) -> None:
 def test_derivatives_are_finite(name: str) -> None:
     """Of log_prob, entropy, KL and μ, and through the map from μ."""
     q, p = EXTREMES[name]()
-    x = q.sample(jax.random.key(0))
+    x = _sample(q)
 
     @jax.jit
     def slopes(q: Any) -> list[Any]:

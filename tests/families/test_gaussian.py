@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,17 +16,22 @@ from numpyro.distributions import kl_divergence
 
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense, Diagonal, PositiveDefinite
-from tests.families.cases import (
-    DIM,
-    DRAWS,
-    gaussian,
-    random_precision,
-    same,
-    seeds,
-    within_error,
-)
+from tests.families.cases import DIM, DRAWS, MODERATE, positive_definite, seeds
+from tests.families.checks import same, within_error
 
 structures = pytest.mark.parametrize("structure", [Dense, Diagonal])
+
+
+def random_precision(rng: np.random.Generator, dim: int) -> np.ndarray:
+    return positive_definite(rng, (), MODERATE, dim)
+
+
+def gaussian(structure: type[PositiveDefinite]) -> Callable:
+    def member(rng: np.random.Generator, dim: int) -> Gaussian:
+        precision = structure.from_dense(jnp.asarray(random_precision(rng, dim)))
+        return Gaussian(jnp.asarray(rng.standard_normal(dim)), precision)
+
+    return member
 
 
 @jax.jit

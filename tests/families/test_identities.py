@@ -87,16 +87,21 @@ def _check(found: Coordinates, exact: Coordinates, fisher: Any, dtype: Any) -> N
     near = tolerance * (np.abs(exact.mean) + sd)
     moved = rounding * _times(forward, exact.natural)
     close(found.mean, exact.mean, near, "μ")
+    stable = ~(moved > 0.1 * sd).any(-1)
+    assert stable.any()
     # Derivatives of factorisations round more than the entries of λ do.
-    close(found.gradient, exact.mean, near + 4 * moved, "∇A")
+    allowed = (near + 10 * moved)[stable]
+    close(found.gradient[stable], exact.mean[stable], allowed, "∇A")
     largest = np.abs(exact.natural).max(-1, keepdims=True)
     natural = tolerance * np.abs(exact.natural) + 4 * np.finfo(dtype).eps * largest
-    close(found.natural_of_natural, exact.natural, natural, "λ of λ")
-    close(found.mean_of_natural, exact.mean, near + moved, "μ of λ")
+    same = found.natural_of_natural[stable]
+    close(same, exact.natural[stable], natural[stable], "λ of λ")
+    allowed = (near + moved)[stable]
+    close(found.mean_of_natural[stable], exact.mean[stable], allowed, "μ of λ")
     displaced = rounding * _times(backward, exact.mean)
     noticed = np.sqrt(np.diagonal(backward, axis1=-2, axis2=-1))
     belongs = np.isfinite(found.natural_of_mean).all(-1)
-    kept = belongs | (known & ~(displaced > 0.1 * noticed).any(-1))
+    kept = (belongs & stable) | (known & ~(displaced > 0.1 * noticed).any(-1))
     assert kept.mean() > 0.3
     returned = near + moved + rounding * np.abs(exact.mean)
     close(found.mean_of_mean[kept], exact.mean[kept], returned[kept], "μ of μ")
@@ -112,10 +117,12 @@ def test_coordinates(case: Case, seed: int) -> None:
     """∇A = μ, and λ → q → λ, μ → q → μ, in double and in single precision.
 
     A rounding of λ moves μ by F δλ and one of μ moves λ by F⁻¹ δμ: so much is allowed
-    besides the tolerance. Where the second is no longer small beside the least change
-    of λ that the distribution notices, √diag F⁻¹ (a normal variance beside a large
-    squared mean), the rounded μ need not belong to any member; where F⁻¹ has no digits
-    in double precision, what comes back is judged by its μ alone.
+    besides the tolerance. Where the first is no longer small beside T's standard
+    deviation, rounded λ are another distribution's, if any; where the second is not
+    small beside the least change of λ that the distribution notices, √diag F⁻¹ (a
+    normal variance beside a large squared mean), rounded μ need not belong to any
+    member; and where F⁻¹ has no digits in double precision, what comes back is judged
+    by its μ alone.
     """
     (q,) = members(case, seed, BATCH, WIDE, count=1)
     for start, dtype in ((q, np.float64), (single(q), np.float32)):

@@ -15,6 +15,7 @@ from ngvi.families.domains import Domain
 from ngvi.families.parameters import fixed_fields, parameter_fields
 from tests.families.cases import FAMILIES, Case, every_family, members
 from tests.families.checks import compiled
+from tests.families.observations import interior
 
 
 def elements_and_others(domain: Domain, element: np.ndarray) -> list[np.ndarray]:
@@ -146,7 +147,7 @@ def test_an_invalid_member_is_nan_inside_jit(case: Case) -> None:
         return _numbers(q, good, x)
 
     (good,) = members(case, 0, (size,), count=1)
-    x = good.sample(jax.random.key(0))
+    x = interior(good)
     for row in build(columns, good, x):
         assert np.isnan(row[:-1]).all(), wrongs[int(np.argmin(np.isnan(row[:-1])))]
         assert np.isfinite(row[-1])
@@ -166,7 +167,7 @@ def _batched(static: dict[str, Any]) -> dict[str, Any]:
 def test_log_prob_outside_the_support(case: Case) -> None:
     """−∞ outside, NaN at NaN, and no NaN in the derivatives of what is −∞."""
     (q,) = members(case, 0, (), count=1)
-    x = jax.tree.map(np.asarray, q.sample(jax.random.key(0)))
+    x = jax.tree.map(np.asarray, interior(q))
     domains = jax.tree.leaves(getattr(q.support, "parts", q.support))
     leaves, structure = jax.tree.flatten(x)
     points = []

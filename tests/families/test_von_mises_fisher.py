@@ -15,7 +15,7 @@ from ngvi.families.polar_angle import sample_polar_angle
 from tests.families.checks import compiled
 
 LARGE = np.array([1e-3, 1.0, 30.0, 1e3, 1e5, 1e6])
-DIMS = [3, 50, 500]
+DIMS = [3, 500]
 
 
 def directions(dim: int) -> np.ndarray:
@@ -150,6 +150,7 @@ def test_von_mises_cdf_starts_at_minus_pi_whatever_the_mean():
 
 def test_draws_cross_the_cut():
     q = VonMises(jnp.asarray(3.1), 10.0)
-    draws = q.sample(jax.random.key(0), (1000,))
+    draw = compiled(lambda q: q.sample(jax.random.key(0), (1000,)))
+    draws = draw(q)
     assert (draws > 2).any() and (draws < -2).any()
-    assert jnp.isfinite(q.log_prob(draws)).all()
+    assert (abs(draws) <= np.pi).all()

@@ -25,6 +25,7 @@ RETRACTIONS = [
         (retractions.first_order, 1),
         (retractions.second_order, 2),
         (retractions.safeguarded, 1),
+        (retractions.covariance, 1),
     ],
     ids=lambda p: getattr(p, "__name__", p),
 )
@@ -73,3 +74,10 @@ def test_safeguarded_is_first_order_down_to_its_bend_and_smooth_there() -> None:
     # As its description says: tenfold down in one step of −1.
     np.testing.assert_allclose(retractions.safeguarded(jnp.asarray(-1.0)), 0.1)
     assert np.isfinite(slope(jnp.asarray([-1e6, -1.6, -1.0, 0.0, 1e6]))).all()
+
+
+def test_covariance_is_of_order_one_in_the_inverse_and_positive_below_one() -> None:
+    x = jnp.linspace(-50, 0.99, 40)
+    np.testing.assert_allclose(1 / retractions.covariance(x), 1 - x, rtol=1e-12)
+    assert retractions.covariance(jnp.asarray(0.999)) > 0
+    assert retractions.covariance(jnp.asarray(1.001)) < 0

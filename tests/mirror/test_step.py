@@ -60,7 +60,7 @@ def close(actual: Any, expected: Any, tolerance: float = 1e-9) -> None:
 
 
 FIRST_ORDER, SECOND_ORDER = first_order(), second_order()
-take = jax.jit(gaussian_step, static_argnums=3)
+take = jax.jit(gaussian_step, static_argnums=(3, 4))
 move = jax.jit(mirror_step)
 fisher_product = jax.jit(lambda q, direction: q.fisher_product(direction))
 
@@ -249,6 +249,38 @@ def test_a_short_step_is_a_descent(name: str, retraction: Callable) -> None:
         _, slope = jax.jvp(lambda rho: objective(path(rho).q), (0.0,), (1.0,))  # noqa: B023
         expected = -inner(q.precision, direction, gradient)
         np.testing.assert_allclose(slope, expected, rtol=1e-8)
+
+
+@every_structure
+@every_retraction
+def test_a_mean_in_the_old_frame_moves_by_the_old_covariance(
+    name: str, retraction: Callable
+) -> None:
+    # m⁺ = m − ρ A γ; the precision does not know.
+    rng = np.random.default_rng(2)
+    q = gaussian(name, rng, DIM)
+    curvature = q.precision.project(jnp.asarray(symmetric(rng, DIM) / 2))
+    direction = Direction(jnp.asarray(rng.standard_normal(DIM)), curvature)
+    old = take(q, direction, 0.3, retraction, True)
+    new = take(q, direction, 0.3, retraction, False)
+    close(old.mean, q.mean - 0.3 * q.precision.unwhiten(direction.mean), 1e-14)
+    close(old.precision.dense(), new.precision.dense(), 1e-14)
+    # The new frame's shift is the old one's, seen through R⁻¹.
+    ratio = q.precision.solve(new.precision.mv(new.mean - q.mean))
+    close(ratio, old.mean - q.mean)
+
+
+@every_structure
+def test_the_covariance_retraction_adds_in_the_covariance(name: str) -> None:
+    # S⁺⁻¹ = A (I − ρM) Aᵀ: CMA-ES's update, with M = −Σ v (εεᵀ − I).
+    rng = np.random.default_rng(3)
+    q = gaussian(name, rng, DIM)
+    m = KEEP[name](symmetric(rng, DIM)) / 2
+    direction = Direction(jnp.zeros(DIM), q.precision.project(jnp.asarray(m)))
+    step = take(q, direction, 0.2, retractions.covariance)
+    root = roots(q.precision)[1]
+    expected = root @ (np.eye(DIM) - 0.2 * m) @ root.T
+    close(step.precision.inverse_dense(), expected)
 
 
 # -- invariance -----------------------------------------------------------------------

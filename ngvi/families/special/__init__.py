@@ -48,6 +48,7 @@ from ngvi.families.special.ratios import (
     expm1_minus,
     log_ratio,
     log_ratio_gap,
+    poisson_divergence,
 )
 from ngvi.families.special.tails import (
     mills_ratio,
@@ -82,6 +83,7 @@ __all__ = [
     "multivariate_digamma",
     "multivariate_log_gamma",
     "one_minus_bessel_ratio",
+    "poisson_divergence",
     "scaled_exp1",
     "stirling_remainder",
     "tetragamma",

@@ -10,7 +10,7 @@ With b = a + d, a > 0 and b > 0:
 
 and what the gamma function adds in the first to Stirling's leading term,
 
-    bregman_log_gamma_excess(a, d)  bregman_log_gamma(a, d) − [b log(b/a) − d]  ≥ 0,
+    bregman_log_gamma_excess(a, b)  bregman_log_gamma(a, d) − [b log(b/a) − d]  ≥ 0,
 
 the divergence of f(a) = log Γ(a) − a log a + a ≈ −½ log a. The bracket is a Poisson
 divergence, which in gamma and Dirichlet families cancels against the one of their
@@ -53,7 +53,12 @@ from jaxtyping import Array, Float
 
 from ngvi.families.special import tables
 from ngvi.families.special.calculus import with_partials
-from ngvi.families.special.gamma import tetragamma, trigamma, trigamma_excess
+from ngvi.families.special.gamma import (
+    log_minus_digamma,
+    tetragamma,
+    trigamma,
+    trigamma_excess,
+)
 from ngvi.families.special.ratios import atanh_excess, log_ratio
 
 Values = Float[Array, "*s"]
@@ -80,12 +85,16 @@ def bregman_log_gamma(a: Values, d: Values) -> Values:
 
 
 @with_partials(
-    lambda _, a, d: _excess_slope(a, d) - d * trigamma_excess(a) / a,
-    lambda _, a, d: _excess_slope(a, d),
+    lambda _, a, b: (a - b) * trigamma_excess(a) / a,
+    lambda _, a, b: _excess_slope(a, b),
 )
-def bregman_log_gamma_excess(a: Values, d: Values) -> Values:
-    """f(a + d) − f(a) − d f'(a) for f(a) = log Γ(a) − a log a + a; a, a + d > 0."""
-    e = _ends(a, d)
+def bregman_log_gamma_excess(a: Values, b: Values) -> Values:
+    """f(b) − f(a) − (b − a) f'(a) for f(a) = log Γ(a) − a log a + a; a, b > 0.
+
+    It takes b, not d: of a b far below a, a + d has lost the digits.
+    """
+    d = b - a
+    e = _Ends(b, a + 1, b + 1, 1 / (a + 1), 1 / (b + 1))
     log = _logarithm(d * e.u, e.y * e.u)
     w = -d * e.u / e.b
     step = _logarithm(w, e.y * e.u * (a / e.b))
@@ -97,9 +106,12 @@ def bregman_log_gamma_excess(a: Values, d: Values) -> Values:
     return _inside(a, e.b, shift + (log.excess / 2 + _curvature(e, d)))
 
 
-def _excess_slope(a: Values, d: Values) -> Values:
-    """f'(a + d) − f'(a)."""
-    return digamma_difference(a, d) - log_ratio(a + d, a)
+def _excess_slope(a: Values, b: Values) -> Values:
+    """f'(b) − f'(a)."""
+    d = b - a
+    near = jnp.abs(d) < a / 2
+    close = digamma_difference(a, jnp.where(near, d, 0)) - log_ratio(b, a)
+    return jnp.where(near, close, log_minus_digamma(a) - log_minus_digamma(b))
 
 
 @with_partials(

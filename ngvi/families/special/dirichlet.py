@@ -112,7 +112,7 @@ def _inverse_dirichlet(mean_log: Vectors) -> Vectors:
     slack = -jnp.where(top > -1, near_one, top + jnp.log1p(rest))
     total = (mean_log.shape[-1] - 1) / 2 / jnp.maximum(slack, epsilon)
     start = inverse_digamma(mean_log + (jnp.log(total) - log_minus_digamma(total)))
-    size = jnp.maximum(1, jnp.abs(mean_log))
+    size = jnp.maximum(jnp.abs(mean_log), jnp.finfo(mean_log.dtype).tiny)
 
     def step(state: _State) -> _State:
         parts = _parts(state.alpha)

@@ -126,7 +126,9 @@ def stirling_remainder(a: Values) -> Values:
     small, _, r = _shifted(a)
     remainder = r * _ratio(tables.BINET_NUMERATOR, tables.BINET_DENOMINATOR, r)
     low = jnp.where(small, a, 1)
-    steps = _stirling_step(low) + _stirling_step(low + 1)
+    tiny = (low + 0.5) * jnp.log((low + 1) / low) - 1
+    first = jnp.where(low < 0.5, tiny, _stirling_step(low))
+    steps = first + _stirling_step(low + 1)
     return _inside(a, remainder + jnp.where(small, steps, 0))
 
 
@@ -156,10 +158,12 @@ def _reciprocals(small: Array, a: Values) -> Values:
 
 
 def _stirling_step(a: Values) -> Values:
-    """δ(a) − δ(a + 1) = (a + ½) log(1 + 1/a) − 1 = atanh(s)/s − 1, s = 1/(2a + 1)."""
-    z = (2 * a + 1) ** -2
-    series = z * polynomial(tables.ATANH, z)
-    return jnp.where(a < 0.5, (a + 0.5) * jnp.log1p(1 / a) - 1, series)
+    """δ(a) − δ(a + 1) = (a + ½) log(1 + 1/a) − 1 for a ≥ ½, by its series.
+
+    It is atanh(s)/s − 1 with s = 1/(2a + 1).
+    """
+    s = 1 / (2 * a + 1)
+    return s * s * polynomial(tables.ATANH, s * s)
 
 
 def _inside(a: Values, value: Values) -> Values:

@@ -10,7 +10,11 @@ import pytest
 import scipy.special
 
 from ngvi.families import special
-from tests.families.special.references import computed, dtypes
+from tests.families.checks import compiled
+from tests.families.special.references import dtypes
+
+inverse = compiled(special.inverse_dirichlet)
+difference = compiled(special.digamma_difference)
 
 
 def _parameters(size: int, count: int) -> np.ndarray:
@@ -29,17 +33,19 @@ def _mean_log(alpha: np.ndarray) -> np.ndarray:
     rest = np.where(np.arange(alpha.shape[1]) == top, 0, alpha).sum(-1)
     mean = scipy.special.digamma(alpha) - scipy.special.digamma(total)
     first = np.take_along_axis(alpha, top, -1)[:, 0]
-    value = -np.asarray(special.digamma_difference(first, rest))
+    value = -np.asarray(difference(first, rest))
     np.put_along_axis(mean, top, value[:, None], -1)
     return mean
 
 
 @dtypes
-@pytest.mark.parametrize(("size", "count"), [(2, 1000), (100, 1000)])
+@pytest.mark.parametrize(("size", "count"), [(2, 1000), (3, 1000), (1000, 10)])
 def test_round_trip(size, count, dtype):
     alpha = _parameters(size, count)
     mean_log = _mean_log(alpha).astype(dtype)
-    found = computed(special.inverse_dirichlet, mean_log)
+    found = inverse(mean_log)
+    assert found.dtype == dtype
+    found = np.asarray(found, np.float64)
     assert np.all(found > 0)
     wide = mean_log.astype(np.float64)
     residual = np.abs(_mean_log(found) - wide) / np.maximum(1, np.abs(wide))
@@ -49,31 +55,27 @@ def test_round_trip(size, count, dtype):
         assert np.abs(found / alpha - 1).max() < 2e-9
 
 
-def test_a_thousand_categories():
-    alpha = _parameters(1000, 10)
-    for dtype, bound in ((np.float64, 1e-9), (np.float32, 1e-2)):
-        found = computed(special.inverse_dirichlet, _mean_log(alpha).astype(dtype))
-        assert np.abs(found / alpha - 1).max() < bound
-
-
 def test_derivatives():
     alpha = np.array([0.3, 2.0, 40.0])
-    inverse = special.inverse_dirichlet
-
-    def forward(a):
-        return special.digamma(a) - special.digamma(a.sum())
-
-    mean = forward(alpha)
-    expected = np.linalg.inv(jax.jacobian(forward)(alpha))
-    np.testing.assert_allclose(jax.jacrev(inverse)(mean), expected, rtol=1e-9)
-    np.testing.assert_allclose(jax.jacfwd(inverse)(mean), expected, rtol=1e-9)
-    # d(J⁻¹ v) = −J⁻¹ dJ J⁻¹ v with dJ along w = J⁻¹ v.
     along = np.array([0.3, -0.2, 0.1])
-    moved = jax.jit(lambda m: jax.jvp(inverse, (m,), (along,))[1])
-    w = np.asarray(moved(mean))
+    mean = _mean_log(alpha[None])[0]
+
+    def moved(m: jax.Array) -> jax.Array:
+        return jax.jvp(special.inverse_dirichlet, (m,), (along,))[1]
+
+    @compiled
+    def of(m: jax.Array) -> tuple[jax.Array, ...]:
+        first = jax.jacrev(special.inverse_dirichlet)(m)
+        return first, moved(m), jax.jvp(moved, (m,), (along,))[1]
+
+    first, w, second = map(np.asarray, of(mean))
+    jacobian = np.diag(scipy.special.polygamma(1, alpha))
+    expected = np.linalg.inv(jacobian - scipy.special.polygamma(1, alpha.sum()))
+    np.testing.assert_allclose(first, expected, rtol=1e-9)
+    np.testing.assert_allclose(w, expected @ along, rtol=1e-9)
+    # d(J⁻¹ v) = −J⁻¹ dJ J⁻¹ v with dJ along w = J⁻¹ v.
     curved = scipy.special.polygamma(2, alpha) * w**2
     curved -= scipy.special.polygamma(2, alpha.sum()) * w.sum() ** 2
-    second = jax.jit(lambda m: jax.jvp(moved, (m,), (along,))[1])(mean)
     np.testing.assert_allclose(second, -expected @ curved, rtol=1e-8)
 
 
@@ -87,16 +89,20 @@ def test_remainder(dtype):
         return float(1 - mp.psi(1, sum(row)) * weights)
 
     expected = [reference(row) for row in alpha]
-    value = special.dirichlet_fisher_remainder(alpha)
+    value = compiled(special.dirichlet_fisher_remainder)(alpha)
     assert value.dtype == dtype
     np.testing.assert_allclose(value, expected, rtol=20 * np.finfo(dtype).eps)
 
 
 def test_outside_the_domain():
-    inverse = jax.jit(special.inverse_dirichlet)
     rows = jnp.log(jnp.array([[0.6, 0.5], [0.9, 0.3], [0.2, jnp.nan], [0.3, 0.4]]))
-    found = inverse(rows)
+
+    @compiled
+    def of(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found, back = jax.vjp(special.inverse_dirichlet, rows)
+        return found, back(jnp.zeros_like(found).at[3].set(1))[0]
+
+    found, gradient = of(rows)
     assert jnp.isnan(found[:3]).all()
     assert jnp.isfinite(found[3]).all()
-    gradient = jax.grad(lambda m: inverse(m)[3].sum())(rows)
     assert jnp.isfinite(gradient[3]).all()

@@ -1,0 +1,38 @@
+"""Natural evolution strategies: black-box optimisation by ranks.
+
+`minimize` searches; `Optimizer` is asked for points and told their values; `run` is a
+whole search as one pure function, for `jit` and `vmap`.
+"""
+
+from ngvi.nes.bounds import Box, make_box
+from ngvi.nes.checkpoint import CheckpointError
+from ngvi.nes.generation import Run
+from ngvi.nes.minimize import minimize
+from ngvi.nes.optimizer import Optimizer
+from ngvi.nes.run import run
+from ngvi.nes.scipy_method import scipy_method
+from ngvi.nes.search import State, ask, init, tell
+from ngvi.nes.stopping import Stopping
+from ngvi.nes.strategies import Strategy, cma, isotropic_nes, openes, snes, xnes
+
+__all__ = [
+    "Box",
+    "CheckpointError",
+    "Optimizer",
+    "Run",
+    "State",
+    "Stopping",
+    "Strategy",
+    "ask",
+    "cma",
+    "init",
+    "isotropic_nes",
+    "make_box",
+    "minimize",
+    "openes",
+    "run",
+    "scipy_method",
+    "snes",
+    "tell",
+    "xnes",
+]

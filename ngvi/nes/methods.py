@@ -1,0 +1,49 @@
+"""The strategies by name, and which of them is for which problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ngvi.nes.strategies import Strategy, cma, isotropic_nes, snes, xnes
+
+# A full covariance costs D³ operations a generation, and about 10 D² evaluations to
+# learn; beyond this neither pays within the default budget.
+LARGEST_FULL = 200
+
+METHODS: dict[str, Callable[[int, int | None], Strategy]] = {
+    "cma": cma,
+    "sep-cma": partial(cma, separable=True),
+    "xnes": xnes,
+    "snes": snes,
+    "isotropic": isotropic_nes,
+}
+
+
+def choose_method(method: str, dim: int) -> str:
+    """What "auto" means for D dimensions.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if method == "auto":
+        return "cma" if dim <= LARGEST_FULL else "sep-cma"
+    if method not in METHODS:
+        known = ", ".join(map(repr, ["auto", *METHODS]))
+        raise ValueError(f"method must be one of {known}, not {method!r}")
+    return method
+
+
+def make_strategy(method: str, dim: int, popsize: int | None = None) -> Strategy:
+    """The strategy of a name.
+
+    Raises:
+        ValueError: an unknown name, or a population of fewer than two.
+    """
+    if popsize is not None and (popsize != int(popsize) or popsize < 2):
+        raise ValueError(
+            f"popsize must be a whole number of at least 2, got {popsize}: a rank "
+            "needs something to compare with"
+        )
+    count = None if popsize is None else int(popsize)
+    return METHODS[choose_method(method, dim)](dim, count)

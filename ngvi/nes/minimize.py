@@ -1,0 +1,256 @@
+"""`ngvi.minimize`: the best point of a black box, with no setting to touch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ngvi.nes import checkpoint as checkpoints
+from ngvi.nes.campaign import ROWS, Campaign
+from ngvi.nes.evaluation import (
+    Executor,
+    HostObjective,
+    TracedObjective,
+    Workers,
+    make_workers,
+    try_trace,
+)
+from ngvi.nes.generation import geometric_mean_sd
+from ngvi.nes.methods import choose_method, make_strategy
+from ngvi.nes.plan import Plan, check_whole, make_stopping
+from ngvi.nes.progress import SearchProgress
+from ngvi.nes.result import so_far, summarize
+from ngvi.nes.snapshot import restore, snapshot
+from ngvi.nes.start import Start
+from ngvi.nes.stopping import Stopping
+
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
+
+Callback = Callable[["OptimizeResult"], Any]
+
+INTERRUPTED = "interrupted: by the keyboard"
+CALLED_OFF = "callback: it asked to stop"
+
+
+def minimize(
+    fun: Callable[..., Any],
+    x0: Any,
+    *,
+    args: tuple[Any, ...] = (),
+    method: str = "auto",
+    bounds: Any = None,
+    sigma0: Any = None,
+    budget: int | None = None,
+    popsize: int | None = None,
+    seed: int = 0,
+    callback: Callback | None = None,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    vectorized: bool | None = None,
+    tol: float | None = None,
+    ftarget: float | None = None,
+    stopping: Stopping | None = None,
+    restarts: int | None = None,
+    maximize: bool = False,
+    checkpoint: str | PathLike[str] | None = None,
+    every: int = 100,
+    progress: bool | None = None,
+) -> OptimizeResult:
+    """Find the minimum of a function by its values alone.
+
+    A Gaussian search distribution moves along the natural gradient of its expected
+    utility, by ranks: nothing depends on the scale of the values, nor (with a full
+    covariance) on rotations and scales of x. Runs that have come to rest are followed
+    by others, with larger and smaller populations, from other places.
+
+    A JAX function is traced, and whole stretches of the search are one compiled loop;
+    any other function is called, with NumPy arrays. Computations on points are in the
+    precision of x0 (single, unless JAX's x64 is enabled), which also bounds how
+    accurate an answer can be.
+
+    Args:
+        fun: x ↦ a number; x is built as `x0` is. What raises, or gives NaN or an
+            infinity, ranks last and is counted.
+        x0: where to start; an array, a list of numbers, or a pytree of arrays.
+        args: further arguments of `fun`. For a JAX function arrays among them may
+            change between calls without a new compilation.
+        method: "cma", "sep-cma", "xnes", "snes", "isotropic", or "auto": "cma" up to
+            200 dimensions, "sep-cma" beyond.
+        bounds: a `scipy.optimize.Bounds`, or a pair (low, high) for each number of
+            x0, None meaning no bound. Only points within are evaluated.
+        sigma0: the first standard deviation, one or one for each number; the optimum
+            should be within about three of them. By default .3 of the width between
+            two bounds, elsewhere .3 max(1, |x0|).
+        budget: evaluations, never exceeded, and spent on restarts unless there are to
+            be none; by default 1,000 D², at least 10⁴ and at most 10⁶.
+        popsize: evaluations of a generation in the first run; by default 4 + 3 log D.
+        seed: the same seed gives the same search.
+        callback: called with an `OptimizeResult` (x, fun, nfev, nit) now and then:
+            after every generation if those are slow. To stop it returns True or raises
+            StopIteration.
+        executor: evaluates the points of a generation side by side: anything with
+            `submit`, as of `concurrent.futures` or a dask client.
+        workers: the same in so many processes (−1: one a core); `fun` must then be
+            importable.
+        vectorized: True if `fun` takes the points of a generation at once, (n, D), and
+            returns n values; False if it must be called once a point, also if it looks
+            like a JAX function; None to find out whether it is one.
+        tol: values nearer than this are equal (tolfun, and a tenth of it for
+            tolfunhist).
+        ftarget: stop at a value as good as this.
+        stopping: limits of all tests, see `ngvi.nes.Stopping`.
+        restarts: at most so many. By default there are restarts until the budget is
+            spent; without a budget and an `ftarget`, until three populations of growing
+            size have ended at the best value.
+        maximize: look for the maximum.
+        checkpoint: a file to write to, and to go on from if it exists: to the same
+            draws as without the interruption. `fun` must be the same.
+        every: generations between checkpoints.
+        progress: show a line on stderr; by default when it is a terminal.
+
+    Returns:
+        A `scipy.optimize.OptimizeResult`: `x`, `fun`, `nfev`, `nit`, `success` (the
+        target was reached, or the best run converged), `message` (why the search
+        ended), `stops` (why the earlier runs did), `nfailed`, `first_error`,
+        `history` (columns with a row a generation), and `distribution`, the last
+        `Gaussian`; near bounds its coordinates are those of `ngvi.nes.bounds.Box`.
+        Ctrl-C ends the search and returns what it has found.
+
+    Raises:
+        ValueError: a bad x0, sigma0, bound, population, budget or name; an objective
+            that does not return one number; a checkpoint of another search.
+
+    Example:
+        >>> import jax.numpy as jnp, ngvi
+        >>> def rosenbrock(x):
+        ...     return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
+        >>> found = ngvi.minimize(rosenbrock, jnp.zeros(3), ftarget=1e-4)
+        >>> [round(float(v), 1) for v in found.x]
+        [1.0, 1.0, 1.0]
+
+    Source: Wierstra et al. (2014), Natural evolution strategies; Hansen (2016), The
+    CMA evolution strategy: a tutorial; Hansen (2009), Benchmarking a BI-population
+    CMA-ES on the BBOB-2009 function testbed.
+    """
+    start = Start.of(x0, sigma0, bounds)
+    chosen = choose_method(method, start.dim)
+    count = make_strategy(chosen, start.dim, popsize).popsize
+    sign = -1.0 if maximize else 1.0
+    check_whole("seed", seed, 0)
+    if restarts is not None:
+        check_whole("restarts", restarts, 0)
+    check_whole("every", every, 1)
+    limits = make_stopping(stopping, budget, tol, ftarget, sign, start.dim, count)
+    if executor is not None and workers is not None:
+        raise ValueError("give an executor or a number of workers, not both")
+    pool = None if workers is None else make_workers(workers, fun)
+    objective = _objective(fun, start, args, sign, vectorized, executor or pool)
+    given = stopping or Stopping()
+    unlimited = budget is None and bool(given.maxfevals == Stopping().maxfevals)
+    plan = Plan(
+        start=start,
+        method=chosen,
+        popsize=count,
+        seed=int(seed),
+        objective=objective,
+        args=args,
+        stopping=limits,
+        restarts=restarts,
+        settles=unlimited and not np.isfinite(float(limits.ftarget)),
+    )
+    search = Campaign(plan)
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and path.exists():
+        restore(search, *checkpoints.load(path, search.plan.identity()))
+    name = getattr(fun, "__name__", type(fun).__name__)
+    try:
+        with SearchProgress(progress, name) as bar:
+            reason, ended = drive(search, callback, path, every, bar)
+    finally:
+        if pool is not None:
+            pool.close()
+    return summarize(search, reason, ended)
+
+
+def _objective(
+    fun: Callable[..., Any],
+    start: Start,
+    args: tuple[Any, ...],
+    sign: float,
+    vectorized: bool | None,
+    executor: Executor | Workers | None,
+) -> TracedObjective | HostObjective:
+    if not callable(fun):
+        raise TypeError(f"fun must be callable, got {type(fun).__name__}")
+    if executor is not None and vectorized:
+        raise ValueError("an executor evaluates single points: leave vectorized out")
+    traced = None
+    if executor is None and vectorized is not False:
+        traced = try_trace(fun, start.layout, start.x0, args, sign, bool(vectorized))
+    if traced is not None:
+        return traced
+    return HostObjective(fun, start.layout, sign, args, bool(vectorized), executor)
+
+
+def drive(
+    search: Campaign,
+    callback: Callback | None,
+    path: Path | None,
+    every: int,
+    bar: SearchProgress,
+) -> tuple[str, bool]:
+    """Run a search to its end.
+
+    Returns:
+        Why it ended, and whether by itself.
+    """
+    stride = 1
+    reason: str | None = None
+    try:
+        while True:
+            while search.goes_on:
+                limit = stride
+                if path is not None:
+                    limit = min(limit, every - search.nit % every)
+                before = time.perf_counter()
+                search.advance(limit)
+                quick = time.perf_counter() - before < 0.1
+                stride = min(2 * stride, ROWS) if quick else max(stride // 2, 1)
+                if path is not None and search.nit % every == 0:
+                    _save(path, search)
+                _show(bar, search)
+                if callback is not None and _asks_to_stop(callback, search):
+                    return CALLED_OFF, False
+            reason = search.next_run()
+            if reason is not None:
+                return reason, True
+    except KeyboardInterrupt:
+        return INTERRUPTED, False
+    finally:
+        if path is not None:
+            _save(path, search)
+
+
+def _save(path: Path, search: Campaign) -> None:
+    content, facts = snapshot(search)
+    checkpoints.save(path, search.plan.identity(), content, facts)
+
+
+def _show(bar: SearchProgress, search: Campaign) -> None:
+    if bar.enabled:
+        sigma = float(geometric_mean_sd(search.run.state.q))
+        best = search.plan.objective.sign * search.best()[1]
+        bar.show(search.nfev, best, sigma, search.strategy.popsize)
+
+
+def _asks_to_stop(callback: Callback, search: Campaign) -> bool:
+    try:
+        return bool(callback(so_far(search)))
+    except StopIteration:
+        return True

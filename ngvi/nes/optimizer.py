@@ -1,0 +1,288 @@
+"""Ask for points, tell their values: a search whose evaluations are someone else's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from ngvi.nes import search
+from ngvi.nes.bounds import Box
+from ngvi.nes.generation import Run, begin, digest, place, run_key
+from ngvi.nes.methods import choose_method, make_strategy
+from ngvi.nes.plan import check_whole
+from ngvi.nes.start import Start
+from ngvi.nes.stopping import TESTS, Stopping
+from ngvi.nes.strategies import Strategy
+
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
+
+# Points asked for and never told are forgotten after so many generations' worth.
+_PATIENCE = 100
+
+_begin = jax.jit(begin, static_argnums=0)
+_digest = jax.jit(digest, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw(
+    strategy: Strategy, run: Run, key: Key[Array, ""], batch: int, box: Box | None
+) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
+    """The batch-th population of draws from the distribution as it is."""
+    key = jax.random.fold_in(key, run.state.generation)
+    # The first batch is the one that `propose` would draw.
+    key = jax.lax.cond(
+        batch == 0, lambda k: k, lambda k: jax.random.fold_in(k, batch), key
+    )
+    eps = search.ask(strategy, run.state, key)
+    return eps, place(run, eps, box)
+
+
+@jax.jit
+def _draws_of(
+    run: Run, points: Float[Array, "n d"], box: Box | None
+) -> Float[Array, "n d"]:
+    """The base draws of points from elsewhere, none longer than draws may be."""
+    y = points if box is None else box.invert(points)
+    q = run.state.q
+    eps = q.precision.whiten(y - q.mean)
+    # Source of the bound: Hansen (2011), Injecting external solutions into CMA-ES.
+    longest = jnp.sqrt(q.dim) + 2 * q.dim / (q.dim + 2)
+    length = jnp.linalg.norm(eps, axis=-1, keepdims=True)
+    return eps * jnp.minimum(1, longest / jnp.maximum(length, 1e-30))
+
+
+class _Draw(NamedTuple):
+    """A point that was asked for."""
+
+    order: int
+    generation: int
+    eps: np.ndarray
+
+
+class _Told(NamedTuple):
+    order: int
+    generation: int
+    """−1 for a point from elsewhere."""
+    point: np.ndarray
+    eps: np.ndarray
+    value: float
+
+
+class Optimizer:
+    """A search by asking and telling.
+
+    Points may be asked for in any number and told in any order, each with its value, or
+    not at all; others may be told as well. Whenever `popsize` values have come in the
+    distribution moves. The same seed, asked and told alike, gives the same points; a
+    copy by pickling goes on like the original.
+
+    Args:
+        x0: where to start; its D numbers are a point's coordinates.
+        sigma0: as in `ngvi.minimize`.
+        method: as in `ngvi.minimize`.
+        popsize: values that make a generation; by default 4 + 3 log D.
+        seed: of the draws.
+        bounds: as in `ngvi.minimize`.
+        maximize: larger values are better.
+        stopping: the limits of `stop`.
+
+    Raises:
+        TypeError, ValueError: as `ngvi.minimize`.
+
+    Example:
+        >>> from ngvi import nes
+        >>> search = nes.Optimizer([1.0, 2.0], 0.5)
+        >>> while not search.stop():
+        ...     points = search.ask()
+        ...     search.tell(points, (points**2).sum(1))
+        >>> bool(search.result.fun < 1e-6)
+        True
+    """
+
+    def __init__(
+        self,
+        x0: Any,
+        sigma0: Any = None,
+        *,
+        method: str = "auto",
+        popsize: int | None = None,
+        seed: int = 0,
+        bounds: Any = None,
+        maximize: bool = False,
+        stopping: Stopping | None = None,
+    ) -> None:
+        start = Start.of(x0, sigma0, bounds)
+        self.layout, self.box = start.layout, start.box
+        self.method = choose_method(method, start.dim)
+        self.strategy = make_strategy(self.method, start.dim, popsize)
+        check_whole("seed", seed, 0)
+        self.seed = int(seed)
+        self.sign = -1.0 if maximize else 1.0
+        stopping = stopping or Stopping()
+        if np.isfinite(float(stopping.ftarget)):
+            stopping = replace(stopping, ftarget=self.sign * float(stopping.ftarget))
+        self.stopping = stopping
+        self.run: Run = _begin(self.strategy, start.x0, start.sigma, start.box)
+        self._pending: dict[bytes, _Draw] = {}
+        self._told: list[_Told] = []
+        self._asked = 0
+        """In this generation."""
+        self._orders = 0
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.layout.dim
+
+    @property
+    def popsize(self) -> int:
+        """Values that make a generation."""
+        return self.strategy.popsize
+
+    @property
+    def generation(self) -> int:
+        """Generations so far."""
+        return int(self.run.state.generation)
+
+    def ask(self, n: int | None = None) -> Float[np.ndarray, "n d"]:
+        """Points to be evaluated.
+
+        Args:
+            n: how many; by default `popsize`.
+
+        Raises:
+            ValueError: n is no positive whole number.
+        """
+        n = self.popsize if n is None else n
+        check_whole("n", n, 1)
+        points: list[np.ndarray] = []
+        key = run_key(self.seed, 0)
+        while len(points) < n:
+            batch, first = divmod(self._asked, self.popsize)
+            drawn = _draw(self.strategy, self.run, key, batch, self.box)
+            eps, x = map(np.asarray, drawn)
+            last = min(first + n - len(points), self.popsize)
+            for i in range(first, last):
+                draw = _Draw(self._orders, self.generation, eps[i])
+                self._pending[x[i].tobytes()] = draw
+                self._orders += 1
+                points.append(x[i])
+            self._asked += last - first
+        while len(self._pending) > max(_PATIENCE * self.popsize, n):
+            del self._pending[next(iter(self._pending))]
+        return np.stack(points)
+
+    def tell(self, xs: Any, values: Any) -> None:
+        """The values of points; NaN or an infinity for an evaluation that failed.
+
+        Points that were not asked for, or were asked of an earlier distribution, are
+        used too, drawn in if they are far out.
+
+        Args:
+            xs: shape (n, D), or (D,) for a single one.
+            values: shape (n,), or a number.
+
+        Raises:
+            ValueError: shapes that do not fit, or points that are NaN or out of bounds.
+        """
+        dtype = np.dtype(self.run.best_point.dtype)
+        points = np.asarray(xs, dtype)
+        if points.ndim == 1:
+            points = points[None]
+        if points.ndim != 2 or points.shape[1] != self.dim:
+            raise ValueError(
+                f"points must have shape (n, {self.dim}), got {np.shape(xs)}"
+            )
+        numbers = np.atleast_1d(np.asarray(values, float))
+        if numbers.shape != (len(points),):
+            raise ValueError(
+                f"{len(points)} points need as many values, got shape "
+                f"{np.shape(values)}"
+            )
+        self._check(points)
+        for x, value in zip(points, self.sign * numbers, strict=True):
+            draw = self._pending.pop(x.tobytes(), None)
+            if draw is None:
+                draw = _Draw(self._orders, -1, np.zeros_like(x))
+                self._orders += 1
+            told = _Told(draw.order, draw.generation, x, draw.eps, float(value))
+            self._told.append(told)
+            if len(self._told) == self.popsize:
+                self._update()
+
+    def _check(self, points: np.ndarray) -> None:
+        if not np.isfinite(points).all():
+            raise ValueError("points must be finite; values need not be")
+        if self.box is None:
+            return
+        below = points < np.asarray(self.box.lower)
+        above = points > np.asarray(self.box.upper)
+        if (below | above).any():
+            i = int(np.argmax((below | above).any(1)))
+            raise ValueError(f"a point lies out of bounds: {points[i]}")
+
+    def _update(self) -> None:
+        # In the order of asking, so that the order of telling cannot matter.
+        told = sorted(self._told, key=lambda t: t.order)
+        self._told = []
+        points = np.stack([t.point for t in told])
+        eps = jnp.asarray(np.stack([t.eps for t in told]))
+        old = np.array([t.generation != self.generation for t in told])
+        if old.any():
+            foreign = _draws_of(self.run, jnp.asarray(points), self.box)
+            eps = jnp.where(old[:, None], foreign, eps)
+        values = jnp.asarray([t.value for t in told], eps.dtype)
+        self.run = _digest(
+            self.strategy, self.run, eps, jnp.asarray(points), values, self.stopping
+        )
+        self._asked = 0
+
+    def stop(self) -> Mapping[str, float]:
+        """The reasons to stop, with the number each has looked at; empty to go on."""
+        reasons = {
+            name: float(measured)
+            for name, measured, fired in zip(
+                TESTS, self.run.measured, self.run.fired, strict=True
+            )
+            if fired
+        }
+        if "ftarget" in reasons:
+            reasons["ftarget"] *= self.sign
+        evaluations = int(self.run.evaluations)
+        if evaluations + self.popsize > self.stopping.maxfevals:
+            reasons["maxfevals"] = evaluations
+        if self.generation >= self.stopping.maxiter:
+            reasons["maxiter"] = self.generation
+        return reasons
+
+    @property
+    def result(self) -> OptimizeResult:
+        """The best point so far, told values of this generation included."""
+        from scipy.optimize import OptimizeResult
+
+        point, value = np.asarray(self.run.best_point), float(self.run.best_value)
+        for told in self._told:
+            if np.isfinite(told.value) and told.value < value:
+                point, value = told.point, told.value
+        waiting = [told.value for told in self._told]
+        reasons = self.stop()
+        return OptimizeResult(
+            x=self.layout.unflatten(point.copy()),
+            fun=self.sign * value,
+            nfev=int(self.run.evaluations) + len(waiting),
+            nit=self.generation,
+            success=bool(reasons) and bool(np.isfinite(value)),
+            message="; ".join(f"{n}: {v:.6g}" for n, v in reasons.items())
+            or "in progress",
+            nfailed=int(self.run.failed) + int((~np.isfinite(waiting)).sum()),
+            distribution=self.run.state.q,
+            method=self.method,
+        )

@@ -1,0 +1,118 @@
+"""The whole search of a JAX objective as one compiled loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from ngvi.nes.bounds import Box
+from ngvi.nes.generation import Row, Run, begin, digest, observe, propose
+from ngvi.nes.stopping import Stopping
+from ngvi.nes.strategies import Strategy
+
+Batch = Callable[..., Float[Array, "n"]]
+
+
+def affords(strategy: Strategy, run: Run, stopping: Stopping) -> Array:
+    """Whether another generation is within the limits."""
+    enough = run.evaluations + strategy.popsize <= stopping.maxfevals
+    return enough & (run.state.generation < stopping.maxiter)
+
+
+def advance(
+    strategy: Strategy,
+    values_at: Batch,
+    rows: int,
+    run: Run,
+    key: Key[Array, ""],
+    box: Box | None,
+    args: tuple[Any, ...],
+    stopping: Stopping,
+    limit: int | Int[Array, ""] = 0,
+) -> tuple[Run, Row, Int[Array, ""]]:
+    """Generations until a test says stop or a limit is reached.
+
+    Args:
+        strategy: see `ngvi.nes.strategies`.
+        values_at: the objective at points (n, D), called with `args` too.
+        rows: room for the history; 0 keeps none.
+        run: see `ngvi.nes.generation.begin`.
+        key: of the run.
+        box: the bounds.
+        args: further arguments of the objective, traced.
+        stopping: the limits.
+        limit: with a history, at most so many generations, and no more than `rows`.
+
+    Returns:
+        The run, the history's rows, and how many of them are filled.
+    """
+    one = jax.eval_shape(observe, run, box)
+    history = jax.tree.map(lambda s: jnp.zeros((rows, *s.shape), s.dtype), one)
+    Carry = tuple[Run, Row, Int[Array, ""]]
+
+    def goes_on(carry: Carry) -> Array:
+        run, _, filled = carry
+        on = ~run.stopped & affords(strategy, run, stopping)
+        return on & (filled < limit) if rows else on
+
+    def generation(carry: Carry) -> Carry:
+        run, history, filled = carry
+        eps, points = propose(strategy, run, key, box)
+        values = values_at(points, *args)
+        run = digest(strategy, run, eps, points, values, stopping)
+        if rows:
+            history = jax.tree.map(
+                lambda h, r: h.at[filled].set(r), history, observe(run, box)
+            )
+        return run, history, filled + 1
+
+    return jax.lax.while_loop(goes_on, generation, (run, history, jnp.zeros((), int)))
+
+
+def run(
+    strategy: Strategy,
+    fun: Callable[..., Float[Array, ""]],
+    mean: Float[Array, "d"],
+    sigma: Float[Array, "d"] | float,
+    key: Key[Array, ""],
+    max_generations: int | Int[Array, ""],
+    *,
+    args: tuple[Any, ...] = (),
+    box: Box | None = None,
+    stopping: Stopping | None = None,
+) -> Run:
+    """A whole search as one pure function: `jit` it, or `vmap` it over seeds or data.
+
+    Args:
+        strategy: of `ngvi.nes.strategies`; static under `jit`.
+        fun: x (D,) ↦ the value to be minimised, a JAX function.
+        mean: where the search starts.
+        sigma: the standard deviation, one for all or each coordinate's.
+        key: of the draws.
+        max_generations: a limit.
+        args: further arguments of `fun`.
+        box: bounds, see `ngvi.nes.bounds.make_box`.
+        stopping: the other limits.
+
+    Returns:
+        The run at its end: `best_point`, `best_value`, `state`, `evaluations`, `fired`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from ngvi import nes
+        >>> def search(key):
+        ...     start = jnp.ones(3)
+        ...     return nes.run(nes.snes(3), lambda x: x @ x, start, 0.3, key, 200)
+        >>> runs = jax.vmap(search)(jax.random.split(jax.random.key(0), 100))
+        >>> bool((runs.best_value < 1e-4).all())
+        True
+    """
+    stopping = stopping or Stopping()
+    limits = Stopping(**{**vars(stopping), "maxiter": max_generations})
+    at_all = jax.vmap(fun, in_axes=(0, *(None for _ in args)))
+    start = begin(strategy, mean, sigma, box)
+    return advance(strategy, at_all, 0, start, key, box, args, limits)[0]

@@ -1,0 +1,80 @@
+"""Where a search starts: x0, the first standard deviations and the bounds, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ngvi.nes.bounds import Box, as_limits, make_box
+from ngvi.nes.layout import Layout
+
+
+@dataclass(frozen=True)
+class Start:
+    """The numbers a search starts from."""
+
+    layout: Layout
+    x0: Float[Array, "d"]
+    sigma: Float[Array, "d"]
+    lower: np.ndarray
+    upper: np.ndarray
+    box: Box | None
+
+    @classmethod
+    def of(cls, x0: Any, sigma0: Any, bounds: Any) -> Self:
+        """From what a user gives.
+
+        Args:
+            x0: an array, or a pytree of arrays.
+            sigma0: one number, one for each number of x0, or a pytree like x0. None is
+                .3 of the width between two bounds, so that ±1.7 σ spans it, and
+                elsewhere .3 max(1, |x0|): the size of x0 is the only scale there is.
+            bounds: see `ngvi.nes.bounds.as_limits`; None for none.
+
+        Raises:
+            TypeError: x0 is no real pytree.
+            ValueError: something empty, NaN, not positive, of the wrong length, or x0
+                outside the bounds.
+        """
+        layout, point = Layout.of(x0)
+        infinite = np.full(layout.dim, np.inf)
+        lower, upper = -infinite, infinite
+        if bounds is not None:
+            lower, upper = as_limits(bounds, layout.dim)
+        sigma = _as_sigma(sigma0, point, lower, upper)
+        box = make_box(lower, upper, point, sigma)
+        if box is not None:
+            # In a narrower type the bounds were rounded inward.
+            point = jnp.clip(point, box.lower, box.upper)
+        return cls(layout, point, sigma, lower, upper, box)
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.layout.dim
+
+
+def _as_sigma(
+    sigma0: Any, x0: Float[Array, "d"], lower: np.ndarray, upper: np.ndarray
+) -> Float[Array, "d"]:
+    if sigma0 is None:
+        with np.errstate(invalid="ignore"):
+            width = upper - lower
+        free = np.maximum(1, np.abs(np.asarray(x0)))
+        return jnp.asarray(0.3 * np.where(np.isfinite(width), width, free), x0.dtype)
+    leaves = [
+        jnp.ravel(jnp.asarray(leaf, x0.dtype)) for leaf in jax.tree.leaves(sigma0)
+    ]
+    sigma = jnp.concatenate(leaves) if leaves else jnp.zeros(0)
+    if sigma.size not in (1, x0.size):
+        raise ValueError(
+            f"sigma0 must be one number or {x0.size}, as x0 has, got {sigma.size}"
+        )
+    if not bool((jnp.isfinite(sigma) & (sigma > 0)).all()):
+        raise ValueError(f"sigma0 must be positive and finite, got {sigma0}")
+    return jnp.broadcast_to(sigma, x0.shape)

@@ -1,0 +1,133 @@
+"""A search that is interrupted and goes on, to the same draws."""
+
+import numpy as np
+import pytest
+
+import ngvi
+from ngvi.nes import CheckpointError, checkpoint
+
+
+def rastrigin(x):
+    return float(10 * x.size + (x**2 - 10 * np.cos(2 * np.pi * x)).sum())
+
+
+def search(fun=rastrigin, x0=(2.0, 3.0, 2.0), **options):
+    options = {"sigma0": 0.2, "budget": 1200, "ftarget": 1e-9} | options
+    return ngvi.minimize(
+        fun, np.asarray(x0), bounds=[(-5, 5)] * 3, vectorized=False, **options
+    )
+
+
+class Killed(BaseException):
+    """As a kill would: no handler of Exceptions sees it."""
+
+
+def killed_after(calls):
+    left = iter(range(calls))
+
+    def fun(x):
+        if next(left, None) is None:
+            raise Killed
+        return rastrigin(x)
+
+    return fun
+
+
+def test_a_resumed_search_is_the_same_to_the_last_bit(tmp_path):
+    whole = search()
+    assert whole.stops, "the test needs a restart"
+    path = tmp_path / "run.npz"
+    for calls in (300, 600):
+        with pytest.raises(Killed):
+            search(killed_after(calls), checkpoint=path, every=7)
+    resumed = search(checkpoint=path, every=7)
+    np.testing.assert_array_equal(resumed.x, whole.x)
+    assert (resumed.fun, resumed.nfev, resumed.nit, resumed.message, resumed.stops) == (
+        whole.fun,
+        whole.nfev,
+        whole.nit,
+        whole.message,
+        whole.stops,
+    )
+    assert resumed.history.keys() == whole.history.keys()
+    for name, column in whole.history.items():
+        np.testing.assert_array_equal(resumed.history[name], column, err_msg=name)
+    np.testing.assert_array_equal(
+        resumed.distribution.precision.root, whole.distribution.precision.root
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
+    # What has ended is not searched again.
+    again = search(killed_after(0), checkpoint=path)
+    assert (again.fun, again.nfev) == (whole.fun, whole.nfev)
+
+
+def test_a_kill_loses_few_generations(tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    written = []
+    save = checkpoint.save
+
+    def save_until_the_end(path, identity, content, facts):
+        # A kill -9 leaves no time for the last checkpoint.
+        if len(written) < 3:
+            save(path, identity, content, facts)
+            written.append(len(content["history/best"]))
+
+    monkeypatch.setattr(checkpoint, "save", save_until_the_end)
+    with pytest.raises(Killed):
+        search(killed_after(7 * 35), checkpoint=path, every=10)
+    assert written == [10, 20, 30]
+    calls = []
+
+    def count(x):
+        calls.append(1)
+        return rastrigin(x)
+
+    found = search(count, checkpoint=path, budget=7 * 50)
+    assert len(calls) == 7 * 20 and found.nfev == 7 * 50
+
+
+def test_a_larger_budget_goes_on(tmp_path):
+    path = tmp_path / "run.npz"
+    first = search(checkpoint=path, budget=210)
+    assert first.message.startswith("maxfevals") and first.nfev == 210
+    np.testing.assert_array_equal(search(checkpoint=path).x, search().x)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"x0": (2.0, 3.0, 2.5)}, "x0"),
+        ({"sigma0": 0.4}, "sigma0"),
+        ({"popsize": 9}, "popsize"),
+        ({"method": "xnes"}, "method"),
+        ({"maximize": True}, "direction"),
+    ],
+)
+def test_the_checkpoint_of_another_search_is_refused(tmp_path, options, name):
+    path = tmp_path / "run.npz"
+    search(checkpoint=path, budget=70)
+    with pytest.raises(CheckpointError, match=f"with another {name}"):
+        search(checkpoint=path, **options)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    path.write_bytes(b"not a file of arrays")
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        search(checkpoint=path)
+    np.savez(path, a=np.zeros(3))
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        search(checkpoint=path)
+    path.unlink()
+    search(checkpoint=path, budget=70)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(CheckpointError, match="damaged"):
+        search(checkpoint=path)
+    path.unlink()
+    search(checkpoint=path, budget=70)
+    monkeypatch.setattr(checkpoint, "VERSION", 2)
+    with pytest.raises(CheckpointError, match="has format 1; this version reads 2"):
+        search(checkpoint=path)
+    with pytest.raises(ValueError, match="every must be"):
+        search(checkpoint=path, every=0)
