@@ -27,16 +27,18 @@ def test_docstring_examples():
 
 def test_readme_example(tmp_path, monkeypatch, capsys):
     text = (ROOT / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    fit, search = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 3))
     names = {"x": x, "y": x.sum(1) + rng.normal(size=50), "x_new": x[:5]}
-    exec(code, names)
+    exec(fit, names)
     assert "trustworthy" in capsys.readouterr().out
     assert names["draws"]["beta"].shape == (2000, 3)
     loaded = ngvi.load("posterior.nc")
     np.testing.assert_allclose(loaded.mean["beta"], names["posterior"].mean["beta"])
+    exec(search, names)
+    np.testing.assert_allclose(names["result"].x, [1.0, 1.0], atol=1e-4)
 
 
 def test_families_guide():

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Key
 
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.domains import POSITIVE, Domain
-from ngvi.families.gamma import log_density_of_log, positive
+from ngvi.families.gamma import log_density, positive
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special import (
     bregman_log_gamma_excess,
@@ -117,7 +117,7 @@ class ChiSquared(ExponentialFamily):
     def _log_density(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
         half = self.df / 2
         rate = jnp.full_like(half, 0.5)
-        return log_density_of_log(half, rate, x) - jnp.log(x)
+        return log_density(half, rate, x)
 
     def entropy(self) -> Float[Array, "*b"]:
         half = self.df / 2

@@ -117,7 +117,7 @@ class Gamma(ExponentialFamily):
         return log_mean, self.concentration / self.rate
 
     def _log_density(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
-        return log_density_of_log(self.concentration, self.rate, x) - jnp.log(x)
+        return log_density(self.concentration, self.rate, x)
 
     def entropy(self) -> Float[Array, "*b"]:
         a = self.concentration
@@ -135,13 +135,17 @@ class Gamma(ExponentialFamily):
         )
 
 
-def log_density_of_log(
-    concentration: Float[Array, "*b"], rate: Float[Array, "*b"], x: Float[Array, "*b"]
+def log_density(
+    a: Float[Array, "*b"], b: Float[Array, "*b"], x: Float[Array, "*b"]
 ) -> Float[Array, "*b"]:
-    """The log density of log x for a gamma x, from its value at the mean downwards."""
-    a = concentration
-    peak = jnp.log(a / (2 * math.pi)) / 2 - stirling_remainder(a)
-    return a * log_ratio_gap(x * rate, a) + peak
+    """log q(x) of a gamma, from its value at the mean downwards."""
+    return a * log_ratio_gap(x * b, a) + peak(a) - jnp.log(x)
+
+
+def peak(concentration: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """The log density of log x, for a gamma x, where it is largest: at the mean."""
+    remainder = stirling_remainder(concentration)
+    return jnp.log(concentration / (2 * math.pi)) / 2 - remainder
 
 
 def gamma_divergence(

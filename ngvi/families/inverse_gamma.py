@@ -20,13 +20,14 @@ from jaxtyping import Array, Float, Key
 
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.domains import POSITIVE, Domain
-from ngvi.families.gamma import Pair, gamma_divergence, log_density_of_log, positive
+from ngvi.families.gamma import Pair, gamma_divergence, peak, positive
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special import (
     digamma,
     inverse_log_minus_digamma,
     log_gamma,
     log_minus_digamma,
+    log_ratio_gap,
     stirling_remainder,
 )
 
@@ -115,7 +116,11 @@ class InverseGamma(ExponentialFamily):
         return mean_log, self.concentration / self.rate
 
     def _log_density(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
-        return log_density_of_log(self.concentration, self.rate, 1 / x) - jnp.log(x)
+        a = self.concentration
+        # The gap is one of ratios: both are scaled so that rate/x does not underflow.
+        scale = jnp.where(x > 1, 2.0**24, 1)
+        gap = log_ratio_gap(self.rate * (scale / x), a * scale)
+        return a * gap + peak(a) - jnp.log(x)
 
     def entropy(self) -> Float[Array, "*b"]:
         a = self.concentration

@@ -112,9 +112,10 @@ class InverseGaussian(ExponentialFamily):
         return self.loc / (ratio + jnp.hypot(jnp.ones_like(ratio), ratio))
 
     def cdf(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
-        inside = jnp.where(x > 0, x, 1)
-        value = _cdf(inside, self.loc, self.concentration)
-        return jnp.where(x > 0, value, jnp.where(jnp.isnan(x), jnp.nan, 0))
+        within = (x > 0) & (x < jnp.inf)
+        value = _cdf(jnp.where(within, x, 1), self.loc, self.concentration)
+        outside = jnp.where(jnp.isnan(x), jnp.nan, x > 0)
+        return jnp.where(within, value, outside)
 
     # Closed forms: A's two terms are large beside their difference from −log h.
 

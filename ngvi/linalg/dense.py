@@ -51,6 +51,11 @@ class Dense(LinearStructure):
         return cls(scale[..., None] * lower, inverse.mT / scale[..., None])
 
     @classmethod
+    def from_deviations(cls, sd: Float[Array, "d"]) -> Self:
+        """The precision of independent coordinates with these standard deviations."""
+        return cls(jnp.diag(1 / sd), jnp.diag(sd))
+
+    @classmethod
     def from_entries(cls, entries: Float[Array, "*c d d"]) -> Self:
         return cls.from_dense(entries)
 

@@ -35,6 +35,11 @@ class Diagonal(LinearStructure):
         return cls(jnp.sqrt(diagonal_of(matrix)))
 
     @classmethod
+    def from_deviations(cls, sd: Float[Array, "*c d"]) -> Self:
+        """The precision of independent coordinates with these standard deviations."""
+        return cls(1 / sd)
+
+    @classmethod
     def from_entries(cls, entries: Float[Array, "*c d"]) -> Self:
         return cls(jnp.sqrt(entries))
 

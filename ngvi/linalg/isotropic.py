@@ -43,6 +43,13 @@ class Isotropic(LinearStructure):
         """The mean of the diagonal of a matrix given as an array."""
         return cls(jnp.sqrt(diagonal_of(matrix).mean(-1)), matrix.shape[-1])
 
+    @classmethod
+    def from_deviations(cls, sd: Float[Array, "*c d"]) -> Self:
+        """The precision of independent coordinates with the mean of these variances."""
+        unit = sd.max(-1)
+        mean = ((sd / unit[..., None]) ** 2).mean(-1)
+        return cls(1 / (unit * jnp.sqrt(mean)), sd.shape[-1])
+
     def from_entries(self, entries: Float[Array, "*c"]) -> Self:
         return type(self)(jnp.sqrt(entries), self.size)
 

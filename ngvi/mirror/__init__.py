@@ -9,4 +9,11 @@ from ngvi.mirror.step import (
     mirror_step,
 )
 
-__all__ = ["Direction", "fisher_length", "gaussian_step", "inner", "mean_step", "mirror_step"]
+__all__ = [
+    "Direction",
+    "fisher_length",
+    "gaussian_step",
+    "inner",
+    "mean_step",
+    "mirror_step",
+]

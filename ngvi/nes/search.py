@@ -22,11 +22,11 @@ from jaxtyping import Array, Float, Int, Key
 
 from ngvi.families import Gaussian
 from ngvi.families.parameters import as_floats
-from ngvi.linalg import Dense, Diagonal, Isotropic, LinearStructure
+from ngvi.linalg import LinearStructure
 from ngvi.linalg.base import Tangent
 from ngvi.mirror.step import Direction, gaussian_step
 from ngvi.nes.shaping import by_rank
-from ngvi.nes.strategies import Paths, Strategy, Structure
+from ngvi.nes.strategies import Paths, Strategy
 
 
 @jax.tree_util.register_dataclass
@@ -55,19 +55,11 @@ def init(
     (mean,) = as_floats(mean)
     sigma = jnp.broadcast_to(jnp.asarray(sigma, mean.dtype), mean.shape)
     return State(
-        Gaussian(mean, _with_deviations(strategy.structure, sigma)),
+        Gaussian(mean, strategy.structure.from_deviations(sigma)),
         jnp.zeros_like(mean),
         jnp.zeros_like(mean),
         jnp.zeros((), int),
     )
-
-
-def _with_deviations(structure: Structure, sigma: Float[Array, "d"]) -> LinearStructure:
-    if structure is Dense:
-        return Dense(jnp.diag(1 / sigma), jnp.diag(sigma))
-    if structure is Isotropic:
-        return Isotropic(1 / jnp.sqrt((sigma**2).mean()), sigma.shape[0])
-    return Diagonal(1 / sigma)
 
 
 def ask(strategy: Strategy, state: State, key: Key[Array, ""]) -> Float[Array, "n d"]:

@@ -264,6 +264,16 @@ WITHOUT_CDF = {"Categorical"}
 """Families of numbers that only number things."""
 
 every_family = pytest.mark.parametrize("case", FAMILIES, ids=lambda c: c.name)
+# Second derivatives of Bessel functions take most of a minute to compile.
+BESSEL = {"VonMises", "VonMisesFisher"}
+every_family_slow_with_bessel = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(c, marks=pytest.mark.slow if c.name in BESSEL else ())
+        for c in FAMILIES
+    ],
+    ids=lambda c: c.name,
+)
 each_with_a_cdf = pytest.mark.parametrize(
     "case",
     [c for c in NUMBERS if c.family.__name__ not in WITHOUT_CDF],

@@ -17,6 +17,7 @@ from tests.families.cases import (
     Case,
     double,
     every_family,
+    every_family_slow_with_bessel,
     members,
     seeds,
     single,
@@ -154,7 +155,7 @@ def _derivatives(q: Any, p: Any, eps: Array) -> Derivatives:
     )
 
 
-@every_family
+@every_family_slow_with_bessel
 @few
 @given(seed=seeds)
 def test_derivatives(case: Case, seed: int) -> None:

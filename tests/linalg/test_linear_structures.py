@@ -84,6 +84,14 @@ def test_from_dense(structure: Any, case: LinearCase) -> None:
     close(both.dense()[1], 2 * case.keep(full))
 
 
+@pytest.mark.parametrize("structure", [Dense, Diagonal, Isotropic])
+def test_from_deviations(structure: Any) -> None:
+    # Their squares leave the range of single precision.
+    sd = np.array([1e-25, 2e-25, 2e-25], np.float32)
+    draws = structure.from_deviations(jnp.asarray(sd)).unwhiten(jnp.ones_like(sd))
+    close(draws, np.sqrt(3) * 1e-25 if structure is Isotropic else sd, 1e-6)
+
+
 @every_linear
 @given(dim=dims, seed=seeds)
 def test_the_inner_product_is_a_trace(case: LinearCase, dim: int, seed: int) -> None:

@@ -78,14 +78,12 @@ def test_orthogonal_draws_are_so_within_each_block() -> None:
         np.testing.assert_allclose(products[:, off], 0, atol=2e-5)
 
 
-@pytest.mark.parametrize("draws", KINDS, ids=lambda d: d.__name__)
-def test_a_strategy_asks_its_own_draws(draws: Draws) -> None:
-    strategy = replace(xnes(7, 4), draws=draws)
+def test_a_strategy_asks_its_own_draws() -> None:
+    plain = xnes(7, 4)
+    strategy = replace(plain, draws=mirrored)
     state = init(strategy, jnp.zeros(7, jnp.float32), 1.0)
     key = jax.random.key(0)
     eps = ask(strategy, state, key)
-    np.testing.assert_array_equal(eps, draws(key, 4, 7, jnp.float32))
+    np.testing.assert_array_equal(eps, mirrored(key, 4, 7, jnp.float32))
     assert eps.dtype == jnp.float32
-    assert hash(strategy) != hash(replace(strategy, draws=KINDS[0])) or (
-        draws is independent
-    )
+    assert hash(strategy) != hash(plain)

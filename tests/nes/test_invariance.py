@@ -34,7 +34,6 @@ STRATEGIES = {
     "xnes": xnes(DIM),
     "snes": snes(DIM),
     "cma": cma(DIM),
-    "separable cma": cma(DIM, separable=True),
 }
 
 

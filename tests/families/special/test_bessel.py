@@ -73,6 +73,7 @@ def test_inverses(dimension, dtype):
     assert_close(found, KAPPAS[~near], 200, dtype)
 
 
+@pytest.mark.slow
 def test_derivatives():
     nu = 0.5
     kappa = np.array([1e-3, 0.5, 8.0, 40.0, 1e4])
