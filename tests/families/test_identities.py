@@ -23,8 +23,8 @@ from tests.families.cases import (
 from tests.families.checks import TOLERANCE, close, compiled, roundings
 
 BATCH = (64,)
-# Two matrices and what multiplies them: over six decades nearly all are singular.
-REACH = {"MatrixNormalWishart": 1.0}
+# Matrices over six decades are singular, or so nearly that ∇A by derivatives is lost.
+REACH = {"Gaussian-Dense": 1.0, "MatrixNormalWishart": 1.0}
 # Every example is a batch: parameters by the hundred.
 few = settings(max_examples=4)
 
@@ -92,7 +92,7 @@ def _check(found: Coordinates, exact: Coordinates, fisher: Any, dtype: Any) -> N
     stable = ~(moved > 0.1 * sd).any(-1)
     assert stable.any()
     # Derivatives of factorisations round more than the entries of λ do.
-    allowed = (10 * near + 100 * moved)[stable]
+    allowed = (near + 10 * moved)[stable]
     close(found.gradient[stable], exact.mean[stable], allowed, "∇A")
     largest = np.abs(exact.natural).max(-1, keepdims=True)
     natural = tolerance * np.abs(exact.natural) + 4 * np.finfo(dtype).eps * largest
