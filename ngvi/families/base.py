@@ -387,13 +387,23 @@ class ExponentialFamily(ABC):
         raise self._lacks("cdf")
 
     def to_numpyro(self) -> Any:
-        """The same distribution of `numpyro.distributions`."""
-        raise self._lacks("counterpart in numpyro.distributions")
+        """The same distribution of `numpyro.distributions`.
+
+        By default the first of `numpyro_names`, with parameters of the same names.
+        """
+        import numpyro.distributions as dist
+
+        if not self.numpyro_names:
+            raise self._lacks("counterpart in numpyro.distributions")
+        names = [f.name for f in parameter_fields(self)]
+        counterpart = getattr(dist, self.numpyro_names[0])
+        return counterpart(**{name: getattr(self, name) for name in names})
 
     @classmethod
     def from_numpyro(cls, distribution: Any) -> Self:
         """The member equal to a distribution named in `numpyro_names`."""
-        raise NotImplementedError(f"{cls.__name__} has no counterpart in NumPyro")
+        names = [f.name for f in parameter_fields(cls)]
+        return cls(*(getattr(distribution, name) for name in names))
 
     def _lacks(self, what: str) -> NotImplementedError:
         return NotImplementedError(f"{type(self).__name__} has no {what}")

@@ -12,7 +12,7 @@ Source: Johnson, Kemp and Kotz (2005), Univariate discrete distributions, chapte
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -132,15 +132,6 @@ class Bernoulli(Successes):
     def cdf(self, x: Values) -> Values:
         failure = sigmoid(-self.logits)
         return jnp.where(x < 0, 0 * failure, jnp.where(x < 1, failure, 1 + 0 * failure))
-
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.BernoulliLogits(self.logits)
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.logits)
 
     def _log_density(self, x: Values) -> Values:
         return -softplus(jnp.where(x > 0, -self.logits, self.logits))

@@ -10,7 +10,7 @@ Source: Minka (2000), Estimating a Dirichlet distribution.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -93,15 +93,6 @@ class Beta(ExponentialFamily):
     def cdf(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
         a, b = self.concentration1, self.concentration0
         return betainc(*jnp.broadcast_arrays(a, b, jnp.clip(x, 0, 1)))
-
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.Beta(self.concentration1, self.concentration0)
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.concentration1, distribution.concentration0)
 
     # Closed forms, the Dirichlet family's.
 

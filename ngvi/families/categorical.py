@@ -14,7 +14,7 @@ Source: Agresti (2013), Categorical data analysis, section 1.2.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -147,15 +147,6 @@ class Categorical(ClassCounts):
     def mode(self) -> Int[Array, "*b"]:
         likeliest = jnp.argmax(self.logits, -1).astype(self.dtype)
         return as_counts(likeliest, ~jnp.isnan(self.logits[..., 0]))
-
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.CategoricalLogits(self.logits)
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.logits)
 
     def _log_density(self, x: Values) -> Values:
         here = x[..., None] == jnp.arange(self.logits.shape[-1])

@@ -12,7 +12,7 @@ chapter 18.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -98,15 +98,6 @@ class ChiSquared(ExponentialFamily):
 
     def cdf(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
         return gammainc(*jnp.broadcast_arrays(self.df / 2, jnp.maximum(x, 0) / 2))
-
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.Chi2(self.df)
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.df)
 
     # Closed forms, as for the gamma family.
 

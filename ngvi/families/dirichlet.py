@@ -114,15 +114,6 @@ class Dirichlet(ExponentialFamily):
         bounded = (above >= 0).all(-1, keepdims=True)
         return jnp.where(bounded, above / above.sum(-1, keepdims=True), jnp.nan)
 
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.Dirichlet(self.concentration)
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.concentration)
-
     # Closed forms that keep their digits where concentrations and their sum are large.
 
     @property

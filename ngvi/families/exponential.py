@@ -106,15 +106,6 @@ class Exponential(ExponentialStatistic):
     def cdf(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
         return -jnp.expm1(-self.rate * jnp.maximum(x, 0))
 
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.Exponential(self.rate)
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.rate)
-
     def entropy(self) -> Float[Array, "*b"]:
         return 1 - jnp.log(self.rate)
 

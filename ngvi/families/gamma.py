@@ -12,7 +12,7 @@ Source: Minka (2002), Estimating a gamma distribution.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -99,15 +99,6 @@ class Gamma(ExponentialFamily):
         return gammainc(
             *jnp.broadcast_arrays(self.concentration, self.rate * jnp.maximum(x, 0))
         )
-
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.Gamma(self.concentration, self.rate)
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.concentration, distribution.rate)
 
     # Closed forms that keep their digits from a = 1e-6 to a = 1e8.
 

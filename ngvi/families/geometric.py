@@ -9,7 +9,7 @@ Source: Johnson, Kemp and Kotz (2005), Univariate discrete distributions, chapte
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -83,15 +83,6 @@ class Geometric(Events):
     def cdf(self, x: Values) -> Values:
         trials = jnp.maximum(jnp.floor(x) + 1, 0)
         return -jnp.expm1(-trials * softplus(self.logits))
-
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.GeometricLogits(self.logits)
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.logits)
 
     def _log_density(self, x: Values) -> Values:
         return -(x * softplus(self.logits) + softplus(-self.logits))

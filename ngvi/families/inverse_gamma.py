@@ -11,7 +11,7 @@ Source: Minka (2002), Estimating a gamma distribution.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -98,15 +98,6 @@ class InverseGamma(ExponentialFamily):
         inverse = self.rate / jnp.where(x > 0, x, 1)
         tail = gammaincc(*jnp.broadcast_arrays(self.concentration, inverse))
         return jnp.where(x > 0, tail, jnp.where(jnp.isnan(x), jnp.nan, 0))
-
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.InverseGamma(self.concentration, self.rate)
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.concentration, distribution.rate)
 
     # Closed forms, as for the gamma family.
 

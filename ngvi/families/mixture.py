@@ -14,7 +14,7 @@ inference with mixture of exponential-family approximations, section 3.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,8 @@ class Mixture(ExponentialFamily):
 
     logits: Float[Array, "*b K"] = parameter(REAL_VECTOR)
     components: ExponentialFamily = branch()
+
+    numpyro_names: ClassVar[tuple[str, ...]] = ("MixtureSameFamily",)
 
     def __post_init__(self) -> None:
         batch = self.components.batch_shape
@@ -228,8 +230,6 @@ class Mixture(ExponentialFamily):
 
         mixing = dist.Categorical(logits=self.log_weights)
         return dist.MixtureSameFamily(mixing, self.components.to_numpyro())
-
-    numpyro_names = ("MixtureSameFamily",)
 
     @classmethod
     def from_numpyro(cls, distribution: Any) -> Self:

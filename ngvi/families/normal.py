@@ -10,7 +10,7 @@ see `ngvi.families.Gaussian`.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -93,15 +93,6 @@ class Normal(ExponentialFamily):
     def cdf(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
         return ndtr((x - self.loc) / self.scale)
 
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.Normal(self.loc, self.scale)
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.loc, distribution.scale)
-
     # Closed forms: no squared mean from which a small variance would be subtracted.
 
     @property
@@ -167,11 +158,6 @@ class LogNormal(Normal):
 
     def cdf(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
         return super().cdf(jnp.log(jnp.maximum(x, 0)))
-
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.LogNormal(self.loc, self.scale)
 
     def _log_density(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
         return super()._log_density(jnp.log(x)) - jnp.log(x)

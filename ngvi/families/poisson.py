@@ -7,7 +7,7 @@ Source: Johnson, Kemp and Kotz (2005), Univariate discrete distributions, chapte
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import jax.numpy as jnp
 from jax.scipy.special import gammaincc
@@ -103,15 +103,6 @@ class Poisson(ExponentialFamily):
         inside = jnp.isfinite(k) & (k >= 0)
         value = gammaincc(jnp.where(inside, k, 0) + 1, self.rate)
         return beyond(k, inside, value)
-
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.Poisson(self.rate)
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.rate)
 
     # Closed forms that keep their digits from r = 1e-6 to r = 1e8.
 

@@ -12,7 +12,7 @@ Source: Mardia and Jupp (2000), Directional statistics, section 3.5.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -104,15 +104,6 @@ class VonMises(ExponentialFamily):
         angle = x - self.loc
         turns = jax.lax.stop_gradient(jnp.round(angle / (2 * math.pi)))
         return turns + von_mises_cdf(_wrap(angle), self.concentration)
-
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.VonMises(self.loc, self.concentration)
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.loc, distribution.concentration)
 
     # Closed forms in the length and the direction of λ.
 
