@@ -1,7 +1,6 @@
 """Every family's counterpart in `numpyro.distributions`, there and back."""
 
-from __future__ from ngvi.families import ExponentialFamily
-import annotations
+from __future__ import annotations
 
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from jaxtyping import Array
 
 import ngvi.families
-from ngvi.families import from_numpyro
+from ngvi.families import ExponentialFamily, from_numpyro
 from tests.families.cases import FAMILIES, Case, members
 from tests.families.checks import close, compiled
 
