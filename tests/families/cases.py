@@ -263,22 +263,32 @@ NUMBERS = [c for c in FAMILIES if c.family.event_shape is ExponentialFamily.even
 WITHOUT_CDF = {"Categorical"}
 """Families of numbers that only number things."""
 
-every_family = pytest.mark.parametrize("case", FAMILIES, ids=lambda c: c.name)
-# Second derivatives of Bessel functions take most of a minute to compile.
-BESSEL = {"VonMises", "VonMisesFisher"}
-every_family_slow_with_bessel = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(c, marks=pytest.mark.slow if c.name in BESSEL else ())
-        for c in FAMILIES
-    ],
-    ids=lambda c: c.name,
-)
-each_with_a_cdf = pytest.mark.parametrize(
-    "case",
-    [c for c in NUMBERS if c.family.__name__ not in WITHOUT_CDF],
-    ids=lambda c: c.name,
-)
+HEAVY = {
+    "InverseWishart",
+    "MatrixNormalWishart",
+    "NormalInverseWishart",
+    "VonMises",
+    "VonMisesFisher",
+}
+"""Families whose programs take ten times as long to compile as the others'."""
+
+
+def each(cases: list[Case], heavy_are_slow: bool = False) -> pytest.MarkDecorator:
+    """The decorator that runs a test on each case, as often as `make test` can bear."""
+    return pytest.mark.parametrize(
+        "case",
+        [
+            pytest.param(c, marks=pytest.mark.slow)
+            if heavy_are_slow and c.name in HEAVY
+            else c
+            for c in cases
+        ],
+        ids=[c.name for c in cases],
+    )
+
+
+every_family = each(FAMILIES)
+each_with_a_cdf = each([c for c in NUMBERS if c.family.__name__ not in WITHOUT_CDF])
 
 
 def members(

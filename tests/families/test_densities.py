@@ -18,6 +18,7 @@ from tests.families.cases import (
     MODERATE,
     NUMBERS,
     Case,
+    each,
     each_with_a_cdf,
     every_family,
     members,
@@ -153,10 +154,9 @@ def _around_the_mode(q: Any, key: Array) -> tuple[Any, Array, Array]:
     return mode, top - q.log_prob(x), top - q.log_prob(moved)
 
 
-@pytest.mark.parametrize(
-    "case",
+@each(
     [c for c in FAMILIES if c.family.__name__ not in WITHOUT_MODE],
-    ids=lambda c: c.name,
+    heavy_are_slow=True,
 )
 def test_the_density_is_highest_at_the_mode(case: Case) -> None:
     (q,) = members(case, 11, BATCH, MODERATE, count=1)

@@ -12,12 +12,13 @@ from jaxtyping import Array
 
 from ngvi.families import ExponentialFamily
 from tests.families.cases import (
+    FAMILIES,
     MODERATE,
     WIDE,
     Case,
     double,
+    each,
     every_family,
-    every_family_slow_with_bessel,
     members,
     seeds,
     single,
@@ -155,7 +156,7 @@ def _derivatives(q: Any, p: Any, eps: Array) -> Derivatives:
     )
 
 
-@every_family_slow_with_bessel
+@each(FAMILIES, heavy_are_slow=True)
 @few
 @given(seed=seeds)
 def test_derivatives(case: Case, seed: int) -> None:

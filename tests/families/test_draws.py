@@ -19,8 +19,8 @@ from ngvi.families import ExponentialFamily
 from tests.families.cases import (
     FAMILIES,
     Case,
+    each,
     each_with_a_cdf,
-    every_family,
     members,
 )
 from tests.families.checks import Estimate, agrees, compiled, estimate
@@ -91,7 +91,7 @@ def moments(case: Case) -> tuple[Any, Moments]:
 @pytest.mark.parametrize(
     "what", ["T", "Cov(T)", "log base measure", "KL", "entropy", "cross entropy"]
 )
-@every_family
+@each(FAMILIES, heavy_are_slow=True)
 def test_averages_over_draws(case: Case, what: str) -> None:
     _, found = moments(case)
     agrees(found.estimates[what], found.expected[what], what)
@@ -102,10 +102,9 @@ CHOOSING = {"Mixture"}
 of the part chosen."""
 
 
-@pytest.mark.parametrize(
-    "case",
+@each(
     [c for c in FAMILIES if c.family.__name__ not in CHOOSING],
-    ids=lambda c: c.name,
+    heavy_are_slow=True,
 )
 def test_derivatives_through_draws(case: Case) -> None:
     """E[∂T(x(λ))/∂λ] = F for what varies continuously; nothing for what does not."""

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ngvi.families import ExponentialFamily
-from tests.families.cases import Case, every_family, members, single
+from tests.families.cases import FAMILIES, Case, each, every_family, members, single
 from tests.families.checks import close, compiled
 
 KEY = jax.random.key(0)
@@ -108,7 +108,7 @@ def _summary(q: Any, p: Any, x: Any) -> dict[str, Array]:
     }
 
 
-@every_family
+@each(FAMILIES, heavy_are_slow=True)
 def test_a_batch_is_its_members(case: Case) -> None:
     """A batch gives what `jax.vmap` over its members gives."""
     size = int(np.prod(BATCH))
