@@ -212,7 +212,7 @@ class Gaussian(ExponentialFamily):
     def kl(self, other: Self) -> Float[Array, "*b"]:
         self.same_family(other)
         shift = other.precision.whiten(other.mean - self.mean)
-        trace = _trace_of_ratio(other.precision, self.precision, self.dtype)
+        trace = other.precision.relative_trace(self.precision)
         logdets = self.precision.logdet() - other.precision.logdet()
         return (trace - self.dim + logdets + (shift**2).sum(-1)) / 2
 
@@ -250,12 +250,3 @@ def _where(valid: Bool[Array, "*b"], precision: PositiveDefinite) -> PositiveDef
 def _precision(structure: PositiveDefinite, half: Any) -> LinearStructure:
     entries = jax.tree.map(lambda s: -2 * s, half)
     return _linear(structure).from_entries(entries)
-
-
-def _trace_of_ratio(
-    p: PositiveDefinite, q: PositiveDefinite, dtype: Any
-) -> Float[Array, "*b"]:
-    """tr(P Q⁻¹) = ‖Bₚᵀ A_q‖², through the roots."""
-    batch = (1,) * len(q.batch_shape)
-    columns = jnp.eye(q.dim, dtype=dtype).reshape(q.dim, *batch, q.dim)
-    return (p.whiten(q.unwhiten(columns)) ** 2).sum((0, -1))

@@ -122,6 +122,14 @@ class PositiveDefinite(ABC):
         """tr P."""
         return self.diagonal().sum(-1)
 
+    def relative_trace(self, other: PositiveDefinite) -> Float[Array, "*c"]:
+        """tr(P Q⁻¹) = ‖Bₚᵀ A_q‖², through the roots; D for Q = P."""
+        diagonal = other.diagonal()
+        batch = (1,) * (diagonal.ndim - 1)
+        columns = jnp.eye(self.dim, dtype=diagonal.dtype)
+        columns = columns.reshape(self.dim, *batch, self.dim)
+        return (self.whiten(other.unwhiten(columns)) ** 2).sum((0, -1))
+
     # -- arithmetic that stays in the structure ----------------------------------
 
     @abstractmethod

@@ -92,6 +92,13 @@ class BlockDiagonal(LinearStructure):
 
     # -- the linear space and its dual -------------------------------------------
 
+    def relative_trace(self, other: PositiveDefinite) -> Float[Array, "*c"]:
+        if isinstance(other, BlockDiagonal) and self.sizes == other.sizes:
+            pairs = zip(self.blocks, other.blocks, strict=True)
+            traces = [mine.relative_trace(theirs) for mine, theirs in pairs]
+            return _sum(traces)
+        return super().relative_trace(other)
+
     def entries(self) -> tuple[Any, ...]:
         return self._each(lambda block: block.entries())
 

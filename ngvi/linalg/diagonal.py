@@ -77,6 +77,11 @@ class Diagonal(LinearStructure):
     def inverse_dense(self) -> Float[Array, "*c d d"]:
         return diagonal_matrix(self.inverse_diagonal())
 
+    def relative_trace(self, other: PositiveDefinite) -> Float[Array, "*c"]:
+        if isinstance(other, Diagonal):
+            return ((self.root / other.root) ** 2).sum(-1)
+        return (self.diagonal() * other.inverse_diagonal()).sum(-1)
+
     def entries(self) -> Float[Array, "*c d"]:
         return self.diagonal()
 

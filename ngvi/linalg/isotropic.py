@@ -92,6 +92,11 @@ class Isotropic(LinearStructure):
     def trace(self) -> Float[Array, "*c"]:
         return self.size * self.root**2
 
+    def relative_trace(self, other: PositiveDefinite) -> Float[Array, "*c"]:
+        if isinstance(other, Isotropic):
+            return (self.root / other.root) ** 2 * self.size
+        return self.root**2 * other.inverse_diagonal().sum(-1)
+
     def entries(self) -> Float[Array, "*c"]:
         return self.root**2
 

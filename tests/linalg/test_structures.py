@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given
 
 from tests.linalg.cases import (
+    STRUCTURES,
     Case,
     close,
     dims,
@@ -107,3 +108,18 @@ def test_slopes_are_those_of_differences(case: Case) -> None:
     (_, slope, backward), above, below = (every(1.3 + step) for step in (0.0, h, -h))
     np.testing.assert_allclose(slope, (above[0] - below[0]) / (2 * h), rtol=1e-6)
     np.testing.assert_allclose(backward, slope, rtol=1e-10)
+
+
+@every_structure
+def test_relative_trace(case: Case) -> None:
+    """tr(P Q⁻¹) with Q of every structure, and a batch of Q."""
+    rng = np.random.default_rng(0)
+    p, matrix = case.member(rng, 4)
+    for other_case in STRUCTURES:
+        other, q = other_case.member(rng, 4)
+        expected = np.trace(matrix @ np.linalg.inv(q))
+        np.testing.assert_allclose(p.relative_trace(other), expected, rtol=1e-9)
+        batch = stack([other, other.scale(2.0)])
+        found = p.relative_trace(batch)
+        np.testing.assert_allclose(found, [expected, expected / 2], rtol=1e-9)
+    np.testing.assert_allclose(p.relative_trace(p), 4, rtol=1e-12)
