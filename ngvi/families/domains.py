@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool
 
 from ngvi.families.factored import factor
@@ -43,7 +44,9 @@ class Domain:
         value = xp.asarray(value)
         if not xp.issubdtype(value.dtype, xp.floating):
             value = value.astype(float)
-        return self.test(value, xp)
+        # What is no number is no element; NumPy need not warn of it.
+        with np.errstate(all="ignore"):
+            return self.test(value, xp)
 
     def replace_outside(self, value: Array, inside: Bool[Array, "*b"]) -> Array:
         """The array, with an interior point where `inside` is false."""
