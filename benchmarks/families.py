@@ -15,8 +15,8 @@ both libraries' compiled programs run in float32 on the same random members, by 
 and the table shows efax's median time over ours: above 1, ours is faster. `error` is
 the median and the largest relative difference, over members, between a library's
 float32 result and its own float64 result, and `nan` how many of the members gave a
-result that is not finite. A dash: efax does not have the function, or cannot
-differentiate it.
+result that is not finite. A dash: efax does not have the function, or draws are
+counts, which have no gradient.
 """
 
 from __future__ import annotations
@@ -295,16 +295,29 @@ def accuracy(case: Case, pick: Callable[[Function], Any], f: str, side: int) -> 
     return errors(single, double)
 
 
+def absent(function: Function, arguments: dict[str, Any], gradient: bool) -> str:
+    """Why a function has no row: efax lacks it, or draws of counts have no gradient."""
+    chosen = [arguments[a] for a in function.arguments]
+    try:
+        result = jax.eval_shape(function.theirs, *chosen)
+    except (AttributeError, NotImplementedError) as error:
+        return f"efax: {error}"
+    floating = [jnp.issubdtype(r.dtype, jnp.floating) for r in jax.tree.leaves(result)]
+    return "" if any(floating) or not gradient else "not differentiable"
+
+
 def compare(name: str, batches: list[int]) -> list[Row]:
     case, rows = CASES[name], []
-    for f in functions(case.member(np.random.default_rng(0), 1)):
+    mine, other = both(case, 1)
+    for f, function in functions(mine["q"]).items():
         for differentiate in (False, True):
             wrap = summed if differentiate else lambda function: function
             label = f"∇ {f}" if differentiate else f
-            try:
+            reason = absent(function, other, differentiate)
+            if reason:
+                print(f"{name:22s}{label:14s}  –  ({reason})", flush=True)
+            else:
                 rows.append(_compare(name, case, f, label, wrap, batches))
-            except (AttributeError, NotImplementedError, TypeError) as error:
-                print(f"{name:22s}{label:14s}  –  ({str(error)[:60]})", flush=True)
     return rows
 
 

@@ -119,6 +119,18 @@ def check_parameters(member: Any, batch_shape: tuple[int, ...] = ()) -> None:
             outside `jit`, lies outside its domain.
     """
     check_fixed(member)
+    _broadcast(member, batch_shape)
+    valid = _validity(member)
+    if not is_concrete(valid):
+        # One invalid parameter makes the whole member NaN, also what ignores it.
+        for f in parameter_fields(member):
+            mask = jnp.expand_dims(valid, tuple(range(-f.metadata["domain"].ndim, 0)))
+            value = jnp.where(mask, getattr(member, f.name), jnp.nan)
+            object.__setattr__(member, f.name, value)
+
+
+def _broadcast(member: Any, batch_shape: tuple[int, ...]) -> None:
+    """Make the parameters arrays of one dtype and one batch."""
     fields = parameter_fields(member)
     values = as_floats(*(getattr(member, f.name) for f in fields))
     batches = [_batch(member, f, v) for f, v in zip(fields, values, strict=True)]
@@ -129,32 +141,28 @@ def check_parameters(member: Any, batch_shape: tuple[int, ...] = ()) -> None:
         raise ValueError(
             f"{_name(member)}: the parameters' shapes do not broadcast: {shapes}"
         ) from None
-    domains = [f.metadata["domain"] for f in fields]
-    for f, domain, value in zip(fields, domains, values, strict=True):
-        shape = (*batch, *value.shape[value.ndim - domain.ndim :])
+    for f, value in zip(fields, values, strict=True):
+        shape = (*batch, *value.shape[value.ndim - f.metadata["domain"].ndim :])
         value = value if value.shape == shape else jnp.broadcast_to(value, shape)
         object.__setattr__(member, f.name, value)
+
+
+def _validity(member: Any) -> Array:
+    """Which members of a batch hold what traced parameters must; known ones raise."""
     valid = jnp.ones((), bool)
-    for f, domain in zip(fields, domains, strict=True):
-        name, value = f"{_name(member)}: {f.name}", getattr(member, f.name)
-        message = f"{name} must be {domain.description}"
+    for f in parameter_fields(member):
+        domain, value = f.metadata["domain"], getattr(member, f.name)
+        message = f"{_name(member)}: {f.name} must be {domain.description}"
         if is_concrete(value):
             _explain(np.asarray(value), domain.holds(np.asarray(value), np), message)
         else:
             valid = valid & domain.holds(value)
     for value, holds, message in member.relations():
         if is_concrete(holds):
-            _explain(
-                np.asarray(value), np.asarray(holds), f"{_name(member)}: {message}"
-            )
+            _explain(np.asarray(value), holds, f"{_name(member)}: {message}")
         else:
             valid = valid & holds
-    if not is_concrete(valid):
-        # One invalid parameter makes the whole member NaN, also what ignores it.
-        for f, domain in zip(fields, domains, strict=True):
-            mask = jnp.expand_dims(valid, tuple(range(-domain.ndim, 0)))
-            value = jnp.where(mask, getattr(member, f.name), jnp.nan)
-            object.__setattr__(member, f.name, value)
+    return valid
 
 
 def checked(value: Any, domain: Domain, name: str) -> Array:
