@@ -20,151 +20,22 @@ variational inference, section 3.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float
 
 from ngvi.families import coordinates
 from ngvi.families.coordinates import Params, pair
-from ngvi.families.domains import Domain, Joint
-from ngvi.families.parameters import (
-    check_parameters,
-    fixed_fields,
-    is_concrete,
-    parameter_fields,
-)
+from ngvi.families.data import check_data, nan_unless
+from ngvi.families.interface import Interface
+from ngvi.families.parameters import is_concrete
 from ngvi.linalg import Dense, PositiveDefinite
 
 
-class Lacking:
-    """An attribute that some families have; reading it in another says so.
-
-    Not a property: a family may have a field of the same name.
-    """
-
-    def __init__(self, meaning: str) -> None:
-        self.__doc__ = meaning
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, member: Any, owner: type) -> Any:
-        if member is None:
-            return self
-        raise NotImplementedError(f"{owner.__name__} has no {self.name}")
-
-
-class ExponentialFamily(ABC):
+class ExponentialFamily(Interface):
     """One distribution of an exponential family, or a batch of them."""
-
-    general_matrices: ClassVar[bool | tuple[bool, ...]] = False
-    """Whether matrices among λ lack symmetry, all of them or leaf by leaf; symmetric
-    ones have d(d+1)/2 entries."""
-
-    numpyro_names: ClassVar[tuple[str, ...]] = ()
-    """The classes of `numpyro.distributions` that `from_numpyro` takes."""
-
-    def __post_init__(self) -> None:
-        check_parameters(self)
-
-    # -- what a family defines -----------------------------------------------------
-
-    @property
-    @abstractmethod
-    def support(self) -> Domain | Joint:
-        """The set that observations lie in."""
-
-    @property
-    @abstractmethod
-    def natural_params(self) -> Params:
-        """λ."""
-
-    @classmethod
-    @abstractmethod
-    def from_natural(cls, params: Params, *args: Any, **fixed: Any) -> Self:
-        """The member with natural parameters λ, given what is fixed, by keyword."""
-
-    @classmethod
-    @abstractmethod
-    def from_mean(cls, params: Params, *args: Any, **fixed: Any) -> Self:
-        """The member with mean parameters μ, given what is fixed, by keyword."""
-
-    @abstractmethod
-    def log_partition(self, params: Params) -> Float[Array, "*b"]:
-        """A(λ), for any λ of this family's layout."""
-
-    @abstractmethod
-    def sufficient_statistics(self, x: Any) -> Params:
-        """T(x); leading axes of x are leading axes of every leaf too."""
-
-    @abstractmethod
-    def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Any:
-        """Draws of shape `shape + batch shape + event shape`."""
-
-    def log_base_measure(self, x: Any) -> Float[Array, "*b"]:
-        """log h(x); zero by default."""
-        return jnp.zeros(self.support.batch_shape(x), self.dtype)
-
-    def expected_log_base_measure(self) -> Float[Array, "*b"]:
-        """E_q[log h(x)]; zero by default."""
-        return jnp.zeros(self.batch_shape, self.dtype)
-
-    def relations(self) -> list[tuple[Array, Bool[Array, "*b"], str]]:
-        """What must hold between parameters, besides each one's own domain: a value to
-        show, whether it is right, and a message such as "df must exceed p - 1"."""
-        return []
-
-    # -- shapes and copies -----------------------------------------------------------
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """The shape of a batch of members; () for one."""
-        first = parameter_fields(self)[0]
-        shape = jnp.shape(getattr(self, first.name))
-        return shape[: len(shape) - first.metadata["domain"].ndim]
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """The shape of one observation; a number by default."""
-        return ()
-
-    @property
-    def dtype(self) -> Any:
-        """The floating dtype of the parameters."""
-        return jax.tree.leaves(self)[0].dtype
-
-    @property
-    def fixed(self) -> dict[str, Any]:
-        """What is not part of λ, as the keywords of `from_natural` and `from_mean`."""
-        return {f.name: getattr(self, f.name) for f in fixed_fields(self)}
-
-    def with_natural_params(self, params: Params) -> Self:
-        """The member of the same family, fixed parameters included, with these λ."""
-        return type(self).from_natural(params, **self.fixed)
-
-    def with_mean_params(self, params: Params) -> Self:
-        """The member of the same family, fixed parameters included, with these μ."""
-        return type(self).from_mean(params, **self.fixed)
-
-    def same_family(self, other: ExponentialFamily) -> None:
-        """Check that another member shares T, h and A with this one.
-
-        Raises:
-            TypeError: it belongs to another family.
-            ValueError: it has other fixed parameters.
-        """
-        if type(other) is not type(self):
-            raise TypeError(
-                f"expected another {type(self).__name__}, got {type(other).__name__}"
-            )
-        if self.fixed != other.fixed:
-            raise ValueError(
-                f"two {type(self).__name__} members need the same fixed parameters, "
-                f"got {self.fixed} and {other.fixed}"
-            )
 
     # -- what follows from A ---------------------------------------------------------
 
@@ -233,6 +104,11 @@ class ExponentialFamily(ABC):
         """F(λ) d = ∇²A(λ) d, without forming F: also the derivative ∂μ/∂λ along d."""
         return jax.jvp(self._gradient, (self.natural_params,), (direction,))[1]
 
+    def _mean_params_along(self, *change: Array) -> Params:
+        """The derivative of μ along a change of the parameters, leaf by leaf."""
+        tangent = jax.tree.unflatten(jax.tree.structure(self), change)
+        return jax.jvp(lambda q: q.mean_params, (self,), (tangent,))[1]
+
     @property
     def fisher(self) -> PositiveDefinite:
         """F(λ) = ∇²A(λ) = Cov(T), in the coordinates of `flatten`; a batch of them for
@@ -282,30 +158,16 @@ class ExponentialFamily(ABC):
 
         Raises:
             ValueError: outside `jit`, an observation of positive weight lies outside
-                the support, or no member has these mean parameters (too few distinct
-                observations).
+                the support, a weight is negative, or no member has these mean
+                parameters (too few distinct observations).
         """
-        x = self.as_floats(x)
-        count = jax.tree.leaves(x)[0].shape[0]
-        w = jnp.ones(count, self.dtype) if weights is None else jnp.asarray(weights)
-        inside = self.support.holds(x)
-        wrong = ~inside & (w > 0).reshape(-1, *[1] * (inside.ndim - 1))
-        if is_concrete(wrong):
-            self._explain_fit(wrong, w)
-        x = self.support.replace_outside(x, inside)
-        return self._fit(x, jnp.where(wrong.any(), jnp.nan, w / w.sum()))
-
-    def _explain_fit(self, wrong: Array, weights: Array) -> None:
         name = f"{type(self).__name__}.fit"
-        if bool(wrong.any()):
-            raise ValueError(
-                f"{name}: {int(wrong.sum())} of {wrong.size} observations are not "
-                f"{self.support.description}"
-            )
-        if not bool((weights >= 0).all() & (weights > 0).any()):
-            raise ValueError(
-                f"{name}: the weights must be zero or more, one of them positive"
-            )
+        x, w, usable = check_data(name, x, weights, self.support, self.dtype)
+        total = w.sum()
+        if is_concrete(total) and not bool(total > 0):
+            raise ValueError(f"{name}: the weights must be positive for one or more")
+        fitted = self._fit(x, w / total)
+        return fitted if is_concrete(usable) else nan_unless(usable, fitted)
 
     def _fit(self, x: Any, weights: Float[Array, "n"]) -> Self:
         """The fit to observations in the support, weights summing to one."""
@@ -319,11 +181,25 @@ class ExponentialFamily(ABC):
 
         With a prior and the likelihood terms in the same family's form, this is Bayes'
         rule.
+
+        Raises:
+            TypeError: λ of a member has another layout, as of another structure of
+                precisions.
         """
         for other in others:
             self.same_family(other)
-        members = [self.natural_params, *(o.natural_params for o in others)]
-        return self.with_natural_params(jax.tree.map(lambda *p: sum(p), *members))
+        members = (self, *others)
+        params = [q.natural_params for q in members]
+        shapes = [
+            jax.tree.map(lambda leaf, q=q: leaf.shape[len(q.batch_shape) :], p)
+            for q, p in zip(members, params, strict=True)
+        ]
+        if any(s != shapes[0] for s in shapes):
+            raise TypeError(
+                "conjugate_sum: the members' natural parameters must have the same "
+                f"structure, got {' and '.join(str(s) for s in shapes)}"
+            )
+        return self.with_natural_params(jax.tree.map(lambda *p: sum(p), *params))
 
     def observe(
         self,
@@ -344,7 +220,8 @@ class ExponentialFamily(ABC):
         Raises:
             TypeError: the pair is not conjugate; `ngvi.families.conjugacy` lists those
                 that are.
-            ValueError: outside `jit`, an observation lies outside the support.
+            ValueError: outside `jit`, an observation of positive weight lies outside
+                the support or a weight is negative; or y has the wrong shape.
 
         Example:
             >>> import jax.numpy as jnp
@@ -375,35 +252,3 @@ class ExponentialFamily(ABC):
         from ngvi.families import conjugacy
 
         return conjugacy.predictive(self, likelihood)
-
-    # -- moments of x: where a family has them -----------------------------------------
-
-    mean: Any = Lacking("E[x], shape (*batch, *event)")
-    variance: Any = Lacking("Var[x], entry by entry, shape (*batch, *event)")
-    mode: Any = Lacking("where the density is largest; NaN where it is unbounded")
-
-    def cdf(self, x: Array) -> Float[Array, "*b"]:
-        """P(X ≤ x), for numbers."""
-        raise self._lacks("cdf")
-
-    def to_numpyro(self) -> Any:
-        """The same distribution of `numpyro.distributions`.
-
-        By default the first of `numpyro_names`, with parameters of the same names.
-        """
-        import numpyro.distributions as dist
-
-        if not self.numpyro_names:
-            raise self._lacks("counterpart in numpyro.distributions")
-        names = [f.name for f in parameter_fields(self)]
-        counterpart = getattr(dist, self.numpyro_names[0])
-        return counterpart(**{name: getattr(self, name) for name in names})
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        """The member equal to a distribution named in `numpyro_names`."""
-        names = [f.name for f in parameter_fields(cls)]
-        return cls(*(getattr(distribution, name) for name in names))
-
-    def _lacks(self, what: str) -> NotImplementedError:
-        return NotImplementedError(f"{type(self).__name__} has no {what}")

@@ -6,8 +6,7 @@ combination of the prior's own statistics,
     log p(y | θ) = ⟨c(y), T(θ)⟩ + what depends on y alone,
 
 so that λ_posterior = λ_prior + Σᵢ wᵢ c(yᵢ). A row of `conjugate_pairs.PAIRS` says what
-c is, which member of the likelihood a value of θ stands for, and the predictive
-distribution of a further y where it is a known one.
+c is, and the predictive distribution of a further y where it is a known one.
 
 Source: Diaconis and Ylvisaker (1979), Conjugate priors for exponential families;
 Murphy (2007), Conjugate Bayesian analysis of the Gaussian distribution.
@@ -23,8 +22,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.families.base import ExponentialFamily, Params
-from ngvi.families.domains import REAL, Domain, Joint
-from ngvi.families.parameters import fixed_fields, is_concrete
+from ngvi.families.data import check_data
+from ngvi.families.domains import Domain, Joint
+from ngvi.families.parameters import fixed_fields
 
 Likelihood = ExponentialFamily | type[ExponentialFamily]
 
@@ -34,20 +34,22 @@ class Pair(NamedTuple):
 
     terms: Callable[[Any, Any, Any], Params]
     """(prior, likelihood, y) ↦ c(y), each leaf with the leading axes of y."""
-    member: Callable[[Any, Any], ExponentialFamily]
-    """(likelihood, θ) ↦ the member of the likelihood with this parameter."""
     predictive: Callable[[Any, Any], Any] | None = None
     """(prior, likelihood) ↦ the distribution of y, of `numpyro.distributions`."""
-    support: Domain | Joint | None = None
-    """Where y lies, if not in the likelihood's support."""
+    known: bool = False
+    """Whether something about the likelihood must be known, besides what is fixed."""
+    support: Callable[[Any, Any], Domain | Joint] = lambda _, likelihood: (
+        likelihood.support
+    )
+    """(prior, likelihood) ↦ where y lies."""
 
 
 def pair_of(prior: ExponentialFamily, likelihood: Likelihood) -> Pair:
     """The row for a prior and a likelihood.
 
     Raises:
-        TypeError: they are no conjugate pair known here, or the likelihood has fixed
-            parameters and was given as a class.
+        TypeError: they are no conjugate pair known here, or a class was given as a
+            likelihood about which something must be known.
     """
     from ngvi.families.conjugate_pairs import PAIRS
 
@@ -59,10 +61,10 @@ def pair_of(prior: ExponentialFamily, likelihood: Likelihood) -> Pair:
             f"{type(prior).__name__} is not conjugate to {cls.__name__}; it is to "
             f"{', '.join(known) or 'none'}"
         )
-    if isinstance(likelihood, type) and fixed_fields(cls):
+    if isinstance(likelihood, type) and (row.known or fixed_fields(cls)):
         raise TypeError(
-            f"pass a member of {cls.__name__}, not the class: its fixed parameters "
-            "must be known"
+            f"pass a member of {cls.__name__}, not the class: those of its parameters "
+            f"that {type(prior).__name__} does not speak of must be known"
         )
     return row
 
@@ -75,22 +77,19 @@ def observe(
 ) -> Any:
     """The posterior; see `ExponentialFamily.observe`."""
     row = pair_of(prior, likelihood)
-    support: Any = row.support or likelihood.support
-    if isinstance(support, property):  # it depends on the member, which is unknown
-        support = REAL
-    y = support.as_floats(y, prior.dtype)
-    wrong = ~support.holds(y)
-    if is_concrete(wrong) and bool(wrong.any()):
-        raise ValueError(
-            f"observe: {int(wrong.sum())} of {wrong.size} observations are not "
-            f"{support.description}"
-        )
-    y = jax.tree.map(lambda v: jnp.where(wrong.any(), jnp.nan, v), y)
-    count = jax.tree.leaves(y)[0].shape[0]
-    w = jnp.ones(count, prior.dtype) if weights is None else jnp.asarray(weights)
+    support = row.support(prior, likelihood)
+    y, w, usable = check_data("observe", y, weights, support, prior.dtype)
+    batch = len(prior.batch_shape)
 
     def posterior(start: Array, term: Array) -> Array:
-        return start + jnp.tensordot(w, term, 1)
+        event, found = start.shape[batch:], term.shape[1:]
+        if found[len(found) - len(event) :] != event:
+            raise ValueError(
+                f"observe: one observation adds {found} numbers to the λ of this "
+                f"{type(prior).__name__}, which has {event}"
+            )
+        mask = jnp.expand_dims(usable, tuple(range(-len(event), 0)))
+        return start + jnp.where(mask, jnp.tensordot(w, term, 1), jnp.nan)
 
     terms = row.terms(prior, likelihood, y)
     return prior.with_natural_params(

@@ -14,8 +14,9 @@ from ngvi.families.binomial import Binomial
 from ngvi.families.categorical import Categorical
 from ngvi.families.conjugacy import Pair
 from ngvi.families.dirichlet import Dirichlet
-from ngvi.families.domains import REAL_VECTOR, Joint
+from ngvi.families.domains import REAL_VECTOR, Domain, Joint, whole_numbers
 from ngvi.families.exponential import Exponential
+from ngvi.families.factored import factor, inverse, outer
 from ngvi.families.gamma import Gamma
 from ngvi.families.gaussian import Gaussian
 from ngvi.families.geometric import Geometric
@@ -33,7 +34,6 @@ from ngvi.families.von_mises import VonMises
 from ngvi.families.von_mises_fisher import VonMisesFisher
 from ngvi.families.weibull import Rayleigh, Weibull
 from ngvi.families.wishart import Wishart
-from ngvi.linalg import Dense
 
 Rows = dict[tuple[type, type], Pair]
 """By the prior's and the likelihood's class."""
@@ -49,18 +49,16 @@ def _squares(likelihood: Normal, y: Array) -> Array:
     return (y - likelihood.loc) ** 2
 
 
-def _outer(y: Array) -> Array:
-    return y[..., :, None] * y[..., None, :]
-
-
 # -- probabilities ------------------------------------------------------------------
 
 
 def _one_hot(prior: Dirichlet, _: Any, y: Array) -> Array:
     count = prior.concentration.shape[-1]
-    known = (y >= 0) & (y < count)
-    indicators = jax.nn.one_hot(y.astype(int), count, dtype=prior.dtype)
-    return jnp.where(known[..., None], indicators, jnp.nan)
+    return jax.nn.one_hot(y.astype(int), count, dtype=prior.dtype)
+
+
+def _classes(prior: Dirichlet, _: Any) -> Domain:
+    return whole_numbers(0, prior.concentration.shape[-1] - 1)
 
 
 def _total(likelihood: Any, y: Array) -> Array:
@@ -70,12 +68,10 @@ def _total(likelihood: Any, y: Array) -> Array:
 PROBABILITIES: Rows = {
     (Beta, Bernoulli): Pair(
         lambda _, __, y: (y, 1 - y),
-        lambda _, p: Bernoulli.from_probs(p),
         lambda prior, _: _numpyro().Bernoulli(prior.mean),
     ),
     (Beta, Binomial): Pair(
         lambda _, like, y: (y, _total(like, y) - y),
-        lambda like, p: Binomial.from_probs(p, total_count=like.total_count),
         lambda prior, like: _numpyro().BetaBinomial(
             prior.concentration1, prior.concentration0, like.total_count
         ),
@@ -83,26 +79,23 @@ PROBABILITIES: Rows = {
     # θ is the probability of the event that ends the wait.
     (Beta, Geometric): Pair(
         lambda _, __, y: (jnp.ones_like(y), y),
-        lambda _, p: Geometric.from_natural(jnp.log1p(-p)),
         lambda prior, _: _numpyro().BetaNegativeBinomial(
             prior.concentration0, prior.concentration1, 1
         ),
     ),
     (Beta, NegativeBinomial): Pair(
         lambda _, like, y: (_total(like, y), y),
-        lambda like, p: like.with_natural_params(jnp.log1p(-p)),
         lambda prior, like: _numpyro().BetaNegativeBinomial(
             prior.concentration0, prior.concentration1, like.total_count
         ),
     ),
     (Dirichlet, Categorical): Pair(
         _one_hot,
-        lambda _, p: Categorical.from_probs(p),
         lambda prior, _: _numpyro().Categorical(prior.mean),
+        support=_classes,
     ),
     (Dirichlet, Multinomial): Pair(
         lambda _, __, y: y,
-        lambda like, p: Multinomial.from_probs(p, total_count=like.total_count),
         lambda prior, like: _numpyro().DirichletMultinomial(
             prior.concentration, like.total_count
         ),
@@ -112,19 +105,10 @@ PROBABILITIES: Rows = {
 # -- rates and scales ---------------------------------------------------------------
 
 
-def _any_member(likelihood: Any) -> Any:
-    """A member of the likelihood, whose rate does not matter."""
-    if isinstance(likelihood, type):
-        return likelihood.from_natural(-1.0)  # type: ignore[attr-defined]
-    return likelihood
-
-
 def _rate_terms(_: Any, likelihood: Any, y: Array) -> Any:
-    return jnp.ones_like(y), -_any_member(likelihood).sufficient_statistics(y)
-
-
-def _with_rate(likelihood: Any, rate: Array) -> Any:
-    return _any_member(likelihood).with_natural_params(-rate)
+    if isinstance(likelihood, type):  # any member: its rate does not matter
+        likelihood = likelihood.from_natural(-1.0)  # type: ignore[attr-defined]
+    return jnp.ones_like(y), -likelihood.sufficient_statistics(y)
 
 
 def _lomax(prior: Gamma, _: Any) -> Any:
@@ -145,31 +129,28 @@ def _student_of_precision(prior: Gamma, likelihood: Normal) -> Any:
 RATES: Rows = {
     (Gamma, Poisson): Pair(
         lambda _, __, y: (y, -jnp.ones_like(y)),
-        lambda _, rate: Poisson(rate),
         lambda prior, _: _numpyro().GammaPoisson(prior.concentration, prior.rate),
     ),
     # θ is −λ: 1/scale of Laplace, scaleᐨᵏ of Weibull, 1/(2σ²) of Rayleigh.
     **{
-        (Gamma, cls): Pair(
-            _rate_terms, _with_rate, _lomax if cls is Exponential else None
-        )
+        (Gamma, cls): Pair(_rate_terms, _lomax if cls is Exponential else None)
         for cls in (Exponential, Laplace, Rayleigh, Weibull)
     },
     # The likelihood's concentration is known, θ is its rate.
     (Gamma, Gamma): Pair(
         lambda _, like, y: (jnp.broadcast_to(like.concentration, y.shape), -y),
-        lambda like, rate: Gamma(like.concentration, rate),
+        known=True,
     ),
     # The likelihood's loc is known, θ is its precision or its variance.
     (Gamma, Normal): Pair(
         lambda _, like, y: (jnp.full_like(y, 0.5), -_squares(like, y) / 2),
-        lambda like, precision: Normal(like.loc, precision**-0.5),
         _student_of_precision,
+        known=True,
     ),
     (InverseGamma, Normal): Pair(
         lambda _, like, y: (jnp.full_like(y, -0.5), -_squares(like, y) / 2),
-        lambda like, variance: Normal(like.loc, jnp.sqrt(variance)),
         _student_of_precision,
+        known=True,
     ),
 }
 
@@ -209,24 +190,20 @@ MEANS: Rows = {
             y / like.scale**2,
             jnp.broadcast_to(-0.5 / like.scale**2, y.shape),
         ),
-        lambda like, loc: Normal(loc, like.scale),
         _normal_of_mean,
+        known=True,
     ),
-    (Gaussian, Gaussian): Pair(
-        _same_structure,
-        lambda like, mean: Gaussian(mean, like.precision),
-        _gaussian_of_mean,
-    ),
+    (Gaussian, Gaussian): Pair(_same_structure, _gaussian_of_mean, known=True),
     (VonMises, VonMises): Pair(
         lambda _, like, y: (
             like.concentration * jnp.cos(y),
             like.concentration * jnp.sin(y),
         ),
-        lambda like, loc: VonMises(loc, like.concentration),
+        known=True,
     ),
     (VonMisesFisher, VonMisesFisher): Pair(
         lambda _, like, y: like.concentration[..., None] * y,
-        lambda like, direction: VonMisesFisher(direction, like.concentration),
+        known=True,
     ),
 }
 
@@ -238,16 +215,15 @@ def _scatter(sign: float) -> Any:
 
     def terms(_: Any, likelihood: Gaussian, y: Array) -> Any:
         power = jnp.full(y.shape[:-1], sign / 2, y.dtype)
-        return power, -_outer(y - likelihood.mean) / 2
+        return power, -outer(y - likelihood.mean) / 2
 
     return terms
 
 
-def _student(df: Array, loc: Array, scale: Array, dim: int) -> Any:
-    """The multivariate t of a Gaussian whose covariance is scale/df on average."""
-    remaining = df - dim + 1
-    covariance = scale / remaining[..., None, None]
-    root = jnp.linalg.cholesky(covariance)
+def _student(df: Array, loc: Array, scale: Array) -> Any:
+    """The multivariate t of a Gaussian whose precision is Wishart(df, scale⁻¹)."""
+    remaining = df - scale.shape[-1] + 1
+    root = factor(scale).root / jnp.sqrt(remaining)[..., None, None]
     return _numpyro().MultivariateStudentT(remaining, loc, root)
 
 
@@ -258,36 +234,30 @@ def _normal_gamma_student(prior: NormalGamma, _: Any) -> Any:
 
 def _normal_wishart_terms(_: Any, __: Any, y: Array) -> Any:
     half = jnp.full(y.shape[:-1], 0.5, y.dtype)
-    return y, -half, -_outer(y) / 2, half
+    return y, -half, -outer(y) / 2, half
 
 
 def _normal_wishart_student(prior: NormalInverseWishart, _: Any) -> Any:
     widening = ((prior.kappa + 1) / prior.kappa)[..., None, None]
-    return _student(prior.df, prior.loc, widening * prior.scale, prior.dim)
+    return _student(prior.df, prior.loc, widening * prior.scale)
 
 
 def _regression_terms(_: Any, __: Any, pairs: tuple[Array, Array]) -> Any:
     x, y = pairs
     half = jnp.full(y.shape[:-1], 0.5, y.dtype)
-    return x[..., :, None] * y[..., None, :], -_outer(x) / 2, -_outer(y) / 2, half
-
-
-def _with_covariance(mean: Array, covariance: Array) -> Gaussian:
-    return Gaussian(mean, Dense.from_moments(covariance))
+    return x[..., :, None] * y[..., None, :], -outer(x) / 2, -outer(y) / 2, half
 
 
 COVARIANCES: Rows = {
     (Wishart, Gaussian): Pair(
         _scatter(1.0),
-        lambda like, precision: Gaussian(like.mean, Dense.from_dense(precision)),
-        lambda prior, like: _student(
-            prior.df, like.mean, jnp.linalg.inv(prior.scale), prior.dim
-        ),
+        lambda prior, like: _student(prior.df, like.mean, inverse(prior.scale)),
+        known=True,
     ),
     (InverseWishart, Gaussian): Pair(
         _scatter(-1.0),
-        lambda like, covariance: _with_covariance(like.mean, covariance),
-        lambda prior, like: _student(prior.df, like.mean, prior.scale, prior.dim),
+        lambda prior, like: _student(prior.df, like.mean, prior.scale),
+        known=True,
     ),
     (NormalGamma, Normal): Pair(
         lambda _, __, y: (
@@ -296,20 +266,16 @@ COVARIANCES: Rows = {
             -(y**2) / 2,
             jnp.full_like(y, 0.5),
         ),
-        lambda _, theta: Normal(theta[0], theta[1] ** -0.5),
         _normal_gamma_student,
     ),
     (NormalInverseWishart, Gaussian): Pair(
-        _normal_wishart_terms,
-        lambda _, theta: _with_covariance(theta[0], theta[1]),
-        _normal_wishart_student,
+        _normal_wishart_terms, _normal_wishart_student
     ),
     # Linear regression: an observation is a pair (x, y) with y ~ N(Wᵀx, Λ⁻¹). Its
     # predictive distribution needs x: see `MatrixNormalWishart.predictive_at`.
     (MatrixNormalWishart, Gaussian): Pair(
         _regression_terms,
-        lambda _, theta: theta,
-        support=Joint((REAL_VECTOR, REAL_VECTOR)),
+        support=lambda _, __: Joint((REAL_VECTOR, REAL_VECTOR)),
     ),
 }
 

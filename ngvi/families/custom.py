@@ -19,8 +19,16 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
 from ngvi.families.base import ExponentialFamily, Params
+from ngvi.families.data import nan_unless
 from ngvi.families.domains import REAL, Domain, Joint
-from ngvi.families.parameters import branch, check_fixed, family, fixed, is_concrete
+from ngvi.families.parameters import (
+    as_floats,
+    branch,
+    check_fixed,
+    family,
+    fixed,
+    is_concrete,
+)
 
 Function = Callable[..., Any]
 ITERATIONS = 100
@@ -39,8 +47,8 @@ class Custom(ExponentialFamily):
 
     def __post_init__(self) -> None:
         check_fixed(self)
-        params = jax.tree.map(jnp.asarray, self.params)
-        object.__setattr__(self, "params", params)
+        leaves, structure = jax.tree.flatten(self.params)
+        params = jax.tree.unflatten(structure, as_floats(*leaves))
         partition = self.log_partition_function(params)
         if jnp.shape(partition) != ():
             raise ValueError(
@@ -52,6 +60,8 @@ class Custom(ExponentialFamily):
                 f"from_log_partition: A(λ) = {float(partition)} at {params}: these "
                 "natural parameters lie outside the family's domain"
             )
+        params = nan_unless(jnp.isfinite(partition), params)
+        object.__setattr__(self, "params", params)
 
     @property
     def support(self) -> Domain | Joint:
@@ -87,6 +97,9 @@ class Custom(ExponentialFamily):
         mean = ravel_pytree(params)[0]
         return cls(unravel(_invert(log_partition, mean, flat_start)), **fixed)
 
+    def _sizes(self) -> Any:
+        return jax.tree.map(jnp.shape, self.params)
+
     def with_mean_params(self, params: Params) -> Self:
         return self.from_mean(params, start=self.params, **self.fixed)
 
@@ -97,7 +110,7 @@ class Custom(ExponentialFamily):
         return self._batched(self.statistics_function, x)
 
     def log_base_measure(self, x: Any) -> Float[Array, "*b"]:
-        return self._batched(self.base_measure_function, x)
+        return self._batched(self.base_measure_function, x).astype(self.dtype)
 
     def _batched(self, function: Function, x: Any) -> Any:
         for _ in self.support.batch_shape(x):
@@ -116,8 +129,8 @@ class Custom(ExponentialFamily):
         return self.sampler(key, self.params, shape)
 
 
-def _flat(x: Any) -> Float[Array, ""]:
-    return jnp.zeros((), jax.tree.leaves(x)[0].dtype)
+def _flat(_: Any) -> Float[Array, ""]:
+    return jnp.zeros(())
 
 
 def _no_sampler(key: Any, params: Params, shape: tuple[int, ...]) -> Any:

@@ -72,8 +72,9 @@ class Domain:
     def as_floats(self, value: Any, dtype: Any) -> Array:
         """The value as an array of its own floating dtype, else of this one."""
         array = jnp.asarray(value)
-        floating = jnp.issubdtype(array.dtype, jnp.floating)
-        return array if floating else array.astype(dtype)
+        # Python's numbers have no dtype of their own.
+        known = hasattr(value, "dtype") and jnp.issubdtype(array.dtype, jnp.floating)
+        return array if known else array.astype(dtype)
 
     def batch_shape(self, value: Array) -> tuple[int, ...]:
         """The shape of the leading axes."""

@@ -19,9 +19,10 @@ from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
 from ngvi.families.base import ExponentialFamily
+from ngvi.families.data import nan_unless
 from ngvi.families.domains import POSITIVE_DEFINITE, REAL_VECTOR, Domain
 from ngvi.families.parameters import (
     as_floats,
@@ -31,7 +32,7 @@ from ngvi.families.parameters import (
     is_concrete,
     parameter,
 )
-from ngvi.linalg import Dense, LinearStructure, PositiveDefinite
+from ngvi.linalg import BlockDiagonal, Dense, LinearStructure, PositiveDefinite
 
 Params = tuple[Float[Array, "*b d"], Any]
 LOG_2PI = math.log(2 * math.pi)
@@ -64,8 +65,11 @@ class Gaussian(ExponentialFamily):
     )
 
     def __post_init__(self) -> None:
-        (mean,) = as_floats(self.mean)
-        shape = (*self.precision.batch_shape, self.precision.dim)
+        mean, _ = as_floats(self.mean, jax.tree.leaves(self.precision)[0])
+        precision, batch = self.precision, self.precision.batch_shape
+        if isinstance(precision, BlockDiagonal):
+            precision = _in_one_batch(precision, batch)
+        shape = (*batch, precision.dim)
         if mean.ndim == 0 or mean.shape[-1] != shape[-1]:
             raise ValueError(
                 f"Gaussian: the mean must be a vector of length {shape[-1]}, the "
@@ -82,15 +86,16 @@ class Gaussian(ExponentialFamily):
         if not is_concrete(mean):
             # An invalid mean makes the whole member NaN; a bad precision has NaN roots.
             valid = ~jnp.isnan(mean).any(-1)
-            object.__setattr__(self, "precision", _where(valid, self.precision))
-        if is_concrete(*jax.tree.leaves(self.precision)):
-            log_det = self.precision.logdet()
+            precision = nan_unless(valid, precision)
+        if is_concrete(*jax.tree.leaves(precision)):
+            log_det = precision.logdet()
             if is_concrete(log_det) and not bool(jnp.isfinite(log_det).all()):
                 raise ValueError(
                     "Gaussian: the precision must be symmetric positive definite, its "
                     f"log-determinant is {log_det}"
                 )
         object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "precision", precision)
 
     @classmethod
     def from_covariance(
@@ -116,11 +121,6 @@ class Gaussian(ExponentialFamily):
     @property
     def fixed(self) -> dict[str, Any]:
         return {"structure": self.precision}
-
-    def same_family(self, other: ExponentialFamily) -> None:
-        if not isinstance(other, Gaussian) or self.dim != other.dim:
-            kind = f"{type(other).__name__}{list(other.event_shape)}"
-            raise TypeError(f"expected another Gaussian[{self.dim}], got {kind}")
 
     def _linear(self) -> LinearStructure:
         return _linear(self.precision)
@@ -162,6 +162,7 @@ class Gaussian(ExponentialFamily):
         return x, self._linear().outer(x)
 
     def log_base_measure(self, x: Float[Array, "*b d"]) -> Float[Array, "*b"]:
+        x = self.as_floats(x)
         return jnp.full(x.shape[:-1], -self.dim / 2 * LOG_2PI, x.dtype)
 
     def expected_log_base_measure(self) -> Float[Array, "*b"]:
@@ -220,11 +221,8 @@ class Gaussian(ExponentialFamily):
         # The mean in two passes and moments about it: no digits lost far from 0.
         shift = x[0]
         mean = shift + jnp.tensordot(weights, x - shift, 1)
-        structure = self._linear()
-        covariance = jax.tree.map(
-            lambda t: jnp.tensordot(weights, t, 1), structure.outer(x - mean)
-        )
-        return type(self)(mean, structure.from_moments(covariance))
+        scatter = _scatter(self._linear(), x - mean, weights)
+        return type(self)(mean, self._linear().from_moments(scatter))
 
 
 def _linear(structure: PositiveDefinite) -> LinearStructure:
@@ -237,14 +235,25 @@ def _linear(structure: PositiveDefinite) -> LinearStructure:
     return structure
 
 
-def _where(valid: Bool[Array, "*b"], precision: PositiveDefinite) -> PositiveDefinite:
-    """The precision, NaN where it belongs to an invalid member."""
+def _scatter(structure: LinearStructure, x: Array, weights: Array) -> Any:
+    """Σᵢ wᵢ xᵢ xᵢᵀ, as the structure's moments."""
+    if isinstance(structure, Dense):
+        # As a product of matrices: the terms of the sum would fill the memory.
+        half = jnp.sqrt(weights).reshape(-1, *[1] * (x.ndim - 1)) * x
+        return jnp.einsum("n...i,n...j->...ij", half, half, precision="highest")
+    return jax.tree.map(lambda t: jnp.tensordot(weights, t, 1), structure.outer(x))
 
-    def masked(leaf: Array) -> Array:
-        mask = jnp.expand_dims(valid, tuple(range(valid.ndim - leaf.ndim, 0)))
-        return jnp.where(mask, leaf, jnp.nan)
 
-    return jax.tree.map(masked, precision)
+def _in_one_batch(matrix: Any, batch: tuple[int, ...]) -> Any:
+    """The same, each block of it repeated for the whole batch."""
+    if isinstance(matrix, BlockDiagonal):
+        return BlockDiagonal(tuple(_in_one_batch(b, batch) for b in matrix.blocks))
+    own = len(matrix.batch_shape)
+
+    def repeated(leaf: Array) -> Array:
+        return jnp.broadcast_to(leaf, (*batch, *leaf.shape[own:]))
+
+    return jax.tree.map(repeated, matrix)
 
 
 def _precision(structure: PositiveDefinite, half: Any) -> LinearStructure:

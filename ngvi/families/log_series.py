@@ -28,7 +28,6 @@ from ngvi.families.domains import PROBABILITY, REAL, Domain, whole_numbers
 from ngvi.families.parameters import checked, family, parameter
 from ngvi.families.special.calculus import with_partials
 from ngvi.families.special.count_gaps import log_series_mean_log
-from ngvi.families.special.count_tables import BERNOULLI
 from ngvi.families.special.logistic import (
     expm1_excess_rate,
     log1mexp,
@@ -41,7 +40,8 @@ from ngvi.families.special.logistic import (
     softplus_change,
     stopped_logistic_kl,
 )
-from ngvi.families.special.ratios import atanh_excess
+from ngvi.families.special.ratios import logarithm_excess
+from ngvi.families.special.tables import BERNOULLI
 from ngvi.linalg import Diagonal, PositiveDefinite
 
 Values = Float[Array, "*b"]
@@ -203,9 +203,7 @@ def _divergence(x: Values, y: Values) -> Values:
     first, h = a < 0.5, change / a
     log = jnp.log(b / a * jnp.where(first, sigmoid(x) / sigmoid(y), 1))
     rising = log + slope * (whole - change)
-    near = jnp.abs(h) < 0.5
-    s = jnp.where(near, h / (2 + h), 0)
-    gap = jnp.where(near, s * h - 2 * atanh_excess(s), h - log)
+    gap = logarithm_excess(h, b / a)
     return jnp.where(both, low, jnp.where(first, rising, whole / a - gap))
 
 

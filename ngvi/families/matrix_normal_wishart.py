@@ -248,11 +248,6 @@ class MatrixNormalWishart(ExponentialFamily):
         scale = -symmetric(multiply(multiply(self.scale, inverse_scale), self.scale))
         return self._mean_params_along(loc, rows, 2 * power, scale)
 
-    def _mean_params_along(self, *change: Array) -> Four:
-        """The derivative of μ along a change of the parameters."""
-        tangent = jax.tree.unflatten(jax.tree.structure(self), change)
-        return jax.jvp(lambda q: q.mean_params, (self,), (tangent,))[1]
-
     def _log_density(self, x: WeightsAndPrecision) -> Values:
         weights, precision = x
         p, q = self.loc.shape[-2:]

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ngvi.families.base import ExponentialFamily, Params
 from ngvi.families.domains import REAL_VECTOR, Joint, whole_numbers
+from ngvi.families.interface import Interface
 from ngvi.families.parameters import branch, check_parameters, family, parameter
 
 
@@ -83,9 +84,9 @@ class Mixture(ExponentialFamily):
     def fixed(self) -> dict[str, Any]:
         return {"components": self.components}
 
-    def same_family(self, other: ExponentialFamily) -> None:
-        if not isinstance(other, Mixture):
-            raise TypeError(f"expected another Mixture, got {type(other).__name__}")
+    def same_family(self, other: Interface) -> None:
+        super().same_family(other)
+        assert isinstance(other, Mixture)
         self.components.same_family(other.components)
 
     @property
@@ -142,8 +143,12 @@ class Mixture(ExponentialFamily):
         return (self.weights * self.components.expected_log_base_measure()).sum(-1)
 
     def _log_density(self, x: tuple[Array, Any]) -> Float[Array, "*b"]:
-        within = self.components._log_density(self._repeat(x[1]))
-        return (self._indicators(x[0]) * (self.log_weights + within)).sum(-1)
+        component, value = x
+        here = self._indicators(component) > 0
+        # Only its own component meets x: to others it may be infinitely unlikely.
+        near = self.components.support.replace_outside(self._repeat(value), here)
+        within = self.components._log_density(near)
+        return jnp.where(here, self.log_weights + within, 0).sum(-1)
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Any:
         """Draws (k, x) of the joint distribution."""

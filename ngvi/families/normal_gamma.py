@@ -156,11 +156,6 @@ class NormalGamma(ExponentialFamily):
         rate = -rate - (kappa * self.loc / 2 + self.kappa * loc) * self.loc
         return self._mean_params_along(loc, kappa, power, rate)
 
-    def _mean_params_along(self, *change: Array) -> Four:
-        """The derivative of μ along a change of the parameters."""
-        tangent = jax.tree.unflatten(jax.tree.structure(self), change)
-        return jax.jvp(lambda q: q.mean_params, (self,), (tangent,))[1]
-
     def _log_density(self, x: MeanAndPrecision) -> Values:
         mean, precision = x
         weight = self.kappa * precision

@@ -212,11 +212,6 @@ class NormalInverseWishart(ExponentialFamily):
         product = symmetric(change[..., :, None] * self.loc[..., None, :])
         return self._mean_params_along(loc, kappa, 2 * power, -2 * second - product)
 
-    def _mean_params_along(self, *change: Array) -> Four:
-        """The derivative of μ along a change of the parameters."""
-        tangent = jax.tree.unflatten(jax.tree.structure(self), change)
-        return jax.jvp(lambda q: q.mean_params, (self,), (tangent,))[1]
-
     def _log_density(self, x: MeanAndCovariance) -> Values:
         mean, covariance = x
         value = factor(covariance)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ngvi.families.base import ExponentialFamily
+from ngvi.families.product import Product
 
 
 def from_numpyro(distribution: Any) -> ExponentialFamily:
@@ -26,12 +27,11 @@ def from_numpyro(distribution: Any) -> ExponentialFamily:
     """
     import numpyro.distributions as dist
 
-    from ngvi.families.product import Product
-
     if isinstance(distribution, dist.Independent):
         factor = from_numpyro(distribution.base_dist)
-        kept = len(distribution.batch_shape)
-        return Product(factor, batch_ndim=kept)
+        # The parts of a product's parts are parts of one product.
+        factors = factor.factors if isinstance(factor, Product) else factor
+        return Product(factors, batch_ndim=len(distribution.batch_shape))
     if isinstance(distribution, dist.ExpandedDistribution):
         return _expand(from_numpyro(distribution.base_dist), distribution.batch_shape)
     name = type(distribution).__name__
@@ -53,7 +53,14 @@ def _expand(member: ExponentialFamily, shape: tuple[int, ...]) -> ExponentialFam
     """A batch of the same member."""
     batch = len(member.batch_shape)
 
-    def expanded(leaf: Any) -> Any:
-        return jnp.broadcast_to(leaf, (*shape, *leaf.shape[batch:]))
+    def expanded(node: Any) -> Any:
+        if isinstance(node, Product):
+            factors = jax.tree.map(expanded, node.factors, is_leaf=_is_product)
+            return Product(factors, node.batch_ndim + len(shape) - batch)
+        return jnp.broadcast_to(node, (*shape, *node.shape[batch:]))
 
-    return member.with_natural_params(jax.tree.map(expanded, member.natural_params))
+    return jax.tree.map(expanded, member, is_leaf=_is_product)
+
+
+def _is_product(node: Any) -> bool:
+    return isinstance(node, Product)

@@ -19,12 +19,17 @@ from jaxtyping import Array, Float, Key
 
 from ngvi.families.base import ExponentialFamily, Params
 from ngvi.families.domains import Joint
+from ngvi.families.interface import Interface
 from ngvi.families.parameters import branch, check_fixed, family, fixed
 from ngvi.linalg import BlockDiagonal
 
 
 def _is_family(node: Any) -> bool:
     return isinstance(node, ExponentialFamily)
+
+
+def _is_shape(node: Any) -> bool:
+    return isinstance(node, tuple) and all(isinstance(size, int) for size in node)
 
 
 @family
@@ -76,6 +81,9 @@ class Product(ExponentialFamily):
     def _leaves(self) -> list[ExponentialFamily]:
         return jax.tree.leaves(self.factors, is_leaf=_is_family)
 
+    def _structure(self) -> Any:
+        return jax.tree.structure(self.factors, is_leaf=_is_family)
+
     def _split(self, tree: Any) -> list[Any]:
         """The part of a tree that belongs to each factor."""
         parts: list[Any] = []
@@ -107,7 +115,14 @@ class Product(ExponentialFamily):
     @property
     def event_shape(self) -> Any:
         """A pytree like `factors`, of shapes."""
-        return self._each(lambda f: (*f.batch_shape[self.batch_ndim :], *f.event_shape))
+
+        def of_factor(f: ExponentialFamily) -> Any:
+            parts = f.batch_shape[self.batch_ndim :]
+            return jax.tree.map(
+                lambda shape: (*parts, *shape), f.event_shape, is_leaf=_is_shape
+            )
+
+        return self._each(of_factor)
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -142,12 +157,12 @@ class Product(ExponentialFamily):
         like = cls(factors, batch_ndim)
         return cls(like._each(lambda f, p: f.with_mean_params(p), params), batch_ndim)
 
-    def same_family(self, other: ExponentialFamily) -> None:
-        if not isinstance(other, Product) or self.batch_ndim != other.batch_ndim:
-            raise TypeError(
-                f"expected another Product with batch_ndim={self.batch_ndim}, got "
-                f"{type(other).__name__}"
-            )
+    def _sizes(self) -> Any:
+        return self.event_shape
+
+    def same_family(self, other: Interface) -> None:
+        super().same_family(other)
+        assert isinstance(other, Product)
         self._each(lambda f, g: f.same_family(g), other.factors)
 
     def log_partition(self, params: Params) -> Float[Array, "*b"]:
@@ -165,9 +180,8 @@ class Product(ExponentialFamily):
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Any:
         leaves = self._leaves()
         keys = jax.random.split(key, len(leaves))
-        structure = jax.tree.structure(self.factors, is_leaf=_is_family)
         draws = [f.sample(k, shape) for f, k in zip(leaves, keys, strict=True)]
-        return jax.tree.unflatten(structure, draws)
+        return jax.tree.unflatten(self._structure(), draws)
 
     # Each factor's own closed forms.
 
@@ -212,8 +226,7 @@ class Product(ExponentialFamily):
             piece = vector[..., start : start + size]
             parts.append(f.unflatten(piece.reshape(*piece.shape[:-1], *shape)))
             start += size
-        structure = jax.tree.structure(self.factors, is_leaf=_is_family)
-        return jax.tree.unflatten(structure, parts)
+        return jax.tree.unflatten(self._structure(), parts)
 
     def _fit(self, x: Any, weights: Float[Array, "n"]) -> Self:
         fits = self._each(lambda f, v: f._fit(v, weights), x)

@@ -21,10 +21,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ngvi.families.factored import Factored, stein_loss
-from ngvi.families.special import log1p_minus, stirling_remainder, tables
 from ngvi.families.special.calculus import with_partials
-from ngvi.families.special.differences import logarithm_excess
+from ngvi.families.special.differences import stirling_bregman
+from ngvi.families.special.gamma import stirling_remainder
 from ngvi.families.special.multivariate import wishart_gap, wishart_gap_slope
+from ngvi.families.special.ratios import log1p_minus, logarithm_excess
+from ngvi.families.special.tables import LOG_2PI
 
 Values = Float[Array, "*b"]
 
@@ -32,7 +34,7 @@ Values = Float[Array, "*b"]
 @with_partials(lambda _, a, p: -wishart_gap(a, p), fixed=1)
 def log_gamma_remainder(a: Values, p: int) -> Values:
     """R_p(a) = log Γ_p(a) − p a (log a − 1), for a > (p − 1)/2."""
-    constant = p / 2 * math.log(2 * math.pi) + p * (p - 1) / 4 * math.log(math.pi)
+    constant = p / 2 * LOG_2PI + p * (p - 1) / 4 * math.log(math.pi)
     total = jnp.full_like(a, constant)
     for half in (j / 2 for j in range(p)):
         x = a - half
@@ -71,11 +73,7 @@ def _bregman_term(a: Values, b: Values, half: float) -> Values:
     shift = z * c * d / a - y * logarithm_excess(z, y * a / (x * b)) + mean
     first = logarithm_excess(d / before, after / before)
     second = logarithm_excess(d * u, y * u) / 2
-    tail = jnp.zeros_like(u)
-    for pole, weight in zip(tables.BINET_POLES, tables.BINET_WEIGHTS, strict=True):
-        uu, vv, uv = pole * u**2, pole * v**2, pole * u * v
-        tail = tail + weight * (1 - uu - 2 * uv) / ((1 + uu) ** 2 * (1 + vv))
-    return shift + (first + second) + (d * u) ** 2 * v * tail
+    return shift + (first + second + stirling_bregman(d, u, v))
 
 
 def log_density(a: Values, loss: Values, log_det: Values, p: int) -> Float[Array, "*b"]:

@@ -135,15 +135,12 @@ def gaussian_step(
     direction: Direction,
     step_size: float | Float[Array, ""],
     retraction: Retraction,
-    mean_in_old_frame: bool = False,
 ) -> Gaussian:
-    """S⁺ = A⁻ᵀ R(ρM) A⁻¹, m⁺ = m − ρ A R(ρM)⁻¹ γ.
+    """S⁺ = A⁻ᵀ R(ρM) A⁻¹, m⁺ = m − ρ A γ: the mean moves in the old frame.
 
-    Evolution strategies move the mean in the old frame instead, m⁺ = m − ρ A γ: their
-    γ is a weighted mean of draws, where the new mean is to lie.
+    So evolution strategies move: their γ is a weighted mean of draws, where the new
+    mean is to lie. `gaussian_path` moves the mean in the new frame.
     """
-    if not mean_in_old_frame:
-        return gaussian_path(q, direction, retraction)(jnp.asarray(step_size)).q
     step = jax.tree.map(lambda leaf: step_size * leaf, direction)
     precision = q.precision.retract(step.curvature, retraction)
     return Gaussian(q.mean - q.precision.unwhiten(step.mean), precision)

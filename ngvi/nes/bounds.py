@@ -82,7 +82,7 @@ def as_limits(bounds: Any, dim: int) -> tuple[np.ndarray, np.ndarray]:
         dim: D.
 
     Raises:
-        ValueError: not D pairs, NaN, or a lower bound not below the upper one.
+        ValueError: not D pairs, or NaN.
     """
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
         try:
@@ -97,13 +97,6 @@ def as_limits(bounds: Any, dim: int) -> tuple[np.ndarray, np.ndarray]:
         lower, upper = _from_pairs(bounds, dim)
     if np.isnan(lower).any() or np.isnan(upper).any():
         raise ValueError("bounds must not be NaN; None or an infinity means no bound")
-    bad = np.flatnonzero(lower >= upper)
-    if bad.size:
-        i = int(bad[0])
-        raise ValueError(
-            f"bounds must not cross or coincide: at position {i} the lower is "
-            f"{lower[i]:g}, the upper {upper[i]:g}; leave out of x0 what is fixed"
-        )
     return lower, upper
 
 
@@ -118,6 +111,34 @@ def _from_pairs(bounds: Sequence[Any], dim: int) -> tuple[np.ndarray, np.ndarray
     return np.array(lower), np.array(upper)
 
 
+def round_inward(
+    lower: np.ndarray, upper: np.ndarray, dtype: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds as numbers of a type, none outside of what was given.
+
+    Those beyond the type's largest number are infinite.
+
+    Raises:
+        ValueError: there is no room between two bounds.
+    """
+    infinity, largest = np.asarray(np.inf, dtype), np.finfo(dtype).max
+    with np.errstate(over="ignore"):
+        low, high = lower.astype(dtype), upper.astype(dtype)
+    low = np.where(low < lower, np.nextafter(low, infinity), low)
+    high = np.where(high > upper, np.nextafter(high, -infinity), high)
+    low = np.where(lower < -largest, -infinity, low)
+    high = np.where(upper > largest, infinity, high)
+    bad = np.flatnonzero(low >= high)
+    if bad.size:
+        i = int(bad[0])
+        raise ValueError(
+            f"bounds must not cross or coincide in {np.dtype(dtype)}: at position {i} "
+            f"the lower is {lower[i]:g}, the upper {upper[i]:g}; leave out of x0 what "
+            "is fixed"
+        )
+    return low, high
+
+
 def make_box(
     lower: np.ndarray,
     upper: np.ndarray,
@@ -127,13 +148,15 @@ def make_box(
     """The box with these limits; None if there are none.
 
     Raises:
-        ValueError: x0 lies outside.
+        ValueError: no room between two bounds, or x0 lies outside.
     """
-    if not (np.isfinite(lower).any() or np.isfinite(upper).any()):
+    low, high = round_inward(lower, upper, x0.dtype)
+    if not (np.isfinite(low).any() or np.isfinite(high).any()):
         return None
+    # A bound that was rounded inward, rounded to the nearest may be one digit off.
+    point, infinity = np.asarray(x0), np.asarray(np.inf, x0.dtype)
     outside = np.flatnonzero(
-        (np.asarray(x0) < lower.astype(x0.dtype))
-        | (np.asarray(x0) > upper.astype(x0.dtype))
+        (point < np.nextafter(low, -infinity)) | (point > np.nextafter(high, infinity))
     )
     if outside.size:
         i = int(outside[0])
@@ -141,19 +164,7 @@ def make_box(
             f"x0 must lie inside the bounds: at position {i} it is {float(x0[i]):g}, "
             f"the bounds are {lower[i]:g} and {upper[i]:g}"
         )
-    low, high = _inward(lower, upper, np.dtype(x0.dtype))
-    with np.errstate(invalid="ignore"):
-        width = upper - lower
+    with np.errstate(invalid="ignore", over="ignore"):
+        width = high - low
     margin = np.where(np.isfinite(width), _MARGIN * width, np.asarray(sigma) / 6)
     return Box(jnp.asarray(low), jnp.asarray(high), jnp.asarray(margin, x0.dtype))
-
-
-def _inward(
-    lower: np.ndarray, upper: np.ndarray, dtype: np.dtype
-) -> tuple[np.ndarray, np.ndarray]:
-    """The bounds rounded to a narrower type without leaving the box."""
-    low, high = lower.astype(dtype), upper.astype(dtype)
-    infinity = np.asarray(np.inf, dtype)
-    low = np.where(low < lower, np.nextafter(low, infinity), low)
-    high = np.where(high > upper, np.nextafter(high, -infinity), high)
-    return low, high

@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import fields, replace
-from functools import partial
+from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from ngvi.nes.bounds import Box
-from ngvi.nes.evaluation import HostObjective, TracedObjective
-from ngvi.nes.generation import Row, Run, begin, digest, observe, propose, run_key
+from ngvi.nes.evaluation import HostObjective
+from ngvi.nes.generation import Run, columns, programs, run_key
 from ngvi.nes.methods import make_strategy
 from ngvi.nes.plan import Plan
 from ngvi.nes.restarts import ENOUGH_AGREE, Schedule, start_of
-from ngvi.nes.run import advance, affords
-from ngvi.nes.stopping import CONVERGED, TESTS, Stopping, describe
-from ngvi.nes.strategies import Strategy
+from ngvi.nes.run import advance
+from ngvi.nes.stopping import Stopping, converged, describe, reasons
+from ngvi.nes.tracing import TracedObjective
 
 # Room for the history of one call of the compiled loop.
 ROWS = 512
 
 # Compiled once for equal strategies, objectives and shapes.
-_begin = jax.jit(begin, static_argnums=0)
 _advance = jax.jit(advance, static_argnums=(0, 1, 2))
-_propose = jax.jit(propose, static_argnums=0)
-
-
-@partial(jax.jit, static_argnums=0)
-def _digest(
-    strategy: Strategy,
-    run: Run,
-    eps: Float[Array, "n d"],
-    points: Float[Array, "n d"],
-    values: Float[Array, "n"],
-    stopping: Stopping,
-    box: Box | None,
-) -> tuple[Run, Row, Array]:
-    run = digest(strategy, run, eps, points, values, stopping)
-    return run, observe(run, box), ~run.stopped & affords(strategy, run, stopping)
 
 
 class Campaign:
@@ -67,6 +48,7 @@ class Campaign:
         plan, start = self.plan, self.plan.start
         number, popsize = self.schedule.number, self.schedule.current_popsize
         self.strategy = make_strategy(plan.method, start.dim, popsize)
+        self.programs = programs(self.strategy)
         point = start_of(
             number,
             plan.seed,
@@ -75,19 +57,28 @@ class Campaign:
             start.lower,
             start.upper,
         )
-        x = jnp.asarray(point, start.x0.dtype)
-        if start.box is not None:
-            x = jnp.clip(x, start.box.lower, start.box.upper)
-        sigma = start.sigma * self.schedule.shrink
-        self.run = _begin(self.strategy, x, sigma, start.box)
+        sigma = np.asarray(start.sigma) * np.asarray(self.schedule.shrink, point.dtype)
         self.key = run_key(plan.seed, number)
+        self.limits = self._limits()
+        # A number is sent to the device once, not in every call.
+        self._limits_there = jax.device_put(self.limits)
+        self.go_on_from(self.programs.begin(point, sigma, start.box))
 
-    @property
-    def limits(self) -> Stopping:
+    def go_on_from(self, run: Run) -> None:
+        """Take the place of this run by itself, at another of its generations."""
+        self.run = run
+        self.generation = int(run.state.generation)
+        """How many this run has had."""
+        self.stopped = bool(np.asarray(run.fired).any())
+        self._proposed: tuple[Array, Array, np.ndarray] | None = None
+        """Draws and points of the next generation, and the points on the host."""
+        self._rows: list[np.ndarray] = []
+        """Of the history, not yet in a part of it."""
+
+    def _limits(self) -> Stopping:
         """Of this run: what is left of the budget, or its share."""
-        whole = self.plan.stopping
+        whole, share = self.plan.stopping, self.schedule.share
         left = int(whole.maxfevals) - self.spent
-        share = self.schedule.share
         return replace(
             whole,
             maxfevals=left if share is None else min(left, share),
@@ -96,80 +87,94 @@ class Campaign:
 
     def advance(self, limit: int) -> None:
         """At most so many generations of this run."""
-        objective, box = self.plan.objective, self.plan.start.box
+        objective = self.plan.objective
         if isinstance(objective, TracedObjective):
-            self.run, rows, filled = _advance(
+            self.run, rows, done = _advance(
                 self.strategy,
                 objective,
                 ROWS,
                 self.run,
                 self.key,
-                box,
+                self.plan.start.box,
                 self.plan.args,
-                self.limits,
+                self._limits_there,
                 min(limit, ROWS),
             )
-            self._remember(rows, int(filled))
+            self.generation += int(done)
+            self.stopped = bool(np.asarray(self.run.fired).any())
+            self._rows.extend(np.asarray(rows)[: int(done)])
             return
         for _ in range(limit):
-            if not self._generation(objective, box):
+            if not self.goes_on:
                 break
+            self._generation(objective)
 
-    def _generation(self, objective: HostObjective, box: Box | None) -> bool:
-        """One generation on the host; whether another may follow."""
-        eps, points = _propose(self.strategy, self.run, self.key, box)
-        values = objective(np.asarray(points))
+    def _generation(self, objective: HostObjective) -> None:
+        """One generation on the host."""
+        box = self.plan.start.box
+        if self._proposed is None:
+            eps, there = self.programs.propose(self.run, self.key, box)
+            self._proposed = eps, there, np.asarray(there)
+        eps, there, points = self._proposed
+        values = objective(points)
         if self.nit == 0 and objective.raised >= len(values):
             warnings.warn(
                 "every evaluation of the first generation raised an error; the first "
                 f"one: {objective.first_error}",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
-        largest = float(jnp.finfo(points.dtype).max)
-        finite = np.isfinite(values)
-        values = np.where(finite, np.clip(values, -largest, largest), np.nan)
-        self.run, row, goes_on = _digest(
-            self.strategy,
+        largest = np.finfo(points.dtype).max
+        # A value beyond the largest of this precision is large, not a failure.
+        values = np.where(np.isinf(values), np.nan, values).clip(-largest, largest)
+        self.run, eps, there, report = self.programs.step(
             self.run,
-            eps,
-            points,
-            jnp.asarray(values, points.dtype),
-            self.limits,
+            self.key,
             box,
+            eps,
+            there,
+            values.astype(points.dtype),
+            self._limits_there,
         )
-        self._remember(jax.tree.map(lambda leaf: leaf[None], row), 1)
-        return bool(goes_on)
+        facts = np.asarray(report)
+        size = points.size
+        self._proposed = eps, there, facts[:size].reshape(points.shape)
+        row = facts[size:]
+        self.generation += 1
+        self.stopped = bool(row[-1])
+        self._rows.append(row[:-1])
 
     @property
     def goes_on(self) -> bool:
         """Whether this run has another generation to go."""
-        if bool(self.run.stopped):
-            return False
-        return bool(affords(self.strategy, self.run, self.limits))
+        limits, popsize = self.limits, self.strategy.popsize
+        last = min(int(limits.maxiter), int(limits.maxfevals) // popsize)
+        return not self.stopped and self.generation < last
 
     # -- from run to run --------------------------------------------------------------
 
     def next_run(self) -> str | None:
         """Close a run that has ended and begin the next, or say why there is none."""
-        reasons = self.reasons()
-        converged = bool(CONVERGED & reasons.keys()) or "ftarget" in reasons
+        why = self.reasons()
+        found = converged(why)
         best, was_converged = self.best_value, self.best_converged
         value = float(self.run.best_value)
         is_best = value < best
-        agree = self._agree(value, converged)
-        message = self._message(reasons)
+        agree = self._agree(value, found)
+        message = self._message(why)
         schedule = replace(self.schedule, agree=agree)
         left = int(self.plan.stopping.maxfevals) - self.nfev
-        following = schedule.after(int(self.run.evaluations), self.plan.seed)
+        spent = self.generation * self.strategy.popsize
+        following = schedule.after(spent, self.plan.seed)
         following = following.within(left)
-        end = self._end(reasons, message, schedule, following)
+        end = self._end(why, message, schedule, following)
         if end is not None:
-            self.best_converged = converged if is_best else was_converged
+            self.best_converged = found if is_best else was_converged
             return end
         if is_best:
             self.best_point = np.asarray(self.run.best_point)
-            self.best_value, self.best_converged = value, converged
+            self.best_value, self.best_converged = value, found
+        self._file_rows()
         self.spent, self.generations = self.nfev, self.nit
         self.failed = self.nfailed
         self.stops.append(message)
@@ -177,7 +182,7 @@ class Campaign:
         self.open_run()
         return None
 
-    def _agree(self, value: float, converged: bool) -> int:
+    def _agree(self, value: float, found: bool) -> int:
         """How many runs have found the best value, this one's included.
 
         Small runs do not count: they may share a local optimum, or its like.
@@ -187,11 +192,12 @@ class Campaign:
         if value < self.best_value - near:
             agree = 0
         counts = self.schedule.large or self.schedule.number == 0
-        return agree + (counts and converged and value <= self.best_value + near)
+        counts = counts and found and np.isfinite(value)
+        return agree + int(counts and value <= self.best_value + near)
 
     def _end(
         self,
-        reasons: dict[str, float],
+        why: dict[str, float],
         message: str,
         schedule: Schedule,
         following: Schedule,
@@ -200,37 +206,32 @@ class Campaign:
         whole, count = self.plan.stopping, schedule.number
         if self.plan.restarts is not None and count >= self.plan.restarts:
             return message
-        if "ftarget" in reasons:
+        if "ftarget" in why:
             return message
-        dim = self.plan.start.dim
+        dtype = self.plan.start.x0.dtype
         if self.nit >= int(whole.maxiter):
-            return describe("maxiter", self.nit, whole, dim)
+            return describe("maxiter", self.nit, whole, dtype)
         if int(whole.maxfevals) - self.nfev < following.current_popsize:
-            return describe("maxfevals", self.nfev, whole, dim)
+            return describe("maxfevals", self.nfev, whole, dtype)
         if self.plan.settles and schedule.agree >= ENOUGH_AGREE:
             return f"{message} (found by {schedule.agree} runs of growing populations)"
         return None
 
     def reasons(self) -> dict[str, float]:
-        """The tests that stop this run, with the number each has looked at."""
-        measured, fired = np.asarray(self.run.measured), np.asarray(self.run.fired)
-        found = {
-            name: float(value)
-            for name, value, stop in zip(TESTS, measured, fired, strict=True)
-            if stop
-        }
-        limits = self.limits
-        if int(self.run.state.generation) >= int(limits.maxiter):
-            found["maxiter"] = float(self.run.state.generation)
-        elif not found and not bool(affords(self.strategy, self.run, limits)):
-            found["maxfevals"] = float(self.run.evaluations)
-        return found
+        """Why this run stops, with the numbers the tests have looked at."""
+        return reasons(
+            np.asarray(self.run.measured),
+            np.asarray(self.run.fired),
+            self.generation,
+            self.strategy.popsize,
+            self.limits,
+        )
 
-    def _message(self, reasons: dict[str, float]) -> str:
-        limits, dim = self.limits, self.plan.start.dim
+    def _message(self, why: dict[str, float]) -> str:
+        limits, dtype = self.limits, self.plan.start.x0.dtype
         sign = self.plan.objective.sign
         return "; ".join(
-            describe(name, value, limits, dim, sign) for name, value in reasons.items()
+            describe(name, value, limits, dtype, sign) for name, value in why.items()
         )
 
     # -- what it has come to ----------------------------------------------------------
@@ -238,12 +239,12 @@ class Campaign:
     @property
     def nfev(self) -> int:
         """Evaluations so far."""
-        return self.spent + int(self.run.evaluations)
+        return self.spent + self.generation * self.strategy.popsize
 
     @property
     def nit(self) -> int:
         """Generations so far."""
-        return self.generations + int(self.run.state.generation)
+        return self.generations + self.generation
 
     @property
     def nfailed(self) -> int:
@@ -256,18 +257,9 @@ class Campaign:
             return np.asarray(self.run.best_point), float(self.run.best_value)
         return self.best_point, self.best_value
 
-    def _remember(self, rows: Row, count: int) -> None:
-        kept = {
-            field.name: np.asarray(getattr(rows, field.name))[:count]
-            for field in fields(rows)
-        }
-        kept["evaluations"] = kept["evaluations"] + self.spent
-        kept["run"] = np.full(count, self.schedule.number)
-        kept["popsize"] = np.full(count, self.strategy.popsize)
-        self.parts.append(kept)
-
     def history(self) -> dict[str, np.ndarray]:
         """Columns with a row a generation, as they were minimised."""
+        self._file_rows()
         if not self.parts:
             return {}
         joined = {
@@ -276,3 +268,19 @@ class Campaign:
         }
         self.parts = [joined]
         return dict(joined)
+
+    def _file_rows(self) -> None:
+        """Make the rows of this run a part of the history."""
+        count, popsize = len(self._rows), self.strategy.popsize
+        if not count:
+            return
+        numbers = np.arange(self.generation - count, self.generation) + 1
+        self.parts.append(
+            {
+                "evaluations": self.spent + popsize * numbers,
+                **columns(np.stack(self._rows)),
+                "run": np.full(count, self.schedule.number),
+                "popsize": np.full(count, popsize),
+            }
+        )
+        self._rows = []

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 _IDENTITY = "identity/"
 _CONTENT = "content/"
 

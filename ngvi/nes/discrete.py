@@ -8,13 +8,14 @@ of Bernoulli and categorical variables T are indicators and μ probabilities, of
 
 | strategy    | draws | weights, best first | η      | margin |
 |-------------|-------|---------------------|--------|--------|
-| PBIL        | n     | 1, 0, …, 0          | 0.1    | given  |
+| PBIL        | n     | 1, 0, …, 0          | 0.1    | 0.001  |
 | compact GA  | 2     | 1, −1               | 1/K    | 1/V    |
-| UMDA        | n     | 2/n, …, 0, …        | 1      | 1/V    |
+| UMDA        | n     | 1/⌊n/2⌋, …, 0, …    | 1      | 1/V    |
 | natural     | n     | as xNES             | adapts | 1/V    |
 
-A probability of 0 or 1 could never change again, so every class of K keeps at least
-margin/(K − 1), and the mean of integers at least the margin.
+by default, with V counted as 4 at least. A probability of 0 or 1 could never change
+again, so every class of K keeps at least margin/(K − 1), and the mean of integers at
+least the margin.
 
 The natural strategy fixes the length of its steps in the Fisher metric, so that it
 knows no units, and lengthens them while they agree more than noise would.
@@ -46,6 +47,7 @@ from ngvi.families import (
 )
 from ngvi.families.base import Params
 from ngvi.mirror.step import mean_step
+from ngvi.nes.checks import check_popsize
 from ngvi.nes.shaping import by_rank, nes_weights
 from ngvi.nes.strategies import checked_popsize
 
@@ -94,9 +96,9 @@ def natural(
     Args:
         variables: V, how many variables there are.
         popsize: how many draws a generation has.
-        margin: 1/V by default, which tries one other class in most draws. Beside
-            continuous variables, whose steps are as small as those trials are large,
-            0.3/V is better.
+        margin: 1/max(V, 4) by default, which tries one other class a draw on
+            average. Beside continuous variables, whose steps are as small as those
+            trials are large, 0.3/V is better.
     """
     count = checked_popsize(variables, popsize)
     weights = nes_weights(count)
@@ -106,7 +108,8 @@ def natural(
 
 def pbil(popsize: int, rate: float = 0.1, margin: float = 1e-3) -> Discrete:
     """Population-based incremental learning: towards the best of n."""
-    return Discrete((1.0,) + (0.0,) * (popsize - 1), rate, margin)
+    count = check_popsize(popsize)
+    return Discrete((1.0,) + (0.0,) * (count - 1), rate, margin)
 
 
 def compact_ga(variables: int, population: float | None = None) -> Discrete:
@@ -124,8 +127,9 @@ def compact_ga(variables: int, population: float | None = None) -> Discrete:
 
 def umda(variables: int, popsize: int) -> Discrete:
     """The univariate marginal distribution algorithm: refit to the better half."""
-    half = popsize // 2
-    weights = (1 / half,) * half + (0.0,) * (popsize - half)
+    count = check_popsize(popsize)
+    half = count // 2
+    weights = (1 / half,) * half + (0.0,) * (count - half)
     return Discrete(weights, 1.0, _margin(variables))
 
 

@@ -6,15 +6,21 @@ are all made of `begin`, `propose` and `digest`; so they draw the same points.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ngvi.families import Gaussian
+from ngvi.families.parameters import as_floats
 from ngvi.nes import search
 from ngvi.nes.bounds import Box
+from ngvi.nes.shaping import rank
 from ngvi.nes.stopping import (
     TESTS,
     Record,
@@ -44,7 +50,6 @@ class Run:
     median: Float[Array, ""]
     """Of the last generation."""
     record: Record
-    evaluations: Int[Array, ""]
     failed: Int[Array, ""]
     """Evaluations that gave no finite number."""
     measured: Float[Array, "t"]
@@ -55,25 +60,6 @@ class Run:
     def stopped(self) -> Bool[Array, ""]:
         """Whether a test said stop."""
         return self.fired.any()
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Row:
-    """What the history keeps of a generation."""
-
-    evaluations: Int[Array, "*g"]
-    best: Float[Array, "*g"]
-    """The generation's best value."""
-    median: Float[Array, "*g"]
-    sigma: Float[Array, "*g"]
-    """The geometric mean of the standard deviations."""
-    axis_ratio: Float[Array, "*g"]
-    """√(tr C · tr C⁻¹)/D: at most the ratio of the longest to the shortest axis, at
-    least one D-th of it, and 1 for a sphere."""
-    mean: Float[Array, "*g m"]
-    """In x; empty where D > 40."""
-    sd: Float[Array, "*g m"]
 
 
 def run_key(seed: int, number: int) -> Key[Array, ""]:
@@ -88,11 +74,11 @@ def begin(
     box: Box | None = None,
 ) -> Run:
     """The run before its first generation."""
-    x0 = jnp.asarray(x0)
+    (x0,) = as_floats(x0)
     sigma = jnp.broadcast_to(jnp.asarray(sigma, x0.dtype), x0.shape)
     mean = x0 if box is None else box.invert(x0)
     state = search.init(strategy, mean, sigma)
-    zero, inf = jnp.zeros((), int), jnp.asarray(jnp.inf, x0.dtype)
+    inf = jnp.asarray(jnp.inf, x0.dtype)
     return Run(
         state=state,
         scale=jnp.sqrt(state.q.variance),
@@ -100,8 +86,7 @@ def begin(
         best_value=inf,
         median=inf,
         record=empty_record(x0.size, strategy.popsize, x0.dtype),
-        evaluations=zero,
-        failed=zero,
+        failed=jnp.zeros((), int),
         measured=jnp.full(len(TESTS), inf),
         fired=jnp.zeros(len(TESTS), bool),
     )
@@ -152,25 +137,23 @@ def digest(
     finite = jnp.isfinite(values)
     values = jnp.where(finite, values, jnp.inf).astype(eps.dtype)
     number = run.state.generation
-    order = jnp.argsort(values)
-    ordered, least = values[order], order[0]
-    better = values[least] < run.best_value
-    best = jnp.where(better, values[least], run.best_value)
+    ranking = rank(values)
+    least, median = ranking.values[0], ranking.values[strategy.popsize // 2]
+    better = least < run.best_value
+    best = jnp.where(better, least, run.best_value)
     length = block_length(run.scale.size, strategy.popsize)
-    median = ordered[strategy.popsize // 2]
-    record = remember(run.record, number, ordered[0], median, length)
-    state = search.tell(strategy, run.state, eps, values)
+    record = remember(run.record, number, least, median, length)
+    state = search.tell_ranks(strategy, run.state, eps, ranking)
     measured, fired = measure(
-        state.q, run.scale, record, number, length, ordered[-1], best, stopping
+        state.q, run.scale, record, number, length, ranking.values[-1], best, stopping
     )
     return Run(
         state=state,
         scale=run.scale,
-        best_point=jnp.where(better, points[least], run.best_point),
+        best_point=jnp.where(better, points[ranking.place[0]], run.best_point),
         best_value=best,
         median=median,
         record=record,
-        evaluations=run.evaluations + values.size,
         failed=run.failed + (~finite).sum(),
         measured=measured,
         fired=fired,
@@ -182,18 +165,68 @@ def geometric_mean_sd(q: Gaussian) -> Float[Array, ""]:
     return jnp.exp(jnp.log(q.variance).mean() / 2)
 
 
-def observe(run: Run, box: Box | None = None) -> Row:
-    """The history's row of the last generation."""
+def observe(run: Run, box: Box | None = None) -> Float[Array, "c"]:
+    """The history's row of the last generation, see `columns`."""
     q = run.state.q
-    shown = slice(None) if q.dim <= LARGEST_HISTORY else slice(0)
-    mean = q.mean if box is None else box.place(q.mean)
     last = (run.state.generation - 1) % run.record.recent.size
-    return Row(
-        evaluations=run.evaluations,
-        best=run.record.recent[last],
-        median=run.median,
-        sigma=geometric_mean_sd(q),
-        axis_ratio=jnp.sqrt(q.variance.sum() * q.precision.diagonal().sum()) / q.dim,
-        mean=mean[shown],
-        sd=jnp.sqrt(q.variance)[shown],
+    # At most the ratio of the longest to the shortest axis, at least one D-th of it.
+    axis_ratio = jnp.sqrt(q.variance.sum() * q.precision.diagonal().sum()) / q.dim
+    numbers = jnp.stack(
+        [run.record.recent[last], run.median, geometric_mean_sd(q), axis_ratio]
     )
+    if q.dim > LARGEST_HISTORY:
+        return numbers
+    mean = q.mean if box is None else box.place(q.mean)
+    return jnp.concatenate([numbers, mean, jnp.sqrt(q.variance)])
+
+
+def columns(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The history's columns by name.
+
+    `best` and `median` are of the generation's values, `sigma` is the geometric mean of
+    the standard deviations, `axis_ratio` √(tr C · tr C⁻¹)/D, `mean` is in x; it and
+    `sd` are left out where D > 40.
+    """
+    names = ("best", "median", "sigma", "axis_ratio")
+    found = dict(zip(names, rows.T[: len(names)], strict=True))
+    rest = rows[:, len(names) :]
+    if rest.shape[1]:
+        found["mean"], found["sd"] = np.split(rest, 2, axis=1)
+    return found
+
+
+def step(
+    strategy: Strategy,
+    run: Run,
+    key: Key[Array, ""],
+    box: Box | None,
+    eps: Float[Array, "n d"],
+    points: Float[Array, "n d"],
+    values: Float[Array, "n"],
+    stopping: Stopping,
+) -> tuple[Run, Float[Array, "n d"], Float[Array, "n d"], Float[Array, "r"]]:
+    """`digest`, and `propose` for the next generation: one call of a compiled program.
+
+    Returns:
+        The run, the next draws and points, and in one array all that the host wants to
+        know: the points, the history's row, and 1 if a test says stop.
+    """
+    run = digest(strategy, run, eps, points, values, stopping)
+    eps, points = propose(strategy, run, key, box)
+    stopped = run.stopped[None].astype(eps.dtype)
+    report = jnp.concatenate([points.ravel(), observe(run, box), stopped])
+    return run, eps, points, report
+
+
+class Programs(NamedTuple):
+    """The compiled functions of a strategy."""
+
+    begin: Callable[..., Run]
+    propose: Callable[..., tuple[Array, Array]]
+    step: Callable[..., tuple[Run, Array, Array, Array]]
+
+
+@cache
+def programs(strategy: Strategy) -> Programs:
+    """Compiled for one strategy: a static argument would be hashed in every call."""
+    return Programs(*(jax.jit(partial(f, strategy)) for f in (begin, propose, step)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from numbers import Real
 from typing import Any, Self
@@ -58,8 +59,17 @@ class Layout:
         """D."""
         return sum(math.prod(shape) for shape in self.shapes)
 
+    @cached_property
+    def _is_vector(self) -> bool:
+        """Whether x0 is one already."""
+        return (
+            jax.tree_util.treedef_is_leaf(self.structure) and len(self.shapes[0]) == 1
+        )
+
     def unflatten(self, vector: Any) -> Any:
         """The pytree of a vector (..., D); its arrays keep the leading axes."""
+        if self._is_vector:
+            return vector
         sizes = [math.prod(shape) for shape in self.shapes]
         ends = accumulate(sizes, initial=0)
         leaves = [

@@ -40,10 +40,4 @@ def make_strategy(method: str, dim: int, popsize: int | None = None) -> Strategy
     Raises:
         ValueError: an unknown name, or a population of fewer than two.
     """
-    if popsize is not None and (popsize != int(popsize) or popsize < 2):
-        raise ValueError(
-            f"popsize must be a whole number of at least 2, got {popsize}: a rank "
-            "needs something to compare with"
-        )
-    count = None if popsize is None else int(popsize)
-    return METHODS[choose_method(method, dim)](dim, count)
+    return METHODS[choose_method(method, dim)](dim, popsize)

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ngvi.nes import checkpoint as checkpoints
 from ngvi.nes.campaign import ROWS, Campaign
-from ngvi.nes.evaluation import (
-    Executor,
-    HostObjective,
-    TracedObjective,
-    Workers,
-    make_workers,
-    try_trace,
-)
+from ngvi.nes.checks import check_whole
+from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.generation import geometric_mean_sd
 from ngvi.nes.methods import choose_method, make_strategy
-from ngvi.nes.plan import Plan, check_whole, make_stopping
+from ngvi.nes.plan import Plan, make_stopping
 from ngvi.nes.progress import SearchProgress
 from ngvi.nes.result import so_far, summarize
-from ngvi.nes.snapshot import restore, snapshot
+from ngvi.nes.snapshot import Saver
 from ngvi.nes.start import Start
 from ngvi.nes.stopping import Stopping
+from ngvi.nes.tracing import TracedObjective, try_trace
+from ngvi.nes.workers import Executor, Workers, make_workers
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -111,7 +107,8 @@ def minimize(
         maximize: look for the maximum.
         checkpoint: a file to write to, and to go on from if it exists: to the same
             draws as without the interruption. `fun` must be the same.
-        every: generations between checkpoints.
+        every: generations between checkpoints; more if those would take more than a
+            tenth of the time.
         progress: show a line on stderr; by default when it is a terminal.
 
     Returns:
@@ -149,7 +146,7 @@ def minimize(
     limits = make_stopping(stopping, budget, tol, ftarget, sign, start.dim, count)
     if executor is not None and workers is not None:
         raise ValueError("give an executor or a number of workers, not both")
-    pool = None if workers is None else make_workers(workers, fun)
+    pool = None if workers is None else make_workers(workers, fun, args)
     objective = _objective(fun, start, args, sign, vectorized, executor or pool)
     given = stopping or Stopping()
     unlimited = budget is None and bool(given.maxfevals == Stopping().maxfevals)
@@ -165,13 +162,11 @@ def minimize(
         settles=unlimited and not np.isfinite(float(limits.ftarget)),
     )
     search = Campaign(plan)
-    path = None if checkpoint is None else Path(checkpoint)
-    if path is not None and path.exists():
-        restore(search, *checkpoints.load(path, search.plan.identity()))
+    saver = None if checkpoint is None else Saver(search, Path(checkpoint), every)
     name = getattr(fun, "__name__", type(fun).__name__)
     try:
-        with SearchProgress(progress, name) as bar:
-            reason, ended = drive(search, callback, path, every, bar)
+        with SearchProgress(progress, name) as bar, saver or nullcontext():
+            reason, ended = drive(search, callback, saver, bar)
     finally:
         if pool is not None:
             pool.close()
@@ -201,8 +196,7 @@ def _objective(
 def drive(
     search: Campaign,
     callback: Callback | None,
-    path: Path | None,
-    every: int,
+    saver: Saver | None,
     bar: SearchProgress,
 ) -> tuple[str, bool]:
     """Run a search to its end.
@@ -211,19 +205,16 @@ def drive(
         Why it ended, and whether by itself.
     """
     stride = 1
-    reason: str | None = None
     try:
         while True:
             while search.goes_on:
-                limit = stride
-                if path is not None:
-                    limit = min(limit, every - search.nit % every)
+                limit = stride if saver is None else min(stride, saver.generations_left)
                 before = time.perf_counter()
                 search.advance(limit)
                 quick = time.perf_counter() - before < 0.1
                 stride = min(2 * stride, ROWS) if quick else max(stride // 2, 1)
-                if path is not None and search.nit % every == 0:
-                    _save(path, search)
+                if saver is not None:
+                    saver.save_if_due()
                 _show(bar, search)
                 if callback is not None and _asks_to_stop(callback, search):
                     return CALLED_OFF, False
@@ -232,14 +223,6 @@ def drive(
                 return reason, True
     except KeyboardInterrupt:
         return INTERRUPTED, False
-    finally:
-        if path is not None:
-            _save(path, search)
-
-
-def _save(path: Path, search: Campaign) -> None:
-    content, facts = snapshot(search)
-    checkpoints.save(path, search.plan.identity(), content, facts)
 
 
 def _show(bar: SearchProgress, search: Campaign) -> None:

@@ -53,17 +53,25 @@ def init(strategy: Mixed, q: Product) -> State:
     Args:
         strategy: see `Mixed`.
         q: where the search starts; its `factors` are a tuple, a `Gaussian` for each
-            `Strategy` and discrete variables for each `Discrete`.
+            `Strategy`, of its structure, and discrete variables for each `Discrete`.
+
+    Raises:
+        TypeError: a factor that its part cannot move.
     """
     states: list[search.State | discrete.State] = []
     for part, factor in zip(strategy.parts, q.factors, strict=True):
         if isinstance(part, Discrete):
             states.append(discrete.init(part, factor))
-        elif isinstance(factor, Gaussian):
+        elif not isinstance(factor, Gaussian):
+            raise TypeError(f"expected a Gaussian, got {type(factor).__name__}")
+        elif not isinstance(factor.precision, part.structure):
+            raise TypeError(
+                f"this strategy moves a {part.structure.__name__} precision, got a "
+                f"{type(factor.precision).__name__} one"
+            )
+        else:
             start = search.init(part, factor.mean, 1.0)
             states.append(replace(start, q=factor))
-        else:
-            raise TypeError(f"expected a Gaussian, got {type(factor).__name__}")
     return tuple(states)
 
 

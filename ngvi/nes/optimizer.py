@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,11 +13,11 @@ from jaxtyping import Array, Float, Key
 
 from ngvi.nes import search
 from ngvi.nes.bounds import Box
-from ngvi.nes.generation import Run, begin, digest, place, run_key
+from ngvi.nes.checks import check_whole
+from ngvi.nes.generation import Run, place, programs, run_key
 from ngvi.nes.methods import choose_method, make_strategy
-from ngvi.nes.plan import check_whole
 from ngvi.nes.start import Start
-from ngvi.nes.stopping import TESTS, Stopping
+from ngvi.nes.stopping import Stopping, bounded, converged, reasons, towards
 from ngvi.nes.strategies import Strategy
 
 if TYPE_CHECKING:
@@ -27,21 +26,14 @@ if TYPE_CHECKING:
 # Points asked for and never told are forgotten after so many generations' worth.
 _PATIENCE = 100
 
-_begin = jax.jit(begin, static_argnums=0)
-_digest = jax.jit(digest, static_argnums=0)
-
 
 @partial(jax.jit, static_argnums=0)
 def _draw(
     strategy: Strategy, run: Run, key: Key[Array, ""], batch: int, box: Box | None
 ) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
-    """The batch-th population of draws from the distribution as it is."""
+    """One more population of draws from the distribution as it is, the batch-th."""
     key = jax.random.fold_in(key, run.state.generation)
-    # The first batch is the one that `propose` would draw.
-    key = jax.lax.cond(
-        batch == 0, lambda k: k, lambda k: jax.random.fold_in(k, batch), key
-    )
-    eps = search.ask(strategy, run.state, key)
+    eps = search.ask(strategy, run.state, jax.random.fold_in(key, batch))
     return eps, place(run, eps, box)
 
 
@@ -124,13 +116,18 @@ class Optimizer:
         self.method = choose_method(method, start.dim)
         self.strategy = make_strategy(self.method, start.dim, popsize)
         check_whole("seed", seed, 0)
-        self.seed = int(seed)
+        self._key = run_key(int(seed), 0)
         self.sign = -1.0 if maximize else 1.0
-        stopping = stopping or Stopping()
-        if np.isfinite(float(stopping.ftarget)):
-            stopping = replace(stopping, ftarget=self.sign * float(stopping.ftarget))
-        self.stopping = stopping
-        self.run: Run = _begin(self.strategy, start.x0, start.sigma, start.box)
+        self.stopping = bounded(towards(stopping or Stopping(), self.sign))
+        # Sent to the device once, not in every generation.
+        self._limits = jax.device_put(self.stopping)
+        compiled = programs(self.strategy)
+        self.run: Run = compiled.begin(start.x0, start.sigma, start.box)
+        drawn = compiled.propose(self.run, self._key, start.box)
+        self._first: tuple[Any, Any] = jax.device_get(drawn)
+        """Draws and points of this generation's first `popsize`."""
+        self.generation = 0
+        """Generations so far."""
         self._pending: dict[bytes, _Draw] = {}
         self._told: list[_Told] = []
         self._asked = 0
@@ -147,11 +144,6 @@ class Optimizer:
         """Values that make a generation."""
         return self.strategy.popsize
 
-    @property
-    def generation(self) -> int:
-        """Generations so far."""
-        return int(self.run.state.generation)
-
     def ask(self, n: int | None = None) -> Float[np.ndarray, "n d"]:
         """Points to be evaluated.
 
@@ -164,11 +156,9 @@ class Optimizer:
         n = self.popsize if n is None else n
         check_whole("n", n, 1)
         points: list[np.ndarray] = []
-        key = run_key(self.seed, 0)
         while len(points) < n:
             batch, first = divmod(self._asked, self.popsize)
-            drawn = _draw(self.strategy, self.run, key, batch, self.box)
-            eps, x = map(np.asarray, drawn)
+            eps, x = self._first if batch == 0 else self._draw(batch)
             last = min(first + n - len(points), self.popsize)
             for i in range(first, last):
                 draw = _Draw(self._orders, self.generation, eps[i])
@@ -179,6 +169,10 @@ class Optimizer:
         while len(self._pending) > max(_PATIENCE * self.popsize, n):
             del self._pending[next(iter(self._pending))]
         return np.stack(points)
+
+    def _draw(self, batch: int) -> tuple[Any, Any]:
+        drawn = _draw(self.strategy, self.run, self._key, batch, self.box)
+        return jax.device_get(drawn)
 
     def tell(self, xs: Any, values: Any) -> None:
         """The values of points; NaN or an infinity for an evaluation that failed.
@@ -193,8 +187,7 @@ class Optimizer:
         Raises:
             ValueError: shapes that do not fit, or points that are NaN or out of bounds.
         """
-        dtype = np.dtype(self.run.best_point.dtype)
-        points = np.asarray(xs, dtype)
+        points = np.asarray(xs, self.run.best_point.dtype)
         if points.ndim == 1:
             points = points[None]
         if points.ndim != 2 or points.shape[1] != self.dim:
@@ -234,34 +227,35 @@ class Optimizer:
         told = sorted(self._told, key=lambda t: t.order)
         self._told = []
         points = np.stack([t.point for t in told])
-        eps = jnp.asarray(np.stack([t.eps for t in told]))
+        eps = np.stack([t.eps for t in told])
         old = np.array([t.generation != self.generation for t in told])
         if old.any():
-            foreign = _draws_of(self.run, jnp.asarray(points), self.box)
-            eps = jnp.where(old[:, None], foreign, eps)
-        values = jnp.asarray([t.value for t in told], eps.dtype)
-        self.run = _digest(
-            self.strategy, self.run, eps, jnp.asarray(points), values, self.stopping
+            eps = np.where(old[:, None], _draws_of(self.run, points, self.box), eps)
+        self.run, *drawn, _ = programs(self.strategy).step(
+            self.run,
+            self._key,
+            self.box,
+            eps,
+            points,
+            np.array([t.value for t in told], eps.dtype),
+            self._limits,
         )
+        self._first = jax.device_get(tuple(drawn))
         self._asked = 0
+        self.generation += 1
 
     def stop(self) -> Mapping[str, float]:
         """The reasons to stop, with the number each has looked at; empty to go on."""
-        reasons = {
-            name: float(measured)
-            for name, measured, fired in zip(
-                TESTS, self.run.measured, self.run.fired, strict=True
-            )
-            if fired
-        }
-        if "ftarget" in reasons:
-            reasons["ftarget"] *= self.sign
-        evaluations = int(self.run.evaluations)
-        if evaluations + self.popsize > self.stopping.maxfevals:
-            reasons["maxfevals"] = evaluations
-        if self.generation >= self.stopping.maxiter:
-            reasons["maxiter"] = self.generation
-        return reasons
+        found = reasons(
+            np.asarray(self.run.measured),
+            np.asarray(self.run.fired),
+            self.generation,
+            self.popsize,
+            self.stopping,
+        )
+        if "ftarget" in found:
+            found["ftarget"] *= self.sign
+        return found
 
     @property
     def result(self) -> OptimizeResult:
@@ -273,15 +267,14 @@ class Optimizer:
             if np.isfinite(told.value) and told.value < value:
                 point, value = told.point, told.value
         waiting = [told.value for told in self._told]
-        reasons = self.stop()
+        why = self.stop()
         return OptimizeResult(
             x=self.layout.unflatten(point.copy()),
             fun=self.sign * value,
-            nfev=int(self.run.evaluations) + len(waiting),
+            nfev=self.generation * self.popsize + len(waiting),
             nit=self.generation,
-            success=bool(reasons) and bool(np.isfinite(value)),
-            message="; ".join(f"{n}: {v:.6g}" for n, v in reasons.items())
-            or "in progress",
+            success=converged(why) and bool(np.isfinite(value)),
+            message="; ".join(f"{n}: {v:.6g}" for n, v in why.items()) or "in progress",
             nfailed=int(self.run.failed) + int((~np.isfinite(waiting)).sum()),
             distribution=self.run.state.q,
             method=self.method,

@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ngvi.nes.evaluation import HostObjective, TracedObjective
+from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.start import Start
-from ngvi.nes.stopping import Stopping
+from ngvi.nes.stopping import Stopping, bounded, towards
+from ngvi.nes.tracing import TracedObjective
+
+# With other limits a search would have stopped elsewhere; a larger budget goes on.
+_TESTED = ("ftarget", "tolfun", "tolfunhist", "tolx", "stagnation", "conditioncov")
 
 
 @dataclass(frozen=True)
@@ -41,23 +45,7 @@ class Plan:
             "popsize": self.popsize,
             "seed": self.seed,
             "direction (maximize)": self.objective.sign,
-        }
-
-
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Refuse what is no whole number, or too small a one.
-
-    Raises:
-        ValueError: the message has the name.
-    """
-    try:
-        good = value == int(value) and value >= least
-    except (TypeError, ValueError, OverflowError):
-        good = False
-    if not good:
-        raise ValueError(
-            f"{name} must be a whole number of at least {least}, got {value!r}"
-        )
+        } | {name: getattr(self.stopping, name) for name in _TESTED}
 
 
 def make_stopping(
@@ -83,15 +71,15 @@ def make_stopping(
         if np.isnan(ftarget):
             raise ValueError("ftarget must not be NaN")
         limits = replace(limits, ftarget=float(ftarget))
-    if np.isfinite(float(limits.ftarget)):
-        limits = replace(limits, ftarget=sign * float(limits.ftarget))
+    given = "got"
     if budget is None and limits.maxfevals == Stopping().maxfevals:
         budget = int(np.clip(1000 * dim**2, 10_000, 1_000_000))
+        given = "give one; the default is"
     if budget is not None:
         limits = replace(limits, maxfevals=budget)
     if not limits.maxfevals >= popsize:
         raise ValueError(
             f"the budget must allow at least one generation, {popsize} evaluations, "
-            f"got {limits.maxfevals}"
+            f"{given} {limits.maxfevals}"
         )
-    return replace(limits, maxfevals=int(min(limits.maxfevals, 2**31 - 1)))
+    return bounded(towards(limits, sign))

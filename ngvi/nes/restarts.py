@@ -110,6 +110,6 @@ def start_of(
     uniform, normal = rng.random(x0.size), rng.standard_normal(x0.size)
     both = np.isfinite(lower) & np.isfinite(upper)
     with np.errstate(invalid="ignore"):
-        inside = lower + uniform * (upper - lower)
-    about = np.clip(x0 + 3 * sigma * normal, lower, upper)
-    return np.where(both, inside, about)
+        inside = lower + uniform * (upper.astype(float) - lower)
+    point = np.where(both, inside, x0 + 3 * sigma * normal)
+    return np.clip(point, lower, upper).astype(x0.dtype)

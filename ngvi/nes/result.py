@@ -31,8 +31,6 @@ def summarize(search: Campaign, reason: str, ended: bool) -> OptimizeResult:
     sign = search.plan.objective.sign
     value = search.best()[1]
     history = search.history()
-    if not history.get("mean", np.zeros((0, 1))).shape[1]:
-        history = {n: c for n, c in history.items() if n not in ("mean", "sd")}
     history |= {n: sign * history[n] for n in ("best", "median") if n in history}
     objective = search.plan.objective
     error = objective.first_error if isinstance(objective, HostObjective) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,17 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from ngvi.nes.bounds import Box
-from ngvi.nes.generation import Row, Run, begin, digest, observe, propose
-from ngvi.nes.stopping import Stopping
+from ngvi.nes.generation import Run, begin, digest, observe, propose
+from ngvi.nes.stopping import Stopping, bounded
 from ngvi.nes.strategies import Strategy
 
 Batch = Callable[..., Float[Array, "n"]]
-
-
-def affords(strategy: Strategy, run: Run, stopping: Stopping) -> Array:
-    """Whether another generation is within the limits."""
-    enough = run.evaluations + strategy.popsize <= stopping.maxfevals
-    return enough & (run.state.generation < stopping.maxiter)
 
 
 def advance(
@@ -33,7 +28,7 @@ def advance(
     args: tuple[Any, ...],
     stopping: Stopping,
     limit: int | Int[Array, ""] = 0,
-) -> tuple[Run, Row, Int[Array, ""]]:
+) -> tuple[Run, Float[Array, "g c"], Int[Array, ""]]:
     """Generations until a test says stop or a limit is reached.
 
     Args:
@@ -48,28 +43,27 @@ def advance(
         limit: with a history, at most so many generations, and no more than `rows`.
 
     Returns:
-        The run, the history's rows, and how many of them are filled.
+        The run, the history's rows, and how many generations there were.
     """
-    one = jax.eval_shape(observe, run, box)
-    history = jax.tree.map(lambda s: jnp.zeros((rows, *s.shape), s.dtype), one)
-    Carry = tuple[Run, Row, Int[Array, ""]]
+    row = jax.eval_shape(observe, run, box)
+    last = jnp.minimum(stopping.maxfevals // strategy.popsize, stopping.maxiter)
+    Carry = tuple[Run, Float[Array, "g c"], Int[Array, ""]]
 
     def goes_on(carry: Carry) -> Array:
-        run, _, filled = carry
-        on = ~run.stopped & affords(strategy, run, stopping)
-        return on & (filled < limit) if rows else on
+        run, _, done = carry
+        on = ~run.stopped & (run.state.generation < last)
+        return on & (done < limit) if rows else on
 
     def generation(carry: Carry) -> Carry:
-        run, history, filled = carry
+        run, history, done = carry
         eps, points = propose(strategy, run, key, box)
         values = values_at(points, *args)
         run = digest(strategy, run, eps, points, values, stopping)
         if rows:
-            history = jax.tree.map(
-                lambda h, r: h.at[filled].set(r), history, observe(run, box)
-            )
-        return run, history, filled + 1
+            history = history.at[done].set(observe(run, box))
+        return run, history, done + 1
 
+    history = jnp.zeros((rows, *row.shape), row.dtype)
     return jax.lax.while_loop(goes_on, generation, (run, history, jnp.zeros((), int)))
 
 
@@ -99,7 +93,8 @@ def run(
         stopping: the other limits.
 
     Returns:
-        The run at its end: `best_point`, `best_value`, `state`, `evaluations`, `fired`.
+        The run at its end: `best_point`, `best_value`, `state` (with how many
+        generations there were), `failed`, `fired`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -111,8 +106,7 @@ def run(
         >>> bool((runs.best_value < 1e-4).all())
         True
     """
-    stopping = stopping or Stopping()
-    limits = Stopping(**{**vars(stopping), "maxiter": max_generations})
+    limits = bounded(replace(stopping or Stopping(), maxiter=max_generations))
     at_all = jax.vmap(fun, in_axes=(0, *(None for _ in args)))
     start = begin(strategy, mean, sigma, box)
     return advance(strategy, at_all, 0, start, key, box, args, limits)[0]

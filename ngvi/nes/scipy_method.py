@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,7 +56,8 @@ def scipy_method(
     if np.size(constraints):
         raise NotImplementedError("constraints other than bounds are not supported")
     if maxiter is not None:
-        options["stopping"] = Stopping(maxiter=maxiter)
+        given = options.get("stopping") or Stopping()
+        options["stopping"] = replace(given, maxiter=maxiter)
     if maxfev is not None:
         options["budget"] = maxfev
     if callback is not None:

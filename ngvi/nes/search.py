@@ -25,7 +25,7 @@ from ngvi.families.parameters import as_floats
 from ngvi.linalg import LinearStructure
 from ngvi.linalg.base import Tangent
 from ngvi.mirror.step import Direction, gaussian_step
-from ngvi.nes.shaping import by_rank
+from ngvi.nes.shaping import Ranking, rank, weigh
 from ngvi.nes.strategies import Paths, Strategy
 
 
@@ -81,14 +81,21 @@ def tell(
         eps: base draws; of points from elsewhere, `state.q.precision.whiten(x − m)`.
         values: the objective at the points, to be minimised; NaN ranks last.
     """
+    return tell_ranks(strategy, state, eps, rank(values))
+
+
+def tell_ranks(
+    strategy: Strategy, state: State, eps: Float[Array, "n d"], ranking: Ranking
+) -> State:
+    """`tell`, of values that have been ranked."""
     dtype = eps.dtype
     weights = jnp.asarray([strategy.mean_weights, strategy.shape_weights], dtype)
-    u, v = by_rank(values, weights.T).T
+    u, v = weigh(ranking, weights.T).T
     precision: LinearStructure = state.q.precision
     ascent = u @ eps
     if strategy.paths is None:
         spread = _spread(precision, eps, v)
-        curvature = _rated(precision, spread, strategy.scale_rate, strategy.shape_rate)
+        curvature = jax.tree.map(lambda s: strategy.shape_rate * s, spread)
         q = _move(strategy, state.q, ascent, curvature)
         return State(q, state.scale_path, state.shape_path, state.generation + 1)
     return _tell_with_paths(strategy, strategy.paths, state, eps, ascent, v)
@@ -100,7 +107,7 @@ def _move(
     direction = Direction(
         -strategy.mean_rate * ascent, jax.tree.map(jnp.negative, curvature)
     )
-    return gaussian_step(q, direction, 1.0, strategy.retraction, mean_in_old_frame=True)
+    return gaussian_step(q, direction, 1.0, strategy.retraction)
 
 
 def _spread(
@@ -110,21 +117,6 @@ def _spread(
     squares = precision.tangent(eps, eps.shape[0] * v[:, None] * eps)
     identity = precision.tangent_identity()
     return jax.tree.map(lambda s, i: s - v.sum() * i, squares, identity)
-
-
-def _rated(
-    precision: LinearStructure, spread: Tangent, scale_rate: float, shape_rate: float
-) -> Tangent:
-    """The part along I times one rate, the rest times the other."""
-    if scale_rate == shape_rate:
-        return jax.tree.map(lambda s: shape_rate * s, spread)
-    identity = precision.tangent_identity()
-    along = precision.inner(spread, identity) / precision.dim
-    return jax.tree.map(
-        lambda s, i: shape_rate * s + (scale_rate - shape_rate) * along * i,
-        spread,
-        identity,
-    )
 
 
 def _tell_with_paths(

@@ -7,6 +7,8 @@ worst.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +43,21 @@ def centered_ranks(count: int) -> np.ndarray:
     return np.linspace(0.5, -0.5, count) / count
 
 
+class Ranking(NamedTuple):
+    """Values in their order, the smallest first; NaN as +∞."""
+
+    values: Float[Array, "n"]
+    place: Int[Array, "n"]
+    """Where each of them was."""
+
+
+def rank(values: Float[Array, "n"]) -> Ranking:
+    """The order of the values."""
+    values = jnp.where(jnp.isnan(values), jnp.inf, values)
+    place = jnp.arange(values.shape[0])
+    return Ranking(*jax.lax.sort((values, place), num_keys=1, is_stable=False))
+
+
 def by_rank(
     values: Float[Array, "n"], weights: Float[Array, "n *k"]
 ) -> Float[Array, "n *k"]:
@@ -50,8 +67,13 @@ def by_rank(
         values: what is minimised.
         weights: by rank, best first; columns are several weightings of one ranking.
     """
-    count = values.shape[0]
-    order, index = _sorted(jnp.where(jnp.isnan(values), jnp.inf, values))
+    return weigh(rank(values), weights)
+
+
+def weigh(ranking: Ranking, weights: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
+    """The weights of the ranks, each at the place of its value; see `by_rank`."""
+    order = ranking.values
+    count = order.shape[0]
 
     # Runs of equal values [first, last), and the mean weight of each.
     place = jnp.arange(count)
@@ -64,19 +86,4 @@ def by_rank(
     length = (last - first).reshape(-1, *[1] * (weights.ndim - 1))
     mean = (total[last] - total[first]) / length.astype(weights.dtype)
     shared = jnp.where(length > 1, mean, weights)
-    return jnp.zeros_like(weights).at[index].set(shared, unique_indices=True)
-
-
-def _sorted(values: Float[Array, "n"]) -> tuple[Int[Array, "n"], Int[Array, "n"]]:
-    """Whole numbers in the order of the values, ascending, and where each was.
-
-    Sorting the bits of floats as whole numbers is ten times as fast: floats are
-    compared with care for NaN and −0.
-    """
-    if jnp.issubdtype(values.dtype, jnp.floating):
-        whole = jnp.dtype(f"int{8 * values.dtype.itemsize}")
-        bits = jax.lax.bitcast_convert_type(values, whole)
-        values = jnp.where(bits < 0, jnp.iinfo(whole).min - bits, bits)
-    index = jnp.arange(values.shape[0])
-    order, index = jax.lax.sort((values, index), num_keys=1, is_stable=False)
-    return order, index
+    return jnp.zeros_like(weights).at[ranking.place].set(shared, unique_indices=True)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ngvi.nes import checkpoint
 from ngvi.nes.campaign import Campaign
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.restarts import Schedule
+
+# Of the time, for checkpoints: each holds the whole history, which grows.
+LARGEST_SHARE = 0.1
 
 _RUN = "run/"
 _HISTORY = "history/"
@@ -35,11 +42,13 @@ def restore(
     search: Campaign, arrays: dict[str, np.ndarray], facts: dict[str, Any]
 ) -> None:
     """Take a new search to where another of the same plan was."""
+    for name in _FACTS:
+        setattr(search, name, facts[name])
     search.schedule = Schedule(**facts["schedule"])
     search.open_run()
     leaves, structure = jax.tree.flatten(search.run)
     stored = [jnp.asarray(arrays[f"{_RUN}{i}"]) for i in range(len(leaves))]
-    search.run = jax.tree.unflatten(structure, stored)
+    search.go_on_from(jax.tree.unflatten(structure, stored))
     history = {
         name.removeprefix(_HISTORY): column
         for name, column in arrays.items()
@@ -47,9 +56,56 @@ def restore(
     }
     search.parts = [history] if history else []
     search.best_point = arrays["best_point"]
-    for name in _FACTS:
-        setattr(search, name, facts[name])
     objective = search.plan.objective
     if isinstance(objective, HostObjective):
         objective.raised = facts.get("raised", 0)
         objective.first_error = facts.get("first_error")
+
+
+class Saver:
+    """Keeps a checkpoint of a search while it runs, and one of its end.
+
+    A search goes on from what the file holds. The first checkpoint is written at once:
+    a path that cannot be written to is an error before the search, not after it.
+
+    Args:
+        search: just begun.
+        path: of the file.
+        every: generations between checkpoints.
+
+    Raises:
+        CheckpointError: the file is no checkpoint of this search.
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, search: Campaign, path: Path, every: int) -> None:
+        self.search, self.path, self.every = search, path, every
+        if path.exists():
+            restore(search, *checkpoint.load(path, search.plan.identity()))
+        self._save()
+
+    @property
+    def generations_left(self) -> int:
+        """Until the next checkpoint."""
+        return self.every - self.search.nit % self.every
+
+    def save_if_due(self) -> None:
+        """Write a checkpoint if it is time and the last one was quick enough."""
+        rested = self._took <= LARGEST_SHARE * (time.perf_counter() - self._ended)
+        if self.search.nit % self.every == 0 and rested:
+            self._save()
+
+    def _save(self) -> None:
+        began = time.perf_counter()
+        content, facts = snapshot(self.search)
+        checkpoint.save(self.path, self.search.plan.identity(), content, facts)
+        self._ended = time.perf_counter()
+        self._took = self._ended - began
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        # What ended the search says more than what its checkpoint met.
+        with suppress(*[] if kind is None else [OSError]):
+            self._save()

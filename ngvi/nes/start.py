@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ngvi.nes.bounds import Box, as_limits, make_box
+from ngvi.nes.bounds import Box, as_limits, make_box, round_inward
 from ngvi.nes.layout import Layout
 
 
@@ -46,10 +46,11 @@ class Start:
         lower, upper = -infinite, infinite
         if bounds is not None:
             lower, upper = as_limits(bounds, layout.dim)
+            lower, upper = round_inward(lower, upper, point.dtype)
         sigma = _as_sigma(sigma0, point, lower, upper)
         box = make_box(lower, upper, point, sigma)
         if box is not None:
-            # In a narrower type the bounds were rounded inward.
+            # The bounds may have been rounded inward.
             point = jnp.clip(point, box.lower, box.upper)
         return cls(layout, point, sigma, lower, upper, box)
 
@@ -63,7 +64,7 @@ def _as_sigma(
     sigma0: Any, x0: Float[Array, "d"], lower: np.ndarray, upper: np.ndarray
 ) -> Float[Array, "d"]:
     if sigma0 is None:
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             width = upper - lower
         free = np.maximum(1, np.abs(np.asarray(x0)))
         return jnp.asarray(0.3 * np.where(np.isfinite(width), width, free), x0.dtype)

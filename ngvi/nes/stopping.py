@@ -9,7 +9,8 @@ The tests and their names are pycma's. Each looks at one number:
 | tolfunhist   | the best values of recent generations span less                       |
 | tolx         | every standard deviation has shrunk by more than this factor          |
 | stagnation   | over a long window neither the best nor the median value got better   |
-| conditioncov | tr C · tr C⁻¹, which bounds C's condition number, exceeds this        |
+| conditioncov | tr C · tr C⁻¹ exceeds this; it bounds C's condition number, C being   |
+|              | measured in the first standard deviations                             |
 | noeffectaxis | a tenth of a standard deviation along an axis does not change the mean|
 | noeffectcoord| a fifth of a standard deviation does not change a coordinate          |
 | maxfevals    | the budget does not suffice for another generation                    |
@@ -21,10 +22,12 @@ Source: Hansen (2016), The CMA evolution strategy: a tutorial, appendix B.3.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ngvi.families import Gaussian
@@ -62,6 +65,11 @@ class Stopping:
         maxfevals: evaluations.
         maxiter: generations.
     """
+
+    def condition_limit(self, dtype: jnp.dtype) -> float | Float[Array, ""]:
+        """`conditioncov` in this precision."""
+        most = math.inf if dtype == jnp.float64 else 1e10
+        return jnp.minimum(self.conditioncov, most)
 
     ftarget: float | Float[Array, ""] = -math.inf
     tolfun: float | Float[Array, ""] = 1e-11
@@ -147,8 +155,8 @@ def measure(
 
     sd = jnp.sqrt(q.variance)
     shrunk = (sd / scale).max()
-    condition = q.variance.sum() * q.precision.diagonal().sum()
-    steepest = jnp.minimum(stopping.conditioncov, jnp.inf if eps < 1e-10 else 1e10)
+    spread = (q.variance / scale**2).sum()
+    condition = spread * (q.precision.diagonal() * scale**2).sum()
 
     gained, stale = _stagnation(record, generation, length)
     axis = 0.1 * q.precision.unwhiten(
@@ -164,7 +172,7 @@ def measure(
             past <= jnp.maximum(stopping.tolfunhist, rounding),
             shrunk < stopping.tolx,
             stale & (jnp.asarray(stopping.stagnation) > 0),
-            ~(condition <= steepest),
+            ~(condition <= stopping.condition_limit(dtype)),
             (q.mean == q.mean + axis).all(),
             (q.mean == q.mean + 0.2 * sd).any(),
         ]
@@ -175,7 +183,8 @@ def measure(
 def _stagnation(
     record: Record, generation: Int[Array, ""], length: int
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """What the least-improved of best and median gained over the window."""
+    """By how much best and median got better over the window, the larger of the two,
+    and whether neither did."""
     at = (generation // length) % _BLOCKS
     oldest, newest = at + 1 + jnp.arange(_ENDS), at - jnp.arange(_ENDS)
     ends = record.blocks[:, jnp.stack([oldest, newest]) % _BLOCKS]
@@ -188,14 +197,70 @@ def _stagnation(
     return gained.max(), whole & complete & (gained <= 0).all()
 
 
+def converged(reasons: Iterable[str]) -> bool:
+    """Whether a run with these reasons to stop has found what it was looking for."""
+    return not {"ftarget", *CONVERGED}.isdisjoint(reasons)
+
+
+def bounded(stopping: Stopping) -> Stopping:
+    """With limits of evaluations and generations that JAX's integers hold."""
+    most = 2**31 - 1
+    whole = {
+        name: int(min(limit, most))
+        for name in ("maxfevals", "maxiter")
+        if isinstance(limit := getattr(stopping, name), int | float)
+    }
+    return replace(stopping, **whole)
+
+
+def towards(stopping: Stopping, sign: float) -> Stopping:
+    """With the target of what is minimised, sign · fun; an infinite one is none."""
+    target = float(stopping.ftarget)
+    return replace(
+        stopping, ftarget=sign * target if math.isfinite(target) else -math.inf
+    )
+
+
+def reasons(
+    measured: np.ndarray,
+    fired: np.ndarray,
+    generation: int,
+    popsize: int,
+    stopping: Stopping,
+) -> dict[str, float]:
+    """Why a run stops, with the number each test has looked at; empty to go on.
+
+    Args:
+        measured: see `measure`.
+        fired: see `measure`.
+        generation: how many there have been.
+        popsize: of each.
+        stopping: the limits; a limit is a reason where no test is one.
+    """
+    found = {
+        name: float(value)
+        for name, value, stop in zip(TESTS, measured, fired, strict=True)
+        if stop
+    }
+    if not found and generation >= int(stopping.maxiter):
+        found["maxiter"] = generation
+    elif not found and generation >= int(stopping.maxfevals) // popsize:
+        found["maxfevals"] = generation * popsize
+    return found
+
+
 def describe(
-    name: str, measured: float, stopping: Stopping, dim: int, sign: float = 1.0
+    name: str, measured: float, stopping: Stopping, dtype: jnp.dtype, sign: float = 1.0
 ) -> str:
     """A stop reason and its value as a sentence."""
-    limit = getattr(stopping, name, None)
+    limit = (
+        stopping.condition_limit(dtype)
+        if name == "conditioncov"
+        else getattr(stopping, name, 0)
+    )
     texts = {
         "ftarget": f"the best value {sign * measured:.6g} has reached the target "
-        f"{sign * float(stopping.ftarget):.6g}",
+        f"{sign * limit:.6g}",
         "tolfun": f"the values of a generation and the best of recent ones span "
         f"{measured:.3g} (limit {limit}, or rounding)",
         "tolfunhist": f"the best values of recent generations span {measured:.3g} "
@@ -204,15 +269,13 @@ def describe(
         f"(limit {limit})",
         "stagnation": "over a long window neither the best nor the median value has "
         f"become better (gain {measured:.3g})",
-        "conditioncov": f"tr C · tr C⁻¹ is {measured:.3g} (limit {limit}), C of size "
-        f"{dim}",
+        "conditioncov": f"tr C · tr C⁻¹ is {measured:.3g} (limit {limit:.3g}), in "
+        "units of the first standard deviations",
         "noeffectaxis": f"a step of {measured:.3g} along an axis does not change the "
         "mean",
         "noeffectcoord": f"a coordinate of standard deviation {measured:.3g} or more "
         "does not change any longer",
-        "maxfevals": f"{measured:,.0f} of {limit:,} evaluations are spent"
-        if limit is not None
-        else "",
+        "maxfevals": f"{measured:,.0f} of {limit:,} evaluations are spent",
         "maxiter": f"{measured:,.0f} generations have passed",
     }
     return f"{name}: {texts[name]}"

@@ -27,6 +27,7 @@ import numpy as np
 from ngvi.linalg import Dense, Diagonal, Isotropic
 from ngvi.mirror import retractions
 from ngvi.mirror.step import Retraction
+from ngvi.nes.checks import check_popsize
 from ngvi.nes.draws import Draws, independent
 from ngvi.nes.shaping import (
     centered_ranks,
@@ -65,10 +66,8 @@ class Strategy:
     shape_weights: tuple[float, ...]
     """By rank, best first, for the covariance."""
     mean_rate: float
-    scale_rate: float
-    """Of σ, the part of the step that is a multiple of I; 0 if a path moves it."""
     shape_rate: float
-    """Of what else there is."""
+    """Of the covariance."""
     retraction: Retraction
     paths: Paths | None = None
     draws: Draws = independent
@@ -87,26 +86,12 @@ def default_popsize(dim: int) -> int:
 
 def checked_popsize(dim: int, popsize: int | None) -> int:
     """The popsize asked for, or the default for D."""
-    if popsize is None:
-        return default_popsize(dim)
-    if popsize < 2:
-        raise ValueError(f"popsize must be 2 or more for a ranking, got {popsize}")
-    return popsize
+    return default_popsize(dim) if popsize is None else check_popsize(popsize)
 
 
-def _natural(
-    structure: Structure, popsize: int, rate: float, mean_rate: float = 1.0
-) -> Strategy:
+def _natural(structure: Structure, popsize: int, rate: float) -> Strategy:
     weights = tuple(nes_weights(popsize).tolist())
-    return Strategy(
-        structure,
-        weights,
-        weights,
-        mean_rate,
-        rate,
-        rate,
-        retractions.exponential,
-    )
+    return Strategy(structure, weights, weights, 1.0, rate, retractions.exponential)
 
 
 def xnes(dim: int, popsize: int | None = None) -> Strategy:
@@ -130,9 +115,7 @@ def isotropic_nes(dim: int, popsize: int | None = None) -> Strategy:
 def openes(dim: int, popsize: int | None = None, rate: float = 1.0) -> Strategy:
     """OpenAI's evolution strategy: centered ranks, a covariance that stays."""
     weights = tuple(centered_ranks(checked_popsize(dim, popsize)).tolist())
-    return Strategy(
-        Isotropic, weights, weights, rate, 0.0, 0.0, retractions.exponential
-    )
+    return Strategy(Isotropic, weights, weights, rate, 0.0, retractions.exponential)
 
 
 def cma(dim: int, popsize: int | None = None, separable: bool = False) -> Strategy:
@@ -164,7 +147,6 @@ def cma(dim: int, popsize: int | None = None, separable: bool = False) -> Strate
         tuple(shape.tolist()),
         1.0,
         float(rank_mu),
-        float(rank_mu),
         retractions.covariance,
         paths,
     )
@@ -180,8 +162,6 @@ def _active(
 ) -> np.ndarray:
     """The weights of the covariance: negative ones for the worse half."""
     raw = np.minimum(log_ranks(count, (count + 1) / 2), 0)
-    if not raw.any():
-        return positive
     negative_mass = raw.sum() ** 2 / (raw**2).sum()
     limit = min(
         1 + rank_one / rank_mu,

@@ -134,6 +134,10 @@ def _derivatives(q: Any, p: Any, eps: Array) -> Derivatives:
     def curvature(moved: Any) -> Any:
         return jax.grad(divergence)(moved, natural)
 
+    # Along d in λ and 2d in λ′: mixed derivatives are −F, those in λ′ alone F.
+    twice = jax.tree.map(lambda v: 2 * v, direction)
+    slope, both = jax.grad(divergence, 1), (natural, natural)
+    bend = jax.jvp(slope, both, (direction, twice))[1]
     in_first, in_second = jax.grad(divergence, (0, 1))(natural, p.natural_params)
     back = jax.vjp(lambda v: q.with_mean_params(v).natural_params, mean)[1]
     along_mean = q.unflatten(product(eps / sd) * sd)
@@ -143,6 +147,7 @@ def _derivatives(q: Any, p: Any, eps: Array) -> Derivatives:
             "fisher_product": units(q.fisher_product(direction)),
             "fisher.mv": q.fisher.mv(eps / sd) / sd,
             "Hessian of KL": units(jax.jvp(curvature, (natural,), (direction,))[1]),
+            "Hessian of KL, in λ′": units(bend),
             "F F⁻¹ F d": product(q.flatten(q.natural_gradient(along_mean))),
             "F ∂λ/∂μ F d": product(q.flatten(back(along_mean)[0])),
         },

@@ -91,6 +91,17 @@ EXTREMES: dict[str, Callable[[], Pair]] = {
         f.Geometric(np.float32([-12, 0, 80])),
         f.Geometric(np.float32([-11, 1, 70])),
     ),
+    # Where one component draws, the density of the other is zero.
+    "mixture": lambda: (
+        f.Mixture(
+            np.zeros(2, np.float32),
+            f.Gamma(np.float32(2), np.float32([1e-10, 1e30])),
+        ),
+        f.Mixture(
+            np.ones(2, np.float32),
+            f.Gamma(np.float32(3), np.float32([2e-10, 2e30])),
+        ),
+    ),
 }
 _sample = jax.jit(lambda q: q.sample(jax.random.key(0)))
 each = pytest.mark.parametrize("name", EXTREMES)

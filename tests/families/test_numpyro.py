@@ -105,13 +105,37 @@ def test_other_spellings(name: str) -> None:
     close(q.log_prob(x), expected, 1e-9 * (1 + np.abs(expected)), name)
 
 
-def test_expanded_and_independent_distributions() -> None:
-    expanded = from_numpyro(dist.Gamma(2.0, 3.0).expand((4,)))
-    assert expanded.batch_shape == (4,)
-    joint = from_numpyro(dist.Normal(jnp.arange(3.0), 1.0).to_event(1))
-    other = dist.Normal(jnp.arange(3.0), 1.0).to_event(1)
+EXPANDED = {
+    "numbers": lambda: dist.Gamma(2.0, 3.0).expand((4,)),
+    "vectors": lambda: dist.Normal(jnp.arange(3.0), 1.0).to_event(1),
+    "a batch of vectors": lambda: (
+        dist.Normal(jnp.arange(3.0), 1.0).to_event(1).expand((2,))
+    ),
+    "matrices": lambda: (
+        dist.Normal(jnp.arange(6.0).reshape(2, 3), 1.0).to_event(1).to_event(1)
+    ),
+    # λ = −σ⁻ᵏ is no number here.
+    "tiny": lambda: dist.Weibull(1e-200, 2.0).expand((2,)),
+}
+"""Batches, and joint distributions of their members."""
+
+
+@pytest.mark.parametrize("name", EXPANDED)
+def test_expanded_and_independent_distributions(name: str) -> None:
+    other = EXPANDED[name]()
+    q = from_numpyro(other)
+    assert (q.batch_shape, q.event_shape) == (other.batch_shape, other.event_shape)
     x = other.sample(jax.random.key(0), (2,))
-    close(joint.log_prob(x), other.log_prob(x), 1e-12)
+    close(q.log_prob(x), other.log_prob(x), 1e-12 * np.abs(other.log_prob(x)))
+
+
+def test_an_expanded_mixture_of_vectors() -> None:
+    vectors = dist.Normal(jnp.arange(6.0).reshape(2, 3), 1.0).to_event(1)
+    mixing = dist.Categorical(logits=jnp.array([0.1, 0.5]))
+    other = dist.MixtureSameFamily(mixing, vectors).expand((4,))
+    q, x = from_numpyro(other), other.sample(jax.random.key(0), (2,))
+    assert (q.batch_shape, q.event_shape) == ((4,), ((), (3,)))
+    close(q.marginal_log_prob(x), other.log_prob(x), 1e-12)
 
 
 def test_a_stranger_is_named() -> None:

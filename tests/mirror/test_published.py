@@ -14,7 +14,7 @@ from ngvi.mirror import retractions
 from ngvi.mirror.draws import fresh_draws
 from ngvi.mirror.estimates import first_order, second_order, zeroth_order
 from ngvi.mirror.step import (
-    gaussian_step,
+    gaussian_path,
 )
 from tests.mirror.problems import (
     KEEP,
@@ -30,7 +30,13 @@ from tests.mirror.problems import (
 DIM = 3
 FIRST_ORDER, SECOND_ORDER = first_order(), second_order()
 every_structure = pytest.mark.parametrize("name", list(STRUCTURES))
-take = jax.jit(gaussian_step, static_argnums=3)
+
+
+@partial(jax.jit, static_argnums=3)
+def take(
+    q: Gaussian, direction: Direction, rho: float, retraction: Callable
+) -> Gaussian:
+    return gaussian_path(q, direction, retraction)(rho).q
 
 
 def close(actual: Any, expected: Any, tolerance: float = 1e-9) -> None:

@@ -215,7 +215,7 @@ def test_margins_keep_every_class_possible_in_single_precision() -> None:
 def test_other_families_are_refused() -> None:
     with pytest.raises(TypeError, match=r"Bernoulli, Categorical.*got Normal"):
         discrete.init(natural(2), Normal(0.0, 1.0))
-    with pytest.raises(ValueError, match=r"2 or more.*got 1"):
+    with pytest.raises(ValueError, match=r"popsize must be .* at least 2, got 1"):
         natural(2, 1)
 
 

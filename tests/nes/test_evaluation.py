@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import ngvi
-from ngvi.nes.evaluation import HostObjective, Workers, make_workers, try_trace
+from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.layout import Layout
+from ngvi.nes.tracing import try_trace
+from ngvi.nes.workers import Workers, make_workers
 
 LAYOUT, X0 = Layout.of(np.zeros(3))
 POINTS = np.arange(12.0).reshape(4, 3)

@@ -27,13 +27,13 @@ def test_one_xnes_step_is_the_published_formula() -> None:
     dim, n = 4, 9
     root, mean = rng.standard_normal((dim, dim)), rng.standard_normal(dim)
     eps, values = rng.standard_normal((n, dim)), rng.standard_normal(n)
-    strategy = replace(xnes(dim, n), scale_rate=0.9, shape_rate=0.4)
+    strategy = replace(xnes(dim, n), shape_rate=0.4)
     start = init(strategy, jnp.asarray(mean), 1.0)
     q = Gaussian(
         start.q.mean, Dense(jnp.asarray(np.linalg.inv(root).T), jnp.asarray(root))
     )
     moved = step(strategy, replace(start, q=q), jnp.asarray(eps), jnp.asarray(values))
-    mean, root = reference.xnes(mean, root, eps, values, 0.9, 0.4)
+    mean, root = reference.xnes(mean, root, eps, values, 0.4, 0.4)
     np.testing.assert_allclose(moved.q.mean, mean, atol=1e-12)
     np.testing.assert_allclose(moved.q.precision.inverse_root, root, atol=1e-12)
     np.testing.assert_allclose(
@@ -44,7 +44,7 @@ def test_one_xnes_step_is_the_published_formula() -> None:
 def test_published_rates() -> None:
     rates = [xnes(d).shape_rate for d in (2, 10, 100)]
     np.testing.assert_allclose(rates, [0.78343, 0.10061, 0.00456], atol=5e-6)
-    rates = [snes(d).scale_rate for d in (2, 10, 1000)]
+    rates = [snes(d).shape_rate for d in (2, 10, 1000)]
     np.testing.assert_allclose(rates, [0.52229, 0.33536, 0.06266], atol=5e-6)
     assert [xnes(d).popsize for d in (2, 10, 100, 1000)] == [6, 10, 17, 24]
 

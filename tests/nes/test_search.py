@@ -76,7 +76,7 @@ def test_a_short_step_is_the_natural_gradient_of_the_expected_utility() -> None:
     # (λ⁺ − λ)/η → F(λ)⁻¹ ∇_λ Σ uᵢ log q(xᵢ), by the family's own Fisher matrix.
     rng = np.random.default_rng(1)
     rate, n = 1e-6, 7
-    strategy = replace(xnes(DIM, n), mean_rate=rate, scale_rate=rate, shape_rate=rate)
+    strategy = replace(xnes(DIM, n), mean_rate=rate, shape_rate=rate)
     state = generic_state(strategy, rng)
     eps, values = jnp.asarray(rng.standard_normal((n, DIM))), rng.standard_normal(n)
 
@@ -102,7 +102,7 @@ def test_ranks_on_a_slope_give_the_order_statistics_of_a_normal() -> None:
     # f = bᵀx: Σ uₖ E[ξ₍ₖ₎] along −Aᵀb, Σ uₖ (E[ξ₍ₖ₎²] − 1) on its square, 0 elsewhere.
     rng = np.random.default_rng(2)
     n = 6
-    strategy = replace(xnes(DIM, n), scale_rate=0.5, shape_rate=0.5)
+    strategy = replace(xnes(DIM, n), shape_rate=0.5)
     state = generic_state(strategy, rng)
     slope = rng.standard_normal(DIM)
     root, inverse = state.q.precision.inverse_root, state.q.precision.root.T

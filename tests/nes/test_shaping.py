@@ -62,7 +62,6 @@ def test_nan_and_infinity_rank_last_together() -> None:
 
 @pytest.mark.parametrize("count", [40, 300])
 def test_many_values_with_ties_against_sorting_in_numpy(count: int) -> None:
-    # Below and above the size from which values are sorted rather than compared.
     rng = np.random.default_rng(count)
     values = rng.integers(0, count // 3, count).astype(float)
     columns = rng.standard_normal((count, 2))

@@ -14,11 +14,9 @@ from ngvi.families.special.bessel import (
     one_minus_bessel_ratio,
 )
 from ngvi.families.special.differences import (
-    bregman_digamma,
     bregman_log_gamma,
     bregman_log_gamma_excess,
     digamma_difference,
-    log1p_minus,
     trigamma_difference,
 )
 from ngvi.families.special.dirichlet import (
@@ -46,6 +44,7 @@ from ngvi.families.special.multivariate import (
 )
 from ngvi.families.special.ratios import (
     expm1_minus,
+    log1p_minus,
     log_ratio,
     log_ratio_gap,
     poisson_divergence,
@@ -59,7 +58,6 @@ from ngvi.families.special.von_mises import von_mises_cdf
 __all__ = [
     "bessel_ratio",
     "bessel_ratio_slope",
-    "bregman_digamma",
     "bregman_log_gamma",
     "bregman_log_gamma_excess",
     "digamma",

@@ -29,6 +29,13 @@ def polynomial(
     return value
 
 
+def rational(
+    numerator: Sequence[float], denominator: Sequence[float], x: Float[Array, "*s"]
+) -> Float[Array, "*s"]:
+    """The ratio of two polynomials, coefficients from the constants upwards."""
+    return polynomial(numerator, x) / polynomial(denominator, x)
+
+
 def summed(
     term: Callable[[Array], Array], count: int, like: Float[Array, "*s"]
 ) -> Float[Array, "*s"]:
@@ -70,7 +77,9 @@ def with_partials(
                 for partial, tangent in zip(partials, tangents, strict=True)
                 if not isinstance(tangent, SymbolicZero)
             ]
-            return value, sum(terms[1:], terms[0])
+            total = sum(terms[1:], terms[0])
+            # Of one argument alone it has that argument's shape and dtype.
+            return value, jnp.broadcast_to(total, value.shape).astype(value.dtype)
 
         wrapped.defjvp(rule, symbolic_zeros=True)
         return wrapped

@@ -13,17 +13,15 @@ Source: Loader (2000), Fast and accurate computation of binomial probabilities.
 
 from __future__ import annotations
 
-import math
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.families.special.gamma import stirling_remainder
 from ngvi.families.special.logistic import logistic_kl, softplus
 from ngvi.families.special.ratios import poisson_divergence
+from ngvi.families.special.tables import LOG_2PI
 
 Values = Float[Array, "*s"]
-_LOG_2PI = math.log(2 * math.pi)
 
 
 def poisson_deviance(x: Values, mean: Values) -> Values:
@@ -37,7 +35,7 @@ def log_factorial_excess(x: Values) -> Values:
     """log x! − x log x + x for whole x ≥ 0: 0 at 0, ½ log 2πx + δ(x) elsewhere."""
     some = x > 0
     safe = jnp.where(some, x, 1)
-    stirling = (_LOG_2PI + jnp.log(safe)) / 2 + stirling_remainder(safe)
+    stirling = (LOG_2PI + jnp.log(safe)) / 2 + stirling_remainder(safe)
     return jnp.where(some, stirling, 0)
 
 
@@ -68,7 +66,7 @@ def negative_binomial_log_prob(r: Values, x: Values, u: Values) -> Values:
     safe = jnp.where(some, x, 1)
     total = safe + r
     value = (
-        (jnp.log(r / total) - jnp.log(safe) - _LOG_2PI) / 2
+        (jnp.log(r / total) - jnp.log(safe) - LOG_2PI) / 2
         - total * logistic_kl(jnp.log(safe / r), u)
         + stirling_remainder(total)
         - stirling_remainder(r)

@@ -94,7 +94,7 @@ def binomial_gap(p: Values, q: Values, count: int) -> Values:
     return -jnp.expm1(-v) * jnp.where(p <= q, low.at(v), high.at(v))
 
 
-@functools.cache
+@functools.lru_cache(256)
 def _binomial_series(count: int) -> tuple[Series, Series]:
     """Of p ≤ ½ and of p > ½, in terms of the smaller of p and q."""
 
@@ -130,7 +130,7 @@ def negative_binomial_gap(u: Values, count: float) -> Values:
     return -jnp.expm1(-v) * _negative_binomial_series(float(count)).at(v)
 
 
-@functools.cache
+@functools.lru_cache(256)
 def _negative_binomial_series(r: float) -> Series:
     slow, scale = min(r, 1.0), max(r, 1.0)
 
@@ -177,6 +177,8 @@ def _log_series() -> Series:
 
 
 # -- in NumPy ------------------------------------------------------------------------
+
+# In double precision, whatever the programs have: so not the functions of `ratios`.
 
 
 def _nodes(end: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,9 +4,7 @@ With b = a + d, a > 0 and b > 0:
 
     bregman_log_gamma(a, d)    log Γ(b) − log Γ(a) − d ψ(a)  ≥ 0,  ≈ ½ d² ψ'(a)
     digamma_difference(a, d)   ψ(b) − ψ(a),                        ≈ d ψ'(a)
-    bregman_digamma(a, d)      ψ(b) − ψ(a) − d ψ'(a)         ≤ 0,  ≈ ½ d² ψ''(a)
     trigamma_difference(a, d)  ψ'(b) − ψ'(a),                      ≈ d ψ''(a)
-    log1p_minus(x)             log(1 + x) − x                ≤ 0,  ≈ −½ x²
 
 and what the gamma function adds in the first to Stirling's leading term,
 
@@ -31,7 +29,7 @@ so its differences are exact too: with X = x + i √T and Y = X + d,
 
     1/Y − 1/X + d/X²     = d² / (X² Y)
     1/X² − 1/Y²          = d (1/(X Y²) + 1/(X² Y))
-    1/Y² − 1/X² + 2d/X³  = d² (1/(X² Y²) + 2/(X³ Y)).
+    1/X³ − 1/Y³          = d (1/(X Y³) + 1/(X² Y²) + 1/(X³ Y)).
 
 For the excess, f(a) = f(a + 1) + h(a) with h(a) = (a + 1) log(1 + 1/a) − 1, both
 convex. With w = −d / (b (a + 1)) the divergence of h is
@@ -40,7 +38,8 @@ convex. With w = −d / (b (a + 1)) the divergence of h is
 
 The relative errors are a few units of rounding (in float64 up to 6e-15 for differences
 of ψ and ψ'), however small or large d is beside a. NaN outside the domain. The first
-two derivatives in a and d keep the digits too, being made of these.
+two derivatives are made of these; in a, with d fixed, the first is a difference of two
+terms ≈ d ψ'(a) and has their errors.
 """
 
 from __future__ import annotations
@@ -59,28 +58,23 @@ from ngvi.families.special.gamma import (
     trigamma,
     trigamma_excess,
 )
-from ngvi.families.special.ratios import atanh_excess, log_ratio
+from ngvi.families.special.ratios import log_ratio, logarithm, logarithm_excess
 
 Values = Float[Array, "*s"]
 
 
-@with_partials(lambda _, x: -x / (1 + x))
-def log1p_minus(x: Values) -> Values:
-    """log(1 + x) − x ≤ 0 for x > −1; −½ x² + ⅓ x³ as x → 0."""
-    return jnp.where(x > -1, -logarithm_excess(x, 1 + x), jnp.nan)
-
-
 @with_partials(
-    lambda _, a, d: bregman_digamma(a, d), lambda _, a, d: digamma_difference(a, d)
+    lambda _, a, d: digamma_difference(a, d) - d * trigamma(a),
+    lambda _, a, d: digamma_difference(a, d),
 )
 def bregman_log_gamma(a: Values, d: Values) -> Values:
     """log Γ(a + d) − log Γ(a) − d ψ(a) ≥ 0, for a > 0 and a + d > 0."""
     e = _ends(a, d)
-    log = _logarithm(d * e.u, e.y * e.u)
+    log = logarithm(d * e.u, e.y * e.u)
     # y log(y/x) − d, whose near form cannot underflow before the result does.
     near = d * log.s + 2 * e.y * log.cube
     entropic = jnp.where(log.near, near, e.y * log.value - d)
-    smooth = entropic + (log.excess / 2 + _curvature(e, d))
+    smooth = entropic + (log.excess / 2 + stirling_bregman(d, e.u, e.v))
     return _inside(a, e.b, logarithm_excess(d / a, e.b / a) + smooth)
 
 
@@ -95,15 +89,15 @@ def bregman_log_gamma_excess(a: Values, b: Values) -> Values:
     """
     d = b - a
     e = _Ends(b, a + 1, b + 1, 1 / (a + 1), 1 / (b + 1))
-    log = _logarithm(d * e.u, e.y * e.u)
+    log = logarithm(d * e.u, e.y * e.u)
     w = -d * e.u / e.b
-    step = _logarithm(w, e.y * e.u * (a / e.b))
+    step = logarithm(w, e.y * e.u * (a / e.b))
     shift = jnp.where(
         w < 1,
         (d / a) * (d / e.b) * e.u - e.y * step.excess,
         e.y * step.value + d / a,
     )
-    return _inside(a, e.b, shift + (log.excess / 2 + _curvature(e, d)))
+    return _inside(a, e.b, shift + (log.excess / 2 + stirling_bregman(d, e.u, e.v)))
 
 
 def _excess_slope(a: Values, b: Values) -> Values:
@@ -124,27 +118,9 @@ def digamma_difference(a: Values, d: Values) -> Values:
     def term(q2: Values, p2: Values, pq: Values) -> Values:
         return e.v * (1 - p2 - 2 * pq) * (1 + q2) + e.u * (1 - q2 - 2 * pq) * (1 + p2)
 
-    curved = d * e.u * e.v * (0.5 + _fractions(e, term, 2))
-    value = d / a / e.b + (_logarithm(d * e.u, e.y * e.u).value + curved)
+    curved = d * e.u * e.v * (0.5 + _fractions(e.u, e.v, term, 2))
+    value = d / a / e.b + (logarithm(d * e.u, e.y * e.u).value + curved)
     return _inside(a, e.b, value)
-
-
-@with_partials(
-    lambda _, a, d: trigamma_difference(a, d) - d * tetragamma(a),
-    lambda _, a, d: trigamma_difference(a, d),
-)
-def bregman_digamma(a: Values, d: Values) -> Values:
-    """ψ(a + d) − ψ(a) − d ψ'(a) ≤ 0, for a > 0 and a + d > 0."""
-    e = _ends(a, d)
-
-    def term(q2: Values, p2: Values, pq: Values) -> Values:
-        real_22 = ((1 - q2) * (1 - p2) - 4 * pq) * (1 + q2)
-        real_31 = (1 - 3 * q2 - pq * (3 - q2)) * (1 + p2) ** 2
-        return e.v * real_22 * (1 + p2) + 2 * e.u * real_31
-
-    curved = (d * e.u) ** 2 * e.v * (0.5 + _fractions(e, term, 3))
-    value = (d / a) ** 2 / e.b + (_logarithm(d * e.u, e.y * e.u).excess + curved)
-    return _inside(a, e.b, -value)
 
 
 @with_partials(
@@ -162,7 +138,7 @@ def trigamma_difference(a: Values, d: Values) -> Values:
         real_31 = (1 - 3 * q2 - pq * (3 - q2)) * (1 + p2) ** 2
         return v * v * real_13 + u * v * real_22 + u * u * real_31
 
-    smooth = d * u * v * (1 + (u + v) / 2 + 2 * _fractions(e, term, 3))
+    smooth = d * u * v * (1 + (u + v) / 2 + 2 * _fractions(e.u, e.v, term, 3))
     shift = d / a / e.b * (1 / a + 1 / e.b)
     return _inside(a, e.b, -(shift + smooth))
 
@@ -182,45 +158,27 @@ def _ends(a: Values, d: Values) -> _Ends:
     return _Ends(b, a + 1, b + 1, 1 / (a + 1), 1 / (b + 1))
 
 
-class _Logarithm(NamedTuple):
-    """log(1 + r) and its distance from its tangent, with s = r / (2 + r)."""
-
-    near: Array  # −½ < r < 1: series in s
-    s: Values
-    cube: Values  # atanh s − s, only where near
-    value: Values  # log(1 + r)
-    excess: Values  # r − log(1 + r)
+def stirling_bregman(d: Values, u: Values, v: Values) -> Values:
+    """δ(y) − δ(x) − d δ'(x) ≥ 0 for y = x + d, u = 1/x, v = 1/y; x, y ≥ 1."""
+    fractions = _fractions(u, v, lambda q2, p2, pq: (1 - q2 - 2 * pq) * (1 + p2), 2)
+    return (d * u) ** 2 * v * fractions
 
 
-def _logarithm(r: Values, one_plus_r: Values) -> _Logarithm:
-    """From log(1 + r) = 2 atanh(s) near 0; elsewhere from 1 + r, given for r → −1."""
-    near = (r > -0.5) & (r < 1)
-    s = r / (2 + r)
-    cube = atanh_excess(s)
-    far = jnp.log(one_plus_r)
-    value = jnp.where(near, 2 * (s + cube), far)
-    excess = jnp.where(near, s * r - 2 * cube, r - far)
-    return _Logarithm(near, s, cube, value, excess)
-
-
-def logarithm_excess(r: Values, one_plus_r: Values) -> Values:
-    """r − log(1 + r) ≥ 0; 1 + r is given too, for its digits where r is next to −1."""
-    return _logarithm(r, one_plus_r).excess
-
-
-def _curvature(e: _Ends, d: Values) -> Values:
-    """The divergence of δ at x = a + 1."""
-    fractions = _fractions(e, lambda q2, p2, pq: (1 - q2 - 2 * pq) * (1 + p2), 2)
-    return (d * e.u) ** 2 * e.v * fractions
+def stirling_change(d: Values, u: Values, v: Values) -> Values:
+    """δ(y) − δ(x) for y = x + d, u = 1/x, v = 1/y; x, y ≥ 1."""
+    return -d * u * v * _fractions(u, v, lambda q2, p2, pq: 1 - pq, 1)
 
 
 def _fractions(
-    ends: _Ends, numerator: Callable[[Values, Values, Values], Values], power: int
+    u: Values,
+    v: Values,
+    numerator: Callable[[Values, Values, Values], Values],
+    power: int,
 ) -> Values:
     """Σ_j c_j numerator(q², p², pq) / ((1 + q²)(1 + p²))^power, q = √T u, p = √T v."""
-    total = jnp.zeros_like(ends.u)
+    total = jnp.zeros_like(u)
     for pole, weight in zip(tables.BINET_POLES, tables.BINET_WEIGHTS, strict=True):
-        q2, p2, pq = (pole * w for w in (ends.u**2, ends.v**2, ends.u * ends.v))
+        q2, p2, pq = (pole * w for w in (u**2, v**2, u * v))
         scale = weight / ((1 + q2) * (1 + p2)) ** power
         total = total + numerator(q2, p2, pq) * scale
     return total

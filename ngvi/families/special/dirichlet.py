@@ -36,14 +36,9 @@ Scalars = Float[Array, "*b 1"]
 _MAX_STEPS = 40  # random parameters of any size took at most 16
 
 
-def inverse_dirichlet(mean_log: Vectors) -> Vectors:
-    """α > 0 with ψ(α_k) − ψ(Σ_j α_j) = m_k; differentiable, each derivative in O(K)."""
-    return _inverse_dirichlet(jnp.asarray(mean_log))
-
-
 def dirichlet_fisher_remainder(alpha: Vectors) -> Float[Array, "*b"]:
     """1 − ψ'(α₀) Σ_k 1/ψ'(α_k) > 0: the Fisher determinant over Π_k ψ'(α_k)."""
-    return _remainder(_parts(jnp.asarray(alpha)))[..., 0]
+    return _remainder(_parts(alpha))[..., 0]
 
 
 class _Parts(NamedTuple):
@@ -102,7 +97,8 @@ class _State(NamedTuple):
 
 @jax.custom_jvp
 @jax.jit
-def _inverse_dirichlet(mean_log: Vectors) -> Vectors:
+def inverse_dirichlet(mean_log: Vectors) -> Vectors:
+    """α > 0 with ψ(α_k) − ψ(Σ_j α_j) = m_k; differentiable, each derivative in O(K)."""
     epsilon = float(jnp.finfo(mean_log.dtype).eps)
     largest = _largest(mean_log)
     top = jnp.max(mean_log, -1, keepdims=True)
@@ -134,7 +130,7 @@ def _inverse_dirichlet(mean_log: Vectors) -> Vectors:
     return jnp.where(valid & found.close, found.alpha, jnp.nan)
 
 
-@_inverse_dirichlet.defjvp
+@inverse_dirichlet.defjvp
 def _(primals: tuple[Vectors], tangents: tuple[Vectors]) -> tuple[Vectors, Vectors]:
-    alpha = _inverse_dirichlet(*primals)
+    alpha = inverse_dirichlet(*primals)
     return alpha, _solve(_parts(alpha), *tangents)

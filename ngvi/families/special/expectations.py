@@ -28,16 +28,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ngvi.families.special import count_tables as tables
-from ngvi.families.special.calculus import polynomial
+from ngvi.families.special.calculus import polynomial, rational
 from ngvi.families.special.count_gaps import binomial_gap, negative_binomial_gap
-from ngvi.families.special.differences import bregman_log_gamma
-from ngvi.families.special.gamma import digamma, log_gamma, stirling_remainder
+from ngvi.families.special.count_tables import (
+    GAP_MIDDLE,
+    GAP_SERIES,
+    POISSON_DENOMINATOR,
+    POISSON_NUMERATOR,
+)
+from ngvi.families.special.differences import bregman_log_gamma, stirling_change
+from ngvi.families.special.gamma import (
+    digamma,
+    log_gamma,
+    stirling_remainder,
+    stirling_remainder_of,
+)
 from ngvi.families.special.logistic import softplus
+from ngvi.families.special.tables import EULER_GAMMA, LOG_2PI
 
 Values = Float[Array, "*s"]
-HALF_LOG_2PI = math.log(2 * math.pi) / 2
-EULER_GAMMA = 0.5772156649015329
+_HALF_LOG_2PI = LOG_2PI / 2
 SMALL_COUNT = 15
 """Up to so many trials a sum over all counts is as good and faster."""
 
@@ -61,22 +71,26 @@ def poisson_entropy(mean: Values) -> Values:
     remainder = stirling_remainder(large) + _poisson_gap(large)
     return jnp.where(
         low,
-        small * (1 - jnp.log(small)) + _poisson_small(small),
-        HALF_LOG_2PI + jnp.log(large) / 2 + remainder,
+        _rare(small) + _poisson_small(small),
+        _HALF_LOG_2PI + jnp.log(large) / 2 + remainder,
     )
+
+
+def _rare(mean: Values) -> Values:
+    """m − m log m, 0 at 0."""
+    return mean * (1 - jnp.log(jnp.maximum(mean, jnp.finfo(mean.dtype).tiny)))
 
 
 def _poisson_small(mean: Values) -> Values:
     """E[log X!] for means up to 10."""
     x = jnp.minimum(mean, 10)
-    numerator = polynomial(tables.POISSON_NUMERATOR, x)
-    return x * x * numerator / polynomial(tables.POISSON_DENOMINATOR, x)
+    return x * x * rational(POISSON_NUMERATOR, POISSON_DENOMINATOR, x)
 
 
 def _poisson_gap(mean: Values) -> Values:
     """J for means from 10 upwards."""
-    middle = polynomial(tables.GAP_MIDDLE, 30 / jnp.clip(mean, 10, 30) - 2)
-    far = polynomial(tables.GAP_SERIES, 1 / jnp.maximum(mean, 30))
+    middle = polynomial(GAP_MIDDLE, 30 / jnp.clip(mean, 10, 30) - 2)
+    far = polynomial(GAP_SERIES, 1 / jnp.maximum(mean, 30))
     return jnp.where(mean < 30, middle, far)
 
 
@@ -97,7 +111,7 @@ def multinomial_entropy(
     if count <= SMALL_COUNT:
         coefficient = multinomial_log_coefficient(count, p, q, entropy)
         return count * entropy - coefficient
-    constant = HALF_LOG_2PI + math.log(count) / 2 + _stirling(count)
+    constant = _HALF_LOG_2PI + math.log(count) / 2 + stirling_remainder_of(count)
     p, q = _classes_first(p, q)
     return _less_total(p, _count_terms(count, p, q), constant)
 
@@ -149,34 +163,21 @@ def _count_terms(count: int, p: Values, q: Values) -> Values:
     a = n * jnp.where(likely, 0.25, p)
     low = a < 1
     small, large = jnp.where(low, a, 0.5), jnp.where(low, 1, a)
-    tiny = jnp.finfo(p.dtype).tiny
     rare = jnp.where(
         low,
-        _log_gamma_from_one(small) + small * (1 - jnp.log(jnp.maximum(small, tiny))),
-        HALF_LOG_2PI + jnp.log(large) / 2 + stirling_remainder(large),
+        _log_gamma_from_one(small) + _rare(small),
+        _HALF_LOG_2PI + jnp.log(large) / 2 + stirling_remainder(large),
     )
     left = jnp.where(likely, q, 0.25)
-    common = jnp.log1p(-left) / 2 + _stirling_change(n, left)
+    # δ(n q) − δ(n)
+    change = stirling_change(-n * left, jnp.full_like(left, 1 / n), 1 / (n - n * left))
+    common = jnp.log1p(-left) / 2 + change
     return jnp.where(likely, common, rare) + binomial_gap(p, q, count)
 
 
 def _log_gamma_from_one(x: Values) -> Values:
     """log Γ(1 + x), to rounding also as x → 0."""
     return bregman_log_gamma(jnp.ones_like(x), x) - EULER_GAMMA * x
-
-
-def _stirling_change(n: float, q: Values) -> Values:
-    """δ(n (1 − q)) − δ(n) for n (1 − q) ≥ 8, from Stirling's series."""
-    u, v = 1 / (n * (1 - q)), 1 / n
-    total = jnp.zeros_like(q)
-    for power, c in zip(range(1, 16, 2), tables.STIRLING, strict=True):
-        total = total + c * sum(u**i * v ** (power - 1 - i) for i in range(power))
-    return q * u * total
-
-
-def _stirling(n: float) -> float:
-    """δ(n) for n ≥ 8, from Stirling's series."""
-    return sum(c * n ** -(2 * k + 1) for k, c in enumerate(tables.STIRLING))
 
 
 # -- negative binomial ---------------------------------------------------------------
@@ -192,7 +193,7 @@ def negative_binomial_entropy(count: float, u: Values) -> Values:
     full = jnp.full_like(u, r)
     b = r * large
     far = (
-        HALF_LOG_2PI
+        _HALF_LOG_2PI
         + jnp.log(b) / 2
         + jnp.log1p(large) / 2
         + stirling_remainder(full)

@@ -26,29 +26,22 @@ Source: NIST Digital Library of Mathematical Functions, §5.5, §5.9 and §5.11.
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.families.special import tables
-from ngvi.families.special.calculus import polynomial, with_partials
+from ngvi.families.special.calculus import polynomial, rational, with_partials
 
 Values = Float[Array, "*s"]
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-
-
-def log_gamma(a: Values) -> Values:
-    """log Γ(a) for a > 0."""
-    return _log_gamma(jnp.asarray(a))
 
 
 @with_partials(lambda _, a: digamma(a))
-def _log_gamma(a: Values) -> Values:
+def log_gamma(a: Values) -> Values:
+    """log Γ(a) for a > 0."""
     small, x, r = _shifted(a)
     remainder = r * _ratio(tables.BINET_NUMERATOR, tables.BINET_DENOMINATOR, r)
-    stirling = (x - 0.5) * (jnp.log(x) - 1) + (_HALF_LOG_2PI - 0.5 + remainder)
+    stirling = (x - 0.5) * (jnp.log(x) - 1) + (tables.LOG_2PI / 2 - 0.5 + remainder)
     return _inside(a, stirling - jnp.log(jnp.where(small, a * (a + 1), 1)))
 
 
@@ -60,26 +53,22 @@ def digamma(a: Values) -> Values:
     return _inside(a, jnp.log(x) - (gap + _reciprocals(small, a)))
 
 
+@jax.jit
+def tetragamma(a: Values) -> Values:
+    """ψ''(a) < 0 for a > 0; differentiated through its implementation."""
+    small, _, r = _shifted(a)
+    tail = _ratio(tables.TETRAGAMMA_NUMERATOR, tables.TETRAGAMMA_DENOMINATOR, r)
+    low = jnp.where(small, a, 1)
+    shift = jnp.where(small, 2 * low**-3 + 2 * (low + 1) ** -3, 0)
+    return _inside(a, -(r * r * (1 + r * (1 + r * tail)) + shift))
+
+
 @with_partials(lambda _, a: tetragamma(a))
 def trigamma(a: Values) -> Values:
     """ψ'(a) for a > 0."""
     small, _, r = _shifted(a)
     shift = jnp.where(small, a**-2 + (a + 1) ** -2, 0)
     return _inside(a, r * (1 + _excess(r)) + shift)
-
-
-def tetragamma(a: Values) -> Values:
-    """ψ''(a) < 0 for a > 0; differentiated through its implementation."""
-    return _tetragamma(jnp.asarray(a))
-
-
-@jax.jit
-def _tetragamma(a: Values) -> Values:
-    small, _, r = _shifted(a)
-    tail = _ratio(tables.TETRAGAMMA_NUMERATOR, tables.TETRAGAMMA_DENOMINATOR, r)
-    low = jnp.where(small, a, 1)
-    shift = jnp.where(small, 2 * low**-3 + 2 * (low + 1) ** -3, 0)
-    return _inside(a, -(r * r * (1 + r * (1 + r * tail)) + shift))
 
 
 @with_partials(lambda _, a: -trigamma_excess(a) / a)
@@ -122,7 +111,6 @@ def stirling_remainder(a: Values) -> Values:
 
     Differentiated through its implementation.
     """
-    a = jnp.asarray(a)
     small, _, r = _shifted(a)
     remainder = r * _ratio(tables.BINET_NUMERATOR, tables.BINET_DENOMINATOR, r)
     low = jnp.where(small, a, 1)
@@ -130,6 +118,12 @@ def stirling_remainder(a: Values) -> Values:
     first = jnp.where(low < 0.5, tiny, _stirling_step(low))
     steps = first + _stirling_step(low + 1)
     return _inside(a, remainder + jnp.where(small, steps, 0))
+
+
+def stirling_remainder_of(n: float) -> float:
+    """δ(n) of a Python number n ≥ 1."""
+    pairs = zip(tables.BINET_WEIGHTS, tables.BINET_POLES, strict=True)
+    return sum(c * n / (n * n + pole) for c, pole in pairs)
 
 
 def _shifted(a: Values) -> tuple[Array, Values, Values]:
@@ -142,8 +136,7 @@ def _shifted(a: Values) -> tuple[Array, Values, Values]:
 def _ratio(
     numerator: tuple[float, ...], denominator: tuple[float, ...], r: Values
 ) -> Values:
-    w = r * r
-    return polynomial(numerator, w) / polynomial(denominator, w)
+    return rational(numerator, denominator, r * r)
 
 
 def _excess(r: Values) -> Values:

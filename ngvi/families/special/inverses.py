@@ -15,7 +15,6 @@ distribution (2002), for the starts.
 from __future__ import annotations
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from ngvi.families.special.calculus import with_partials
@@ -25,17 +24,14 @@ from ngvi.families.special.gamma import (
     trigamma_excess,
 )
 from ngvi.families.special.newton import invert_power_like, steps_for
+from ngvi.families.special.tables import EULER_GAMMA
 
 Values = Float[Array, "*s"]
 
 
+@with_partials(lambda a, _: -a / trigamma_excess(a))
 def inverse_log_minus_digamma(s: Values) -> Values:
     """a > 0 with log a − ψ(a) = s, for s > 0: 1/s for large s, 1/(2s) for small s."""
-    return _inverse_log_minus_digamma(jnp.asarray(s))
-
-
-@with_partials(lambda a, _: -a / trigamma_excess(a))
-def _inverse_log_minus_digamma(s: Values) -> Values:
     # The positive root of 6 s a² + (s − 3) a − 1 = 0, without cancellation.
     root = jnp.sqrt((s - 3) ** 2 + 24 * s)
     start = jnp.where(s > 3, 2 / (root + s - 3), (root + 3 - s) / (12 * s))
@@ -48,16 +44,12 @@ def _inverse_log_minus_digamma(s: Values) -> Values:
     return jnp.where(s > 0, a, jnp.nan)
 
 
+@with_partials(lambda a, _: a / (trigamma_excess(a) + 1))
 def inverse_digamma(y: Values) -> Values:
     """a > 0 with ψ(a) = y: −1/y for y → −∞, e^y + ½ for y → ∞."""
-    return _inverse_digamma(jnp.asarray(y))
-
-
-@with_partials(lambda a, _: a / (trigamma_excess(a) + 1))
-def _inverse_digamma(y: Values) -> Values:
     # ψ(a) ≈ −1/a − γ + 1.3 a below, ψ(a + ½) ≈ log a + 1/(24 a²) above, each with one
     # constant moved (from ζ(2) and from 0) so that they meet within 1 per cent.
-    low = -(y + np.euler_gamma)
+    low = -(y + EULER_GAMMA)
     power = jnp.exp(jnp.maximum(y, -2.0))
     above = power + 0.5 - 1 / (24 * power + 3.2)
     below = 2 / (low + jnp.sqrt(low * low + 4 * 1.3))

@@ -20,11 +20,13 @@ those of the usual implementations subtract from one.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ngvi.families.special import count_tables
+from ngvi.families.special import tables
 from ngvi.families.special.calculus import polynomial, with_partials
 from ngvi.families.special.ratios import (
     atanh_excess,
@@ -49,6 +51,7 @@ def sigmoid(x: Values) -> Values:
     return jax.lax.logistic(x)
 
 
+@with_partials(lambda slope, x: -slope * jnp.tanh(x / 2))
 def sigmoid_slope(x: Values) -> Values:
     """σ(x) σ(−x), the variance of a Bernoulli variable."""
     tail = jnp.exp(-jnp.abs(x))
@@ -77,32 +80,40 @@ def logistic_kl(x: Values, y: Values) -> Values:
     y = jnp.where(x > 0, -y, y)
     x = -jnp.abs(x)
     # From here on p = σ(x) ≤ ½; the divergence is log(1 + p (eᵈ − 1)) − p d.
-    d = y - x
-    start, end = jnp.exp(x), jnp.exp(-jnp.abs(y))
-    p = start / (1 + start)
-    near = jnp.abs(d) < 1
-    excess = expm1_minus_series(d)
-    growth = p * (d + excess)
-    s = jnp.where(near, growth / (2 + growth), (end - start) / (2 + start + end))
+    d, near, p, excess, growth, s = _change(x, y)
     cube = 2 * atanh_excess(s)
     close = p * excess - s * growth + cube
     return jnp.where(near, close, jnp.maximum(y, 0) - p * d + (2 * s + cube))
 
 
-@with_partials(
-    lambda _, x, y: -sigmoid(x) + 0 * y,
-    lambda _, x, y: sigmoid(y) + 0 * x,
-)
+@with_partials(lambda _, x, y: -sigmoid(x), lambda _, x, y: sigmoid(y))
 def softplus_change(x: Values, y: Values) -> Values:
     """log(1 + eʸ) − log(1 + eˣ), to rounding also where x and y nearly agree."""
+    c = _change(x, y)
+    step = jnp.where(c.near, 0, jnp.maximum(y, 0) - jnp.maximum(x, 0))
+    return step + twice_atanh(c.s)
+
+
+class _Change(NamedTuple):
+    """From logit x to logit y."""
+
+    d: Values  # y − x
+    near: Array  # |d| < 1
+    p: Values  # σ(x)
+    excess: Values  # eᵈ − 1 − d, only where near
+    growth: Values  # p (eᵈ − 1), only where near
+    s: Values  # 2 atanh s is log(1 + growth), or the change of log(1 + e^{−|x|})
+
+
+def _change(x: Values, y: Values) -> _Change:
     d = y - x
     start, end = jnp.exp(-jnp.abs(x)), jnp.exp(-jnp.abs(y))
     p = jnp.where(x > 0, 1, start) / (1 + start)
     near = jnp.abs(d) < 1
-    growth = p * (d + expm1_minus_series(d))
+    excess = expm1_minus_series(d)
+    growth = p * (d + excess)
     s = jnp.where(near, growth / (2 + growth), (end - start) / (2 + start + end))
-    step = jnp.where(near, 0, jnp.maximum(y, 0) - jnp.maximum(x, 0))
-    return step + twice_atanh(s)
+    return _Change(d, near, p, excess, growth, s)
 
 
 @with_partials(
@@ -115,14 +126,13 @@ def stopped_logistic_kl(x: Values, y: Values) -> Values:
     return (1 + jnp.exp(x)) * logistic_kl(x, y)
 
 
+@with_partials(lambda _, x, y: -jnp.exp(x), lambda _, x, y: jnp.exp(y))
 def _exp_change(x: Values, y: Values) -> Values:
     """eʸ − eˣ."""
     return jnp.sign(x - y) * jnp.exp(jnp.maximum(x, y)) * jnp.expm1(-jnp.abs(y - x))
 
 
-@with_partials(
-    lambda _, x, y: -sigmoid_slope(x) + 0 * y, lambda _, x, y: sigmoid_slope(y) + 0 * x
-)
+@with_partials(lambda _, x, y: -sigmoid_slope(x), lambda _, x, y: sigmoid_slope(y))
 def _sigmoid_change(x: Values, y: Values) -> Values:
     """σ(y) − σ(x)."""
     sign = jnp.where(y > x, 1, -1).astype(x.dtype)
@@ -173,7 +183,7 @@ def log_expm1_ratio_slope(y: Values) -> Values:
     """eʸ/(eʸ − 1) − 1/y for y > 0, the derivative of `log_expm1_ratio`: ½ to 1."""
     near = y < 1
     small, large = jnp.where(near, y, 1), jnp.where(near, 1, y)
-    series = 0.5 + small * polynomial(count_tables.BERNOULLI, small * small)
+    series = 0.5 + small * polynomial(tables.BERNOULLI, small * small)
     return jnp.where(near, series, -1 / jnp.expm1(-large) - 1 / large)
 
 
@@ -181,6 +191,6 @@ def _slope_slope(slope: Values, y: Values) -> Values:
     """The derivative of `log_expm1_ratio_slope`, s (1 − s) + (1 − 2 s)/y."""
     near = y < 1
     small, large = jnp.where(near, y, 1), jnp.where(near, 1, y)
-    terms = [c * (2 * k + 1) for k, c in enumerate(count_tables.BERNOULLI)]
+    terms = [c * (2 * k + 1) for k, c in enumerate(tables.BERNOULLI)]
     far = slope * (1 - slope) + (1 - 2 * slope) / large
     return jnp.where(near, polynomial(terms, small * small), far)

@@ -38,6 +38,7 @@ from ngvi.families.special.gamma import (
 )
 from ngvi.families.special.inverses import inverse_log_minus_digamma
 from ngvi.families.special.newton import invert_power_like, steps_for
+from ngvi.families.special.tables import EULER_GAMMA
 
 Values = Float[Array, "*s"]
 
@@ -47,35 +48,27 @@ def _multivariate_trigamma(a: Values, p: int) -> Values:
     return summed(lambda i: trigamma(a - i / 2), p, a)
 
 
+@with_partials(lambda _, a, p: multivariate_digamma(a, p), fixed=1)
 def multivariate_log_gamma(a: Values, p: int) -> Values:
     """log Γ_p(a) for a > (p − 1)/2; its derivative is `multivariate_digamma`."""
-    return _multivariate_log_gamma(jnp.asarray(a), p)
-
-
-@with_partials(lambda _, a, p: multivariate_digamma(a, p), fixed=1)
-def _multivariate_log_gamma(a: Values, p: int) -> Values:
     constant = 0.25 * p * (p - 1) * math.log(math.pi)
     return constant + summed(lambda i: log_gamma(a - i / 2), p, a)
 
 
+@with_partials(lambda _, a, p: _multivariate_trigamma(a, p), fixed=1)
 def multivariate_digamma(a: Values, p: int) -> Values:
     """ψ_p(a) = Σ_{i<p} ψ(a − i/2) for a > (p − 1)/2."""
-    return _multivariate_digamma(jnp.asarray(a), p)
-
-
-@with_partials(lambda _, a, p: _multivariate_trigamma(a, p), fixed=1)
-def _multivariate_digamma(a: Values, p: int) -> Values:
     return summed(lambda i: digamma(a - i / 2), p, a)
 
 
 def wishart_gap(a: Values, p: int) -> Values:
     """p log a − ψ_p(a) > 0, decreasing, for a > (p − 1)/2."""
-    return _gap(jnp.asarray(a) - _limit(p), p)
+    return _gap(a - _limit(p), p)
 
 
 def wishart_gap_slope(a: Values, p: int) -> Values:
     """p/a − ψ_p'(a) < 0, the derivative of `wishart_gap`."""
-    return _gap_slope(jnp.asarray(a) - _limit(p), p)
+    return _gap_slope(a - _limit(p), p)
 
 
 def inverse_wishart_gap(s: Values, p: int) -> Values:
@@ -83,7 +76,6 @@ def inverse_wishart_gap(s: Values, p: int) -> Values:
 
     Where s is so large that a rounds to its limit, the next larger number is returned.
     """
-    s = jnp.asarray(s)
     if p == 1:
         return inverse_log_minus_digamma(s)
     a = _inverse_gap(s, p) + _limit(p)
@@ -117,7 +109,7 @@ def _gap(c: Values, p: int) -> Values:
 @with_partials(lambda c, _, p: 1 / _gap_slope(c, p), fixed=1)
 def _inverse_gap(s: Values, p: int) -> Values:
     # (1 + αc) / (c (1 + βc)) has the right 1/c and constant at 0 and p(p+1)/(4c) at ∞.
-    constant = p * math.log(_limit(p)) + np.euler_gamma
+    constant = p * math.log(_limit(p)) + EULER_GAMMA
     constant -= float(scipy.special.digamma(np.arange(1, p) / 2).sum())
     beta = constant / (p * (p + 1) / 4 - 1)
     lead = s - beta * p * (p + 1) / 4

@@ -3,16 +3,18 @@
     log_ratio(x, y)        log(x/y),               ≈ (x − y)/y as x → y
     log_ratio_gap(x, y)    log(x/y) − (x − y)/y  ≤ 0,  ≈ −½ ((x − y)/y)²
     poisson_divergence     x log(x/y) − x + y    ≥ 0
+    log1p_minus(r)         log(1 + r) − r        ≤ 0,  ≈ −½ r²
     expm1_minus(z)         eᶻ − 1 − z            ≥ 0,  ≈ ½ z²
 
-for x, y > 0. The divergences of scale families are made of them: near x = y the first
-difference is what has the digits, far from it the ratio is, because x/y − 1 has none
-left of a small ratio.
+for x, y > 0, not checked, and r > −1. The divergences of scale families are made of
+them: near x = y the first difference is what has the digits, far from it the ratio is,
+because x/y − 1 has none left of a small ratio.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -23,11 +25,42 @@ from ngvi.families.special.calculus import polynomial, with_partials
 Values = Float[Array, "*s"]
 
 
-@with_partials(lambda _, x, y: 1 / x + 0 * y, lambda _, x, y: -1 / y + 0 * x)
+class Logarithm(NamedTuple):
+    """log(1 + r) and its distance from its tangent, with s = r / (2 + r)."""
+
+    near: Array  # −½ < r < 1: series in s
+    s: Values
+    cube: Values  # atanh s − s, only where near
+    value: Values  # log(1 + r)
+    excess: Values  # r − log(1 + r)
+
+
+def logarithm(r: Values, one_plus_r: Values) -> Logarithm:
+    """From log(1 + r) = 2 atanh(s) near 0; elsewhere from 1 + r, given for r → −1."""
+    near = (r > -0.5) & (r < 1)
+    s = r / (2 + r)
+    cube = atanh_excess(s)
+    far = jnp.log(one_plus_r)
+    value = jnp.where(near, 2 * (s + cube), far)
+    excess = jnp.where(near, s * r - 2 * cube, r - far)
+    return Logarithm(near, s, cube, value, excess)
+
+
+def logarithm_excess(r: Values, one_plus_r: Values) -> Values:
+    """r − log(1 + r) ≥ 0; 1 + r is given too, for its digits where r is next to −1."""
+    return logarithm(r, one_plus_r).excess
+
+
+@with_partials(lambda _, r: -r / (1 + r))
+def log1p_minus(r: Values) -> Values:
+    """log(1 + r) − r ≤ 0 for r > −1; −½ r² + ⅓ r³ as r → 0."""
+    return jnp.where(r > -1, -logarithm_excess(r, 1 + r), jnp.nan)
+
+
+@with_partials(lambda _, x, y: 1 / x, lambda _, x, y: -1 / y)
 def log_ratio(x: Values, y: Values) -> Values:
     """log(x/y) for x, y > 0, to rounding also where x and y nearly agree."""
-    near, ratio, _, s = _parts(x, y)
-    return jnp.where(near, twice_atanh(s), jnp.log(ratio))
+    return _logarithm_of(x, y).value
 
 
 # Not divided twice: that would be compiled to a division by x y, which underflows.
@@ -36,8 +69,13 @@ def log_ratio(x: Values, y: Values) -> Values:
 )
 def log_ratio_gap(x: Values, y: Values) -> Values:
     """log(x/y) − (x − y)/y ≤ 0 for x, y > 0."""
-    near, ratio, r, s = _parts(x, y)
-    return jnp.where(near, 2 * atanh_excess(s) - s * r, jnp.log(ratio) - r)
+    return -_logarithm_of(x, y).excess
+
+
+def _logarithm_of(x: Values, y: Values) -> Logarithm:
+    """Of x/y."""
+    inverse = 1 / y
+    return logarithm((x - y) * inverse, x * inverse)
 
 
 @with_partials(lambda _, x, y: log_ratio(x, y), lambda _, x, y: (y - x) / y)
@@ -73,10 +111,3 @@ def atanh_excess(s: Values) -> Values:
     count = len(tables.ATANH) if jnp.finfo(s.dtype).bits > 32 else 8
     squared = s * s
     return s * squared * polynomial(tables.ATANH[:count], squared)
-
-
-def _parts(x: Values, y: Values) -> tuple[Array, Values, Values, Values]:
-    """Whether x/y is near 1; x/y; (x − y)/y; (x − y)/(x + y)."""
-    inverse = 1 / y
-    near = (2 * x > y) & (x < 2 * y)
-    return near, x * inverse, (x - y) * inverse, (x - y) / (x + y)

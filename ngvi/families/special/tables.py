@@ -1,4 +1,4 @@
-"""Coefficients of the approximations in this package, lowest degree first.
+"""Constants, and coefficients of approximations in this package, lowest degree first.
 
 The remainders of Stirling's series are Stieltjes functions of w = 1/a², so rational
 functions of w, of equal or neighbouring degrees, converge fast down to small a.
@@ -6,6 +6,11 @@ These interpolate at the Chebyshev points of 0 ≤ w ≤ 1/4 (a ≥ 2), solved w
 digits. The relative errors named below are those of the remainder alone; the leading
 terms beside it are exact and at least ten times larger.
 """
+
+import math
+
+LOG_2PI = math.log(2 * math.pi)
+EULER_GAMMA = 0.5772156649015329
 
 # a δ(a), δ the remainder of Stirling's formula for log Γ: 5e-17.
 BINET_NUMERATOR = (
@@ -128,4 +133,19 @@ ATANH = (
     0.13557903913692298,
     -0.14450491183414468,
     0.21098097885975797,
+)
+# 1/(1 − e⁻ʸ) − 1/y − ½ over y, as a series in y²: B_2k/(2k)!, exact for y ≤ 1.
+BERNOULLI = (
+    0.083333333333333333,
+    -0.0013888888888888889,
+    3.3068783068783069e-5,
+    -8.2671957671957672e-7,
+    2.0876756987868099e-8,
+    -5.2841901386874932e-10,
+    1.3382536530684679e-11,
+    -3.3896802963225829e-13,
+    8.5860620562778446e-15,
+    -2.1748686985580619e-16,
+    5.5090028283602295e-18,
+    -1.3954464685812523e-19,
 )

@@ -29,10 +29,11 @@ def computed(function: Callable, *arguments: np.ndarray) -> np.ndarray:
     return np.asarray(value, np.float64)
 
 
-def assert_close(value, expected, units: float, dtype, floor: float = 0.0) -> None:
+def assert_close(value, expected, units: float, dtype, floor=0.0) -> None:
     """Relative (below `floor` absolute) errors, in units of the dtype's rounding."""
+    off = np.abs(np.asarray(value, np.float64) - expected)
     scale = np.maximum(np.abs(expected), floor)
-    error = np.abs(np.asarray(value, np.float64) - expected) / scale
+    error = np.divide(off, scale, out=off, where=off != 0)
     worst = np.argmax(np.where(np.isnan(error), np.inf, error))
     assert error[worst] <= units * np.finfo(dtype).eps, (worst, value[worst])
 

@@ -26,8 +26,8 @@ FUNCTIONS = {
     "log_bessel": 8,
     "log_bessel_scaled": 16,
     "bessel_ratio": 8,
-    "one_minus_bessel_ratio": 100,
-    "bessel_ratio_slope": 100,
+    "one_minus_bessel_ratio": 70,
+    "bessel_ratio_slope": 70,
 }
 
 

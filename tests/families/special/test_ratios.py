@@ -1,75 +1,85 @@
-"""Logarithms of ratios, and what the gamma function adds to Stirling's leading term."""
+"""Logarithms of ratios and their distance from the tangent, against many digits."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import mpmath
+import mpmath as mp
 import numpy as np
-import pytest
 
-from ngvi.families import special
-from tests.families.checks import compiled
-
-RATIOS = np.concatenate(
-    [1 + np.array([-0.6, -1e-2, -1e-6, 0, 1e-6, 1e-2, 0.9, 1.1]), np.logspace(-20, 20)]
+from ngvi.families.special import ratios
+from tests.families.special.references import (
+    assert_close,
+    computed,
+    derivatives,
+    dtypes,
+    exact,
 )
 
+RATIOS = 1 + np.array([-0.6, -1e-2, -1e-6, 0, 1e-6, 1e-2, 0.9, 1.1])
+RATIOS = np.r_[RATIOS, np.logspace(-20, 20)]
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_log_ratio_and_its_gap(dtype):
+OF_TWO = {
+    "log_ratio": lambda x, y: mp.log(x / y),
+    "log_ratio_gap": lambda x, y: mp.log(x / y) - (x - y) / y,
+    "poisson_divergence": lambda x, y: x * mp.log(x / y) - x + y,
+}
+# name: (reference, derivative, second derivative), each of mpmath numbers
+OF_ONE = {
+    "log1p_minus": (
+        lambda r: mp.log1p(r) - r,
+        lambda r: -r / (1 + r),
+        lambda r: -1 / (1 + r) ** 2,
+    ),
+    "expm1_minus": (lambda z: mp.expm1(z) - z, mp.expm1, mp.exp),
+}
+
+
+@dtypes
+def test_of_two_numbers(dtype):
     y = np.full(RATIOS.shape, 3, dtype)
     x = (RATIOS * 3).astype(dtype)
-    with mpmath.workdps(60):
-        exact = [mpmath.mpf(float(v)) / 3 for v in x]
-        logs = np.array([float(mpmath.log(r)) for r in exact])
-        gaps = np.array([float(mpmath.log(r) - (r - 1)) for r in exact])
-    rtol = 20 * np.finfo(dtype).eps
-    value, gap = compiled(
-        lambda x, y: (special.log_ratio(x, y), special.log_ratio_gap(x, y))
-    )(x, y)
-    assert value.dtype == gap.dtype == dtype
-    np.testing.assert_allclose(value, logs, rtol=rtol)
-    np.testing.assert_allclose(gap, gaps, rtol=rtol)
+    for name, reference in OF_TWO.items():
+        with mp.workdps(60):
+            expected = exact(reference, x, y)
+        assert_close(computed(getattr(ratios, name), x, y), expected, 8, dtype)
 
 
-def test_expm1_minus():
-    z = np.concatenate([[0.0], np.logspace(-12, 2), -np.logspace(-12, 2)])
-    with mpmath.workdps(60):
-        exact = [float(mpmath.expm1(v) - v) for v in map(mpmath.mpf, z)]
-    value = compiled(special.expm1_minus)(z)
-    np.testing.assert_allclose(value, exact, rtol=1e-14)
+@dtypes
+def test_of_one_number(dtype):
+    sizes = 10 ** np.linspace(-10, 1.9, 60)
+    numbers = {
+        "log1p_minus": np.r_[sizes, -sizes[sizes < 1], -0.999, -0.5, 1.0],
+        "expm1_minus": np.r_[sizes, -sizes, 1.0, -1.0],
+    }
+    for name, references in OF_ONE.items():
+        function, x = getattr(ratios, name), numbers[name].astype(dtype)
+        found = (computed(function, x), *derivatives(function, x))
+        # A second derivative is a difference of two terms of the first's size.
+        floors = (0, 0, np.abs(found[1]) / (1 + np.abs(x)))
+        for value, reference, floor in zip(found, references, floors, strict=True):
+            with mp.workdps(60):
+                expected = exact(reference, x)
+            assert_close(value, expected, 8, dtype, floor)
 
 
-def exact_excess(a: float, b: float) -> float:
-    with mpmath.workdps(80):
-        a, b = mpmath.mpf(a), mpmath.mpf(b)
-        whole = mpmath.loggamma(b) - mpmath.loggamma(a) - (b - a) * mpmath.digamma(a)
-        return float(whole - (b * mpmath.log(b / a) - (b - a)))
+def test_second_derivatives_of_the_gaps():
+    x, y = np.array([1e-3, 1.0, 2.0, 5e2]), np.array([0.7, 1.0, 3.0, 1.0])
+    ((xx, xy), (yx, yy)) = jax.jit(jax.vmap(jax.hessian(ratios.log_ratio_gap, (0, 1))))(
+        x, y
+    )
+    entries = [
+        (xx, -(x**-2.0)),
+        (xy, y**-2.0),
+        (yx, y**-2.0),
+        (yy, y**-2.0 - 2 * x / y**3),
+    ]
+    # Each is a difference of terms of this size.
+    terms = 1 / (x * y) + y**-2.0
+    for found, wanted in entries:
+        assert_close(found, wanted, 8, np.float64, floor=terms)
 
 
-@pytest.mark.parametrize("dtype, rtol", [(np.float32, 2e-5), (np.float64, 1e-12)])
-def test_excess_over_the_poisson_divergence(dtype, rtol):
-    rng = np.random.default_rng(0)
-    a = np.exp(rng.uniform(np.log(1e-4), np.log(1e9), 200))
-    relative = np.exp(rng.uniform(np.log(1e-5), np.log(1e5), 200))
-    growth = np.where(rng.uniform(size=200) < 0.5, 1 + relative, 1 / (1 + relative))
-    a, b = a.astype(dtype), (a * growth).astype(dtype)
-    exact = [exact_excess(float(p), float(q)) for p, q in zip(a, b, strict=True)]
-    value = compiled(special.bregman_log_gamma_excess)(a, b)
-    np.testing.assert_allclose(value, exact, rtol=rtol)
-
-
-def test_derivatives_of_the_excess():
-    a, b = jnp.asarray([0.3, 4.0, 50.0]), jnp.asarray([0.5, 2.5, 350.0])
-    excess = special.bregman_log_gamma_excess
-    step = 1e-5 * a
-
-    @compiled
-    def of(a: jax.Array, b: jax.Array) -> tuple:
-        by_a = (excess(a + step, b) - excess(a - step, b)) / (2 * step)
-        by_b = (excess(a, b + step) - excess(a, b - step)) / (2 * step)
-        return jax.grad(lambda a, b: excess(a, b).sum(), (0, 1))(a, b), (by_a, by_b)
-
-    slopes, differences = of(a, b)
-    np.testing.assert_allclose(slopes, differences, rtol=1e-6)
+def test_outside_the_domain():
+    assert jnp.isnan(ratios.log1p_minus(jnp.array([-1.0, -2.0, jnp.nan]))).all()
+    assert ratios.log_ratio_gap(3.0, 3.0) == ratios.expm1_minus(0.0) == 0
