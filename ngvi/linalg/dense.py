@@ -109,6 +109,11 @@ class Dense(LinearStructure):
         s = jnp.sqrt(c)[..., None, None]
         return type(self)(self.root * s, self.inverse_root / s)
 
+    def stretch(self, factor: Float[Array, "*c d"]) -> Self:
+        """diag(1/f) P diag(1/f): of z whose coordinates are f times as large."""
+        f = factor[..., None]
+        return type(self)(self.root / f, self.inverse_root * f)
+
     def add(self, other: PositiveDefinite) -> Self:
         return self.from_dense(self.dense() + other.dense())
 

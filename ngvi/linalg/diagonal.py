@@ -91,6 +91,10 @@ class Diagonal(LinearStructure):
     def scale(self, c: float | Float[Array, "*c"]) -> Self:
         return type(self)(self.root * jnp.sqrt(c)[..., None])
 
+    def stretch(self, factor: Float[Array, "*c d"]) -> Self:
+        """diag(1/f) P diag(1/f): of z whose coordinates are f times as large."""
+        return type(self)(self.root / factor)
+
     def add(self, other: PositiveDefinite) -> Self:
         return self.from_entries(self.diagonal() + other.diagonal())
 

@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.generation import Run, columns, programs, run_key
+from ngvi.nes.lagrangian import Lagrangian
 from ngvi.nes.methods import make_strategy
 from ngvi.nes.plan import Plan
 from ngvi.nes.restarts import ENOUGH_AGREE, Schedule, start_of
@@ -33,6 +34,9 @@ class Campaign:
         self.schedule = Schedule(plan.popsize)
         self.best_point = np.asarray(plan.start.x0)
         self.best_value = np.inf
+        constrained = plan.constraints is not None
+        self.best_row = (np.inf if constrained else 0.0, np.inf)
+        """The best point's largest violation, and its value even if it has one."""
         self.best_converged = False
         self.spent, self.generations, self.failed = 0, 0, 0
         """Of the runs that have ended."""
@@ -62,7 +66,11 @@ class Campaign:
         self.limits = self._limits()
         # A number is sent to the device once, not in every call.
         self._limits_there = jax.device_put(self.limits)
-        self.go_on_from(self.programs.begin(point, sigma, start.box))
+        run = self.programs.begin(point, sigma, start.box)
+        if plan.constraints is not None:
+            fresh = Lagrangian.start(plan.equality, plan.ctol, point.dtype)
+            run = replace(run, lagrangian=fresh)
+        self.go_on_from(run)
 
     def go_on_from(self, run: Run) -> None:
         """Take the place of this run by itself, at another of its generations."""
@@ -157,9 +165,9 @@ class Campaign:
         """Close a run that has ended and begin the next, or say why there is none."""
         why = self.reasons()
         found = converged(why)
-        best, was_converged = self.best_value, self.best_converged
+        was_converged = self.best_converged
         value = float(self.run.best_value)
-        is_best = value < best
+        is_best = self._is_best()
         agree = self._agree(value, found)
         message = self._message(why)
         schedule = replace(self.schedule, agree=agree)
@@ -174,6 +182,7 @@ class Campaign:
         if is_best:
             self.best_point = np.asarray(self.run.best_point)
             self.best_value, self.best_converged = value, found
+            self.best_row = self._row()
         self._file_rows()
         self.spent, self.generations = self.nfev, self.nit
         self.failed = self.nfailed
@@ -253,9 +262,27 @@ class Campaign:
 
     def best(self) -> tuple[np.ndarray, float]:
         """The best point of all runs, and its value (to be minimised)."""
-        if float(self.run.best_value) < self.best_value:
-            return np.asarray(self.run.best_point), float(self.run.best_value)
-        return self.best_point, self.best_value
+        if self._is_best():
+            return np.asarray(self.run.best_point), self._row()[1]
+        return self.best_point, self.best_row[1]
+
+    @property
+    def maxcv(self) -> float:
+        """The best point's largest violation of a constraint."""
+        return (self._row() if self._is_best() else self.best_row)[0]
+
+    def _row(self) -> tuple[float, float]:
+        """`best_row`, of this run."""
+        lagrangian = self.run.lagrangian
+        if lagrangian is None:
+            return 0.0, float(self.run.best_value)
+        return float(lagrangian.violation), float(lagrangian.best[0])
+
+    def _is_best(self) -> bool:
+        """Whether this run's best point is the best of all."""
+        tolerance = self.plan.ctol
+        (mine, value), (other, best) = self._row(), self.best_row
+        return (max(mine, tolerance), value) < (max(other, tolerance), best)
 
     def history(self) -> dict[str, np.ndarray]:
         """Columns with a row a generation, as they were minimised."""
@@ -278,7 +305,7 @@ class Campaign:
         self.parts.append(
             {
                 "evaluations": self.spent + popsize * numbers,
-                **columns(np.stack(self._rows)),
+                **columns(np.stack(self._rows), self.plan.constraints is not None),
                 "run": np.full(count, self.schedule.number),
                 "popsize": np.full(count, popsize),
             }

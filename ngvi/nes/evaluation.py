@@ -13,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ngvi.nes.layout import Layout
 from ngvi.nes.workers import Executor, Workers
+
+if TYPE_CHECKING:
+    from ngvi.nes.constraints import Constraints
 
 
 def check_shape(shape: tuple[int, ...] | None, count: int | None, value: Any) -> None:
@@ -49,6 +52,8 @@ class HostObjective:
     args: tuple[Any, ...] = ()
     vectorized: bool = False
     executor: Executor | None = None
+    constraints: Constraints | None = None
+    """Evaluated here; their values follow each value."""
     raised: int = 0
     first_error: str | None = None
     workers_answered: bool = False
@@ -64,7 +69,10 @@ class HostObjective:
             values = np.array([self._guarded(self._here, x) for x in points])
         else:
             values = self._on(self.executor, points)
-        return self.sign * values
+        values = self.sign * values
+        if self.constraints is None:
+            return values
+        return np.column_stack([values, self.constraints.values(points, self._fail)])
 
     def _guarded(self, get: Callable[..., Any], *args: Any) -> float:
         """One value; NaN if the evaluation raises."""

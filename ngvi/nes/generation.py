@@ -19,7 +19,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ngvi.families import Gaussian
 from ngvi.families.parameters import as_floats
 from ngvi.nes import search
-from ngvi.nes.bounds import Box
+from ngvi.nes.lagrangian import Lagrangian, judge
+from ngvi.nes.lattice import Domain, Lattice
 from ngvi.nes.shaping import rank
 from ngvi.nes.stopping import (
     TESTS,
@@ -55,6 +56,8 @@ class Run:
     measured: Float[Array, "t"]
     """What `stopping.TESTS` saw in the last generation."""
     fired: Bool[Array, "t"]
+    lagrangian: Lagrangian | None = None
+    """With constraints."""
 
     @property
     def stopped(self) -> Bool[Array, ""]:
@@ -71,17 +74,21 @@ def begin(
     strategy: Strategy,
     x0: Float[Array, "d"],
     sigma: Float[Array, "d"] | float,
-    box: Box | None = None,
+    box: Domain | None = None,
 ) -> Run:
     """The run before its first generation."""
     (x0,) = as_floats(x0)
     sigma = jnp.broadcast_to(jnp.asarray(sigma, x0.dtype), x0.shape)
     mean = x0 if box is None else box.invert(x0)
     state = search.init(strategy, mean, sigma)
+    scale = jnp.sqrt(state.q.variance)
+    if isinstance(box, Lattice):
+        state, scale = box.keep_margin(state, scale, strategy.popsize)
+        x0 = box.place(x0)
     inf = jnp.asarray(jnp.inf, x0.dtype)
     return Run(
         state=state,
-        scale=jnp.sqrt(state.q.variance),
+        scale=scale,
         best_point=x0,
         best_value=inf,
         median=inf,
@@ -93,7 +100,7 @@ def begin(
 
 
 def propose(
-    strategy: Strategy, run: Run, key: Key[Array, ""], box: Box | None = None
+    strategy: Strategy, run: Run, key: Key[Array, ""], box: Domain | None = None
 ) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
     """The base draws of the next generation, and the points x they stand for.
 
@@ -109,7 +116,7 @@ def propose(
 
 
 def place(
-    run: Run, eps: Float[Array, "n d"], box: Box | None = None
+    run: Run, eps: Float[Array, "n d"], box: Domain | None = None
 ) -> Float[Array, "n d"]:
     """Where base draws lie in x."""
     y = run.state.q.place(eps)
@@ -121,8 +128,9 @@ def digest(
     run: Run,
     eps: Float[Array, "n d"],
     points: Float[Array, "n d"],
-    values: Float[Array, "n"],
+    values: Float[Array, "n *c"],
     stopping: Stopping,
+    box: Domain | None = None,
 ) -> Run:
     """The run after a generation.
 
@@ -131,32 +139,47 @@ def digest(
         run: that `eps` was asked of.
         eps: base draws.
         points: the x they stand for.
-        values: of the objective, to be minimised. What is not finite ranks last.
+        values: of the objective, to be minimised, each followed by those of the
+            constraints if there are any. What is not finite ranks last.
         stopping: the limits of the stop tests.
+        box: the bounds.
     """
-    finite = jnp.isfinite(values)
-    values = jnp.where(finite, values, jnp.inf).astype(eps.dtype)
     number = run.state.generation
-    ranking = rank(values)
+    if run.lagrangian is None:
+        finite = jnp.isfinite(values)
+        ranking = rank(jnp.where(finite, values, jnp.inf).astype(eps.dtype))
+        better = ranking.values[0] < run.best_value
+        best = jnp.where(better, ranking.values[0], run.best_value)
+        size, lagrangian = best, None
+        best_point = jnp.where(better, points[ranking.place[0]], run.best_point)
+        failed = (~finite).sum()
+    else:
+        ranking, lagrangian, at, failed = judge(
+            run.lagrangian, values.astype(eps.dtype), run.scale.size
+        )
+        best = lagrangian.best_value
+        size, stopping = ranking.values[0], lagrangian.limits(stopping)
+        best_point = jnp.where(at > 0, points[at - 1], run.best_point)
     least, median = ranking.values[0], ranking.values[strategy.popsize // 2]
-    better = least < run.best_value
-    best = jnp.where(better, least, run.best_value)
     length = block_length(run.scale.size, strategy.popsize)
     record = remember(run.record, number, least, median, length)
-    state = search.tell_ranks(strategy, run.state, eps, ranking)
+    state, scale = search.tell_ranks(strategy, run.state, eps, ranking), run.scale
+    if isinstance(box, Lattice):
+        state, scale = box.keep_margin(state, scale, strategy.popsize)
     measured, fired = measure(
-        state.q, run.scale, record, number, length, ranking.values[-1], best, stopping
+        state.q, scale, record, number, length, ranking.values[-1], best, stopping, size
     )
     return Run(
         state=state,
-        scale=run.scale,
-        best_point=jnp.where(better, points[ranking.place[0]], run.best_point),
+        scale=scale,
+        best_point=best_point,
         best_value=best,
         median=median,
         record=record,
-        failed=run.failed + (~finite).sum(),
+        failed=run.failed + failed,
         measured=measured,
         fired=fired,
+        lagrangian=lagrangian,
     )
 
 
@@ -165,29 +188,34 @@ def geometric_mean_sd(q: Gaussian) -> Float[Array, ""]:
     return jnp.exp(jnp.log(q.variance).mean() / 2)
 
 
-def observe(run: Run, box: Box | None = None) -> Float[Array, "c"]:
+def observe(run: Run, box: Domain | None = None) -> Float[Array, "c"]:
     """The history's row of the last generation, see `columns`."""
     q = run.state.q
     last = (run.state.generation - 1) % run.record.recent.size
     # At most the ratio of the longest to the shortest axis, at least one D-th of it.
     axis_ratio = jnp.sqrt(q.variance.sum() * q.precision.diagonal().sum()) / q.dim
-    numbers = jnp.stack(
-        [run.record.recent[last], run.median, geometric_mean_sd(q), axis_ratio]
-    )
+    best, median = run.record.recent[last], run.median
+    if run.lagrangian is not None:
+        best, median = run.lagrangian.first[0], run.lagrangian.median
+    numbers = jnp.stack([best, median, geometric_mean_sd(q), axis_ratio])
+    if run.lagrangian is not None:
+        first = run.lagrangian.violations(run.lagrangian.first).max()
+        numbers = jnp.append(numbers, first)
     if q.dim > LARGEST_HISTORY:
         return numbers
     mean = q.mean if box is None else box.place(q.mean)
     return jnp.concatenate([numbers, mean, jnp.sqrt(q.variance)])
 
 
-def columns(rows: np.ndarray) -> dict[str, np.ndarray]:
+def columns(rows: np.ndarray, constrained: bool = False) -> dict[str, np.ndarray]:
     """The history's columns by name.
 
     `best` and `median` are of the generation's values, `sigma` is the geometric mean of
     the standard deviations, `axis_ratio` √(tr C · tr C⁻¹)/D, `mean` is in x; it and
-    `sd` are left out where D > 40.
+    `sd` are left out where D > 40. With constraints the best and the median point are
+    those by rank, and `maxcv` is the largest violation of the best one.
     """
-    names = ("best", "median", "sigma", "axis_ratio")
+    names = ["best", "median", "sigma", "axis_ratio", *["maxcv"] * constrained]
     found = dict(zip(names, rows.T[: len(names)], strict=True))
     rest = rows[:, len(names) :]
     if rest.shape[1]:
@@ -199,10 +227,10 @@ def step(
     strategy: Strategy,
     run: Run,
     key: Key[Array, ""],
-    box: Box | None,
+    box: Domain | None,
     eps: Float[Array, "n d"],
     points: Float[Array, "n d"],
-    values: Float[Array, "n"],
+    values: Float[Array, "n *c"],
     stopping: Stopping,
 ) -> tuple[Run, Float[Array, "n d"], Float[Array, "n d"], Float[Array, "r"]]:
     """`digest`, and `propose` for the next generation: one call of a compiled program.
@@ -211,7 +239,7 @@ def step(
         The run, the next draws and points, and in one array all that the host wants to
         know: the points, the history's row, and 1 if a test says stop.
     """
-    run = digest(strategy, run, eps, points, values, stopping)
+    run = digest(strategy, run, eps, points, values, stopping, box)
     eps, points = propose(strategy, run, key, box)
     stopped = run.stopped[None].astype(eps.dtype)
     report = jnp.concatenate([points.ravel(), observe(run, box), stopped])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from ngvi.nes.campaign import ROWS, Campaign
 from ngvi.nes.checks import check_whole
+from ngvi.nes.constraints import Constraints, checked_ctol
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.generation import geometric_mean_sd
 from ngvi.nes.methods import choose_method, make_strategy
@@ -41,6 +44,8 @@ def minimize(
     args: tuple[Any, ...] = (),
     method: str = "auto",
     bounds: Any = None,
+    constraints: Any = None,
+    integrality: Any = None,
     sigma0: Any = None,
     budget: int | None = None,
     popsize: int | None = None,
@@ -51,6 +56,7 @@ def minimize(
     vectorized: bool | None = None,
     tol: float | None = None,
     ftarget: float | None = None,
+    ctol: float | None = None,
     stopping: Stopping | None = None,
     restarts: int | None = None,
     maximize: bool = False,
@@ -80,6 +86,12 @@ def minimize(
             200 dimensions, "sep-cma" beyond.
         bounds: a `scipy.optimize.Bounds`, or a pair (low, high) for each number of
             x0, None meaning no bound. Only points within are evaluated.
+        constraints: a `scipy.optimize.NonlinearConstraint` or `LinearConstraint`, a
+            dict of "type" ("ineq": fun(x) ≥ 0, or "eq") and "fun", or a sequence of
+            them, each a function of one point; see `ngvi.nes.lagrangian`. Points that
+            violate them are evaluated on the way.
+        integrality: 1 where a number of x must be an integer, elsewhere 0, one for each
+            number of x0 or for all; see `ngvi.nes.lattice`. x0 need not be one.
         sigma0: the first standard deviation, one or one for each number; the optimum
             should be within about three of them. By default .3 of the width between
             two bounds, elsewhere .3 max(1, |x0|).
@@ -100,6 +112,8 @@ def minimize(
         tol: values nearer than this are equal (tolfun, and a tenth of it for
             tolfunhist).
         ftarget: stop at a value as good as this.
+        ctol: how far a feasible point may violate a constraint; by default 1e-6, in
+            single precision 1e-3.
         stopping: limits of all tests, see `ngvi.nes.Stopping`.
         restarts: at most so many. By default there are restarts until the budget is
             spent; without a budget and an `ftarget`, until three populations of growing
@@ -116,12 +130,15 @@ def minimize(
         target was reached, or the best run converged), `message` (why the search
         ended), `stops` (why the earlier runs did), `nfailed`, `first_error`,
         `history` (columns with a row a generation), and `distribution`, the last
-        `Gaussian`; near bounds its coordinates are those of `ngvi.nes.bounds.Box`.
+        `Gaussian`; near bounds its coordinates are those of `ngvi.nes.bounds.Box`. With
+        constraints `maxcv` is the largest violation at x: x is the best feasible point,
+        and if there is none the one that violates least, which is no success.
         Ctrl-C ends the search and returns what it has found.
 
     Raises:
-        ValueError: a bad x0, sigma0, bound, population, budget or name; an objective
-            that does not return one number; a checkpoint of another search.
+        TypeError, ValueError: a bad x0, sigma0, bound, constraint, population, budget
+            or name; an objective that does not return one number; a checkpoint of
+            another search.
 
     Example:
         >>> import jax.numpy as jnp, ngvi
@@ -135,7 +152,10 @@ def minimize(
     CMA evolution strategy: a tutorial; Hansen (2009), Benchmarking a BI-population
     CMA-ES on the BBOB-2009 function testbed.
     """
-    start = Start.of(x0, sigma0, bounds)
+    start = Start.of(x0, sigma0, bounds, integrality)
+    limited = None
+    if np.size(constraints) and constraints is not None:
+        limited = Constraints(constraints, start.layout, start.x0)
     chosen = choose_method(method, start.dim)
     count = make_strategy(chosen, start.dim, popsize).popsize
     sign = -1.0 if maximize else 1.0
@@ -147,7 +167,11 @@ def minimize(
     if executor is not None and workers is not None:
         raise ValueError("give an executor or a number of workers, not both")
     pool = None if workers is None else make_workers(workers, fun, args)
-    objective = _objective(fun, start, args, sign, vectorized, executor or pool)
+    objective = _objective(
+        fun, start, args, sign, vectorized, executor or pool, limited
+    )
+    if limited is not None and isinstance(objective, TracedObjective):
+        args = (*args, limited.data)
     given = stopping or Stopping()
     unlimited = budget is None and bool(given.maxfevals == Stopping().maxfevals)
     plan = Plan(
@@ -160,6 +184,8 @@ def minimize(
         stopping=limits,
         restarts=restarts,
         settles=unlimited and not np.isfinite(float(limits.ftarget)),
+        constraints=limited,
+        ctol=0.0 if limited is None else checked_ctol(ctol, start.x0.dtype),
     )
     search = Campaign(plan)
     saver = None if checkpoint is None else Saver(search, Path(checkpoint), every)
@@ -180,6 +206,7 @@ def _objective(
     sign: float,
     vectorized: bool | None,
     executor: Executor | Workers | None,
+    constraints: Constraints | None,
 ) -> TracedObjective | HostObjective:
     if not callable(fun):
         raise TypeError(f"fun must be callable, got {type(fun).__name__}")
@@ -189,8 +216,18 @@ def _objective(
     if executor is None and vectorized is not False:
         traced = try_trace(fun, start.layout, start.x0, args, sign, bool(vectorized))
     if traced is not None:
-        return traced
-    return HostObjective(fun, start.layout, sign, args, bool(vectorized), executor)
+        if constraints is None:
+            return traced
+        limits = constraints.traced(start.x0)
+        if limits is not None:
+            return replace(traced, constraints=limits)
+        # What calls Python between generations compiles a generation's values.
+        if not vectorized:
+            fun, vectorized = jax.vmap(fun, (0, *[None] * len(args))), True
+        fun = jax.jit(fun)
+    return HostObjective(
+        fun, start.layout, sign, args, bool(vectorized), executor, constraints
+    )
 
 
 def drive(

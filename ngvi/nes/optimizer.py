@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ngvi.nes import search
-from ngvi.nes.bounds import Box
 from ngvi.nes.checks import check_whole
 from ngvi.nes.generation import Run, place, programs, run_key
+from ngvi.nes.lattice import Domain, Lattice
 from ngvi.nes.methods import choose_method, make_strategy
 from ngvi.nes.start import Start
 from ngvi.nes.stopping import Stopping, bounded, converged, reasons, towards
@@ -29,7 +29,7 @@ _PATIENCE = 100
 
 @partial(jax.jit, static_argnums=0)
 def _draw(
-    strategy: Strategy, run: Run, key: Key[Array, ""], batch: int, box: Box | None
+    strategy: Strategy, run: Run, key: Key[Array, ""], batch: int, box: Domain | None
 ) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
     """One more population of draws from the distribution as it is, the batch-th."""
     key = jax.random.fold_in(key, run.state.generation)
@@ -39,7 +39,7 @@ def _draw(
 
 @jax.jit
 def _draws_of(
-    run: Run, points: Float[Array, "n d"], box: Box | None
+    run: Run, points: Float[Array, "n d"], box: Domain | None
 ) -> Float[Array, "n d"]:
     """The base draws of points from elsewhere, none longer than draws may be."""
     y = points if box is None else box.invert(points)
@@ -83,6 +83,7 @@ class Optimizer:
         popsize: values that make a generation; by default 4 + 3 log D.
         seed: of the draws.
         bounds: as in `ngvi.minimize`.
+        integrality: as in `ngvi.minimize`.
         maximize: larger values are better.
         stopping: the limits of `stop`.
 
@@ -108,10 +109,11 @@ class Optimizer:
         popsize: int | None = None,
         seed: int = 0,
         bounds: Any = None,
+        integrality: Any = None,
         maximize: bool = False,
         stopping: Stopping | None = None,
     ) -> None:
-        start = Start.of(x0, sigma0, bounds)
+        start = Start.of(x0, sigma0, bounds, integrality)
         self.layout, self.box = start.layout, start.box
         self.method = choose_method(method, start.dim)
         self.strategy = make_strategy(self.method, start.dim, popsize)
@@ -185,7 +187,8 @@ class Optimizer:
             values: shape (n,), or a number.
 
         Raises:
-            ValueError: shapes that do not fit, or points that are NaN or out of bounds.
+            ValueError: shapes that do not fit, or points that are NaN, out of bounds,
+                or no integers where they must be.
         """
         points = np.asarray(xs, self.run.best_point.dtype)
         if points.ndim == 1:
@@ -221,6 +224,11 @@ class Optimizer:
         if (below | above).any():
             i = int(np.argmax((below | above).any(1)))
             raise ValueError(f"a point lies out of bounds: {points[i]}")
+        if isinstance(self.box, Lattice):
+            broken = np.asarray(self.box.whole) & (points != np.round(points))
+            if broken.any():
+                i = int(np.argmax(broken.any(1)))
+                raise ValueError(f"a point is no integer where it must be: {points[i]}")
 
     def _update(self) -> None:
         # In the order of asking, so that the order of telling cannot matter.

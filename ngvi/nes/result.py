@@ -23,6 +23,7 @@ def so_far(search: Campaign) -> OptimizeResult:
         fun=search.plan.objective.sign * value,
         nfev=search.nfev,
         nit=search.nit,
+        **({} if search.plan.constraints is None else {"maxcv": search.maxcv}),
     )
 
 
@@ -35,8 +36,16 @@ def summarize(search: Campaign, reason: str, ended: bool) -> OptimizeResult:
     objective = search.plan.objective
     error = objective.first_error if isinstance(objective, HostObjective) else None
     found = so_far(search)
+    feasible = search.maxcv <= search.plan.ctol
+    if not feasible:
+        reason = (
+            f"no feasible point was found: the best one violates a constraint by "
+            f"{search.maxcv:.3g} (ctol {search.plan.ctol:g}); {reason}"
+        )
     found.update(
-        success=bool(ended and search.best_converged and np.isfinite(value)),
+        success=bool(
+            ended and search.best_converged and np.isfinite(value) and feasible
+        ),
         message=reason,
         stops=list(search.stops),
         nfailed=search.nfailed,

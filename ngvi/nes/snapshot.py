@@ -21,7 +21,15 @@ LARGEST_SHARE = 0.1
 
 _RUN = "run/"
 _HISTORY = "history/"
-_FACTS = ("best_value", "best_converged", "spent", "generations", "failed", "stops")
+_FACTS = (
+    "best_value",
+    "best_row",
+    "best_converged",
+    "spent",
+    "generations",
+    "failed",
+    "stops",
+)
 
 
 def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
