@@ -32,7 +32,7 @@ class Campaign:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.schedule = Schedule(plan.popsize)
-        self.best_point = np.asarray(plan.start.x0)
+        self.best_point = np.asarray(plan.start.point)
         self.best_value = np.inf
         constrained = plan.constraints is not None
         self.best_row = (np.inf if constrained else 0.0, np.inf)

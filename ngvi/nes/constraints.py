@@ -11,8 +11,7 @@ raises, or is not finite, makes the evaluation of its point a failed one; see
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -67,11 +66,11 @@ class Constraints:
     """
 
     def __init__(self, given: Any, layout: Layout, x0: Float[Array, "d"]) -> None:
-        single = isinstance(given, Mapping) or hasattr(given, "lb")
+        many = given if isinstance(given, Sequence) else [given]
         self.layout = layout
         self.parts = [
             _measured(_as_interval(one, layout.dim), i, layout, x0)
-            for i, one in enumerate([given] if single else given)
+            for i, one in enumerate(many)
         ]
         limits = [part.limits() for part in self.parts]
         self._low = np.concatenate([low for low, _ in limits])
@@ -96,7 +95,7 @@ class Constraints:
         """c, as a JAX function of a vector and `data`."""
         arguments, low, high = data
         g = [
-            jnp.ravel(part.at(self.layout, x, args))
+            jnp.ravel(jnp.asarray(part.at(self.layout, x, args)))
             for part, args in zip(self.parts, arguments, strict=True)
         ]
         return self._signed(jnp, jnp.concatenate(g), low, high)
@@ -192,19 +191,19 @@ def _linear(x: Any, matrix: Any) -> Any:
 
 def _measured(interval: Interval, number: int, layout: Layout, x0: Array) -> Interval:
     """With its size, from a look at x0."""
-    fun = partial(interval.at, layout)
+    fun, args = partial(interval.at, layout), interval.args
     try:
-        value: Any = jax.eval_shape(fun, x0, interval.args)
+        shape = jax.eval_shape(lambda *a: jnp.ravel(jnp.asarray(fun(*a))), x0, args)
     except Exception:  # whatever keeps a Python function from being traced
         try:
-            value = fun(np.array(x0, float), interval.args)
+            value = fun(np.array(x0, float), args)
         except Exception as error:
             raise ValueError(
                 f"constraint {number} raised at x0: {type(error).__name__}: {error}"
             ) from error
         size = _numbers(value, number).size
     else:
-        size = math.prod(getattr(value, "shape", (0,)))
+        size = shape.size
     for name, bound in (("lb", interval.lower), ("ub", interval.upper)):
         if bound.size not in (1, size):
             raise ValueError(

@@ -119,10 +119,11 @@ class Lagrangian:
     def limits(self, stopping: Stopping) -> Stopping:
         """The limits of the stop tests, which see values of L.
 
-        L is flat near its optimum long before the constraints are met: while they are
-        not, values that differ at all are not equal. No infeasible point is a target.
+        L is flat near its optimum while f still changes across an active constraint: as
+        long as that is not met, from either side, values that differ at all are not
+        equal. No infeasible point is a target.
         """
-        settled = self.violations(self.first).max() <= self.tolerance
+        settled = jnp.abs(self.felt(self.first[1:])).max() <= self.tolerance
         return replace(
             stopping,
             ftarget=jnp.where(self.feasible, stopping.ftarget, -jnp.inf),
@@ -132,10 +133,13 @@ class Lagrangian:
 
     def values(self, rows: Float[Array, "n c"]) -> Float[Array, "n"]:
         """L."""
-        c = rows[:, 1:]
-        reach = self.multiplier / _nonzero(self.penalty)
-        c = jnp.where(self.equality, c, jnp.maximum(c, -reach))
+        c = self.felt(rows[:, 1:])
         return rows[:, 0] + (self.multiplier * c + self.penalty * c**2 / 2).sum(1)
+
+    def felt(self, c: Float[Array, "*n m"]) -> Float[Array, "*n m"]:
+        """max(c, −γ/ω), and equalities: as much of c as changes L."""
+        reach = self.multiplier / _nonzero(self.penalty)
+        return jnp.where(self.equality, c, jnp.maximum(c, -reach))
 
     def choose(self, rows: Float[Array, "n c"]) -> Int[Array, ""]:
         """Which row is best, 0 if none is better than the best point's."""
@@ -172,10 +176,11 @@ def judge(lagrangian: Lagrangian, rows: Float[Array, "n c"], dim: int) -> Judged
     good = jnp.isfinite(rows).all(1)
     rows = jnp.where(good[:, None], rows, jnp.nan)
     by_rank = recombination_weights(count)
+    axes = float(dim * (by_rank**2).sum() + np.sqrt(dim))
     slope = _spread(rows[:, 1:])
 
     def balanced(spread: Float[Array, ""], active: Any) -> Float[Array, "m"]:
-        bent = dim * (by_rank**2).sum() + np.sqrt(dim) + active
+        bent = jnp.asarray(axes + active, rows.dtype)
         return jnp.where(slope > 0, _SHARE * spread / (bent * _nonzero(slope) ** 2), 0)
 
     # A constant objective gives penalties no unit: any will do.
@@ -188,12 +193,9 @@ def judge(lagrangian: Lagrangian, rows: Float[Array, "n c"], dim: int) -> Judged
     weights = weigh(ranking, jnp.asarray(by_rank, rows.dtype)) * good
     c = weights @ jnp.where(good[:, None], rows[:, 1:], 0)
     c = c / _nonzero(weights.sum())
-    gain = penalty * c / _DAMPING
-    raised = old.multiplier + gain
-    inward = old.multiplier * (1 - 1 / _DAMPING)
-    multiplier = jnp.where(old.equality, raised, jnp.maximum(raised, inward))
-    felt = (c > 0) | (penalty * c > -old.multiplier)
-    wanted = balanced(_spread(values), (old.equality | felt).sum())
+    multiplier = old.multiplier + penalty * old.felt(c) / _DAMPING
+    active = old.equality | (c > 0) | (penalty * c > -old.multiplier)
+    wanted = balanced(_spread(values), active.sum())
     factor = jnp.where(wanted > 0, wanted, penalty) / _nonzero(penalty)
     factor = jnp.clip(factor**_RATE, 1 / _FASTEST, _FASTEST)
     new = replace(old, multiplier=multiplier, penalty=penalty * factor)

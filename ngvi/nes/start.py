@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ngvi.nes.bounds import as_limits, make_box, round_inward
-from ngvi.nes.lattice import Domain, as_mask, make_lattice, whole_limits
+from ngvi.nes.lattice import Domain, Lattice, as_mask, make_lattice, whole_limits
 from ngvi.nes.layout import Layout
 
 
@@ -65,6 +65,11 @@ class Start:
         if whole.any():
             box = make_lattice(whole, lower, upper, point, sigma)
         return cls(layout, point, sigma, lower, upper, whole, box)
+
+    @property
+    def point(self) -> Float[Array, "d"]:
+        """x0 as a point that may be evaluated."""
+        return self.box.place(self.x0) if isinstance(self.box, Lattice) else self.x0
 
     @property
     def dim(self) -> int:

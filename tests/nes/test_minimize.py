@@ -194,10 +194,6 @@ def test_as_a_method_of_scipy():
     )
     assert found.success and seen[0].shape == (2,)
     np.testing.assert_allclose(found.x, [1, 0.7], atol=1e-2)
-    with pytest.raises(NotImplementedError, match="constraints"):
-        scipy.optimize.minimize(
-            sphere, [0.0], method=ngvi.nes.scipy_method, constraints=[{"type": "eq"}]
-        )
 
 
 @pytest.mark.parametrize(
