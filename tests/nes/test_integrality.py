@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import product
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ HALF = [0, 0, 0, 1, 1, 1]
 CENTER = np.array([0.3, -0.7, 1.2, 2.3, -1.6, 0.8])
 
 
-def called(fun, x0=np.zeros(DIM), integrality=HALF, **options):
+def called(fun, x0=(0.0,) * DIM, integrality=HALF, **options):
     """A search of a Python function, whose compiled parts all tests share."""
     options = {"restarts": 0} | options
     return ngvi.minimize(
@@ -49,7 +50,8 @@ def test_every_integer_keeps_its_margin(structure):
         nes.init(nes.snes(dim, popsize), jnp.zeros(dim), 1.0),
         q=Gaussian(jnp.asarray(mean), precision),
     )
-    kept, scale = lattice.keep_margin(state, jnp.ones(dim), popsize)
+    keep = jax.jit(lattice.keep_margin, static_argnums=2)
+    kept, scale = keep(state, jnp.ones(dim), popsize)
 
     def probabilities(q):
         z = np.clip(np.round(mean), -2, 2)
