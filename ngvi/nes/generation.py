@@ -7,7 +7,7 @@ are all made of `begin`, `propose` and `digest`; so they draw the same points.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -154,15 +154,18 @@ def digest(
         best_point = jnp.where(better, points[ranking.place[0]], run.best_point)
         failed = (~finite).sum()
     else:
-        ranking, lagrangian, at, failed = judge(
-            run.lagrangian, values.astype(eps.dtype), run.scale.size
-        )
-        best = lagrangian.best_value
-        size, stopping = ranking.values[0], lagrangian.limits(stopping)
+        judged = judge(run.lagrangian, values.astype(eps.dtype), run.scale.size)
+        ranking, lagrangian, failed = judged.ranking, judged.lagrangian, judged.failed
+        best, size = lagrangian.best_value, ranking.values[0]
+        at, stopping = judged.best, judged.limits(stopping)
         best_point = jnp.where(at > 0, points[at - 1], run.best_point)
     least, median = ranking.values[0], ranking.values[strategy.popsize // 2]
     length = block_length(run.scale.size, strategy.popsize)
     record = remember(run.record, number, least, median, length)
+    if run.lagrangian is not None:
+        first, middle = judged.lacking[0], judged.lacking[1]
+        lacking = remember(run.record, number, first, middle, length)
+        record = replace(record, blocks=lacking.blocks)
     state, scale = search.tell_ranks(strategy, run.state, eps, ranking), run.scale
     if isinstance(box, Lattice):
         state, scale = box.keep_margin(state, scale, strategy.popsize)

@@ -116,21 +116,6 @@ class Lagrangian:
         """f at the best point if it is feasible, else +∞."""
         return jnp.where(self.feasible, self.best[0], jnp.inf)
 
-    def limits(self, stopping: Stopping) -> Stopping:
-        """The limits of the stop tests, which see values of L.
-
-        L is flat near its optimum while f still changes across an active constraint: as
-        long as that is not met, from either side, values that differ at all are not
-        equal. No infeasible point is a target.
-        """
-        settled = jnp.abs(self.felt(self.first[1:])).max() <= self.tolerance
-        return replace(
-            stopping,
-            ftarget=jnp.where(self.feasible, stopping.ftarget, -jnp.inf),
-            tolfun=jnp.where(settled, stopping.tolfun, 0.0),
-            tolfunhist=jnp.where(settled, stopping.tolfunhist, 0.0),
-        )
-
     def values(self, rows: Float[Array, "n c"]) -> Float[Array, "n"]:
         """L."""
         c = self.felt(rows[:, 1:])
@@ -161,6 +146,28 @@ class Judged(NamedTuple):
     best: Int[Array, ""]
     """Which draw is the new best point, counted from 1; 0 for none."""
     failed: Int[Array, ""]
+    lacking: Float[Array, "2"]
+    """The largest violations of the points that ranked first and in the middle."""
+    far: Bool[Array, ""]
+    """Whether the first one is ten spreads away from what a constraint allows."""
+
+    def limits(self, stopping: Stopping) -> Stopping:
+        """The limits of the stop tests, which see values of L.
+
+        L is flat near its optimum while f still changes across an active constraint: as
+        long as that is not met, from either side, values that differ at all are not
+        equal. L changes with its coefficients: only the violations can stagnate, where
+        nothing feasible is near. No infeasible point is a target.
+        """
+        new = self.lagrangian
+        settled = jnp.abs(new.felt(new.first[1:])).max() <= new.tolerance
+        return replace(
+            stopping,
+            ftarget=jnp.where(new.feasible, stopping.ftarget, -jnp.inf),
+            tolfun=jnp.where(settled, stopping.tolfun, 0.0),
+            tolfunhist=jnp.where(settled, stopping.tolfunhist, 0.0),
+            stagnation=jnp.where(self.far, stopping.stagnation, 0.0),
+        )
 
 
 def judge(lagrangian: Lagrangian, rows: Float[Array, "n c"], dim: int) -> Judged:
@@ -208,7 +215,9 @@ def judge(lagrangian: Lagrangian, rows: Float[Array, "n c"], dim: int) -> Judged
         first=rows[at[0]],
         median=rows[at[1], 0],
     )
-    return Judged(ranking, new, best, (~good).sum())
+    lacking = old.violations(rows[at])
+    far = (lacking[0] > 10 * slope).any()
+    return Judged(ranking, new, best, (~good).sum(), lacking.max(1), far)
 
 
 def _spread(values: Float[Array, "n *m"]) -> Float[Array, "*m"]:

@@ -8,16 +8,18 @@ So after each generation every integer coordinate keeps, with α = 1/(nD), of
     P(y_j < z − ½) and P(y_j > z + ½), at least α/2 each,        z the mean's integer,
 
 and at an end of its bounds α of the one side that there is: about one draw of a
-generation differs from the mean's integers. The other probability stays what it is; two
-probabilities fix mean and deviation. At the ends the deviation stays, but for a floor,
-and the mean moves. All other marginals and all correlations stay.
+generation differs from the mean's integers. To that end the deviation gets a floor, at
+which a mean of an integer's own value has both margins, and the mean goes as far back
+as they ask for. All other marginals and all correlations stay.
 
 The tests of convergence see the distribution as if it had not been widened: the scale
 they compare deviations with is widened along.
 
 Source: Hamano, Saito, Nomura and Shirakawa (2022), CMA-ES with margin: lower-bounding
-marginal probability for mixed-integer black-box optimization. There the widening is a
-matrix beside the covariance; here it is the distribution's own.
+marginal probability for mixed-integer black-box optimization. There a matrix beside the
+covariance widens the draws, and where only one margin is short the other probability is
+kept. A mean that moves in the widened units would then wander off between integers, and
+draws that fall on others for no reason would shorten all steps.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr, ndtri
+from jax.scipy.special import ndtri
 from jaxtyping import Array, Bool, Float
 
 from ngvi.families import Gaussian
@@ -67,7 +69,7 @@ class Lattice:
     def keep_margin(
         self, state: search.State, scale: Float[Array, "d"], popsize: int
     ) -> tuple[search.State, Float[Array, "d"]]:
-        """The nearest distribution with the margins, and the scale that goes with it.
+        """The distribution with the margins, and the scale that goes with it.
 
         Args:
             state: its distribution is moved.
@@ -83,25 +85,20 @@ class Lattice:
                 "integrality needs a deviation for each coordinate: use the method "
                 "'cma', 'sep-cma', 'xnes' or 'snes'"
             )
-        sd = jnp.sqrt(q.variance)
         integer = self._nearest(q.mean)
         low, high = integer - 0.5, integer + 0.5
         has_low, has_high = integer > self.lower, integer < self.upper
-        inside = has_low & has_high
         margin = 1 / (popsize * q.dim)
-        least = jnp.where(inside, margin / 2, margin)
-        below, above = ndtr((low - q.mean) / sd), ndtr((q.mean - high) / sd)
-        # Deviations from the mean to the ends of the interval.
-        to_low, to_high = (-ndtri(jnp.clip(p, least, 0.5)) for p in (below, above))
-        floor = -0.5 / ndtri(margin / 2)
-
-        new_sd = jnp.where(inside, 1 / (to_low + to_high), jnp.maximum(sd, floor))
-        mean = jnp.where(has_low, low + new_sd * to_low, high - new_sd * to_high)
-        short = (has_low & (below < least)) | (has_high & (above < least))
-        changes = self.whole & (short | (~inside & (sd < floor)))
-        mean = jnp.where(changes, mean, q.mean)
-        wider = jnp.where(changes, new_sd / sd, 1)
-        moved = Gaussian(mean, q.precision.stretch(wider))
+        sd = jnp.sqrt(q.variance)
+        wide = jnp.where(self.whole, jnp.maximum(sd, -0.5 / ndtri(margin / 2)), sd)
+        # How far from either end of the interval the mean may be.
+        reach = -wide * ndtri(jnp.where(has_low & has_high, margin / 2, margin))
+        mean = jnp.where(has_high, jnp.maximum(q.mean, high - reach), q.mean)
+        mean = jnp.where(has_low, jnp.minimum(mean, low + reach), mean)
+        wider = wide / sd
+        moved = Gaussian(
+            jnp.where(self.whole, mean, q.mean), q.precision.stretch(wider)
+        )
         return replace(state, q=moved), scale * wider
 
 
