@@ -215,7 +215,7 @@ def judge(lagrangian: Lagrangian, rows: Float[Array, "n c"], dim: int) -> Judged
         first=rows[at[0]],
         median=rows[at[1], 0],
     )
-    lacking = old.violations(rows[at])
+    lacking = jnp.where(good[at, None], old.violations(rows[at]), jnp.inf)
     far = (lacking[0] > 10 * slope).any()
     return Judged(ranking, new, best, (~good).sum(), lacking.max(1), far)
 

@@ -88,8 +88,8 @@ def minimize(
             x0, None meaning no bound. Only points within are evaluated.
         constraints: a `scipy.optimize.NonlinearConstraint` or `LinearConstraint`, a
             dict of "type" ("ineq": fun(x) ≥ 0, or "eq") and "fun", or a sequence of
-            them, each a function of one point; see `ngvi.nes.lagrangian`. Points that
-            violate them are evaluated on the way.
+            them, each a function of one point, called in this process; see
+            `ngvi.nes.lagrangian`. Points that violate them are evaluated on the way.
         integrality: 1 where a number of x must be an integer, elsewhere 0, one for each
             number of x0 or for all; see `ngvi.nes.lattice`. x0 need not be one.
         sigma0: the first standard deviation, one or one for each number; the optimum
