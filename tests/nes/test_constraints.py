@@ -1,5 +1,7 @@
 """`ngvi.minimize` under constraints: optima, tolerance, failures, mistakes."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,6 +61,21 @@ def test_a_traced_and_a_called_search_agree():
     assert traced.nfev == plain.nfev == half.nfev
     np.testing.assert_allclose(traced.x, plain.x, rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(half.x, plain.x, rtol=1e-7, atol=1e-9)
+
+
+def test_points_side_by_side_and_at_once():
+    plain = called(BEYOND_ONE)
+    with ThreadPoolExecutor(2) as pool:
+        beside = called(BEYOND_ONE, executor=pool)
+    at_once = ngvi.minimize(
+        lambda x: (np.asarray(x) ** 2).sum(1),
+        np.full(3, 3.0),
+        constraints=BEYOND_ONE,
+        vectorized=True,
+        restarts=0,
+    )
+    np.testing.assert_array_equal(beside.x, plain.x)
+    np.testing.assert_array_equal(at_once.x, plain.x)
 
 
 def test_arguments_are_data_not_program():
@@ -174,6 +191,7 @@ def test_no_feasible_point_is_said():
     assert found.message.startswith("no feasible point was found: the best one viol")
     assert found.maxcv == pytest.approx(1, abs=1e-6)
     np.testing.assert_allclose(found.x, 0, atol=1e-3)
+    assert "tolx: " in found.message and found.nfev < 3000
 
 
 def test_a_point_of_no_known_constraint_has_failed():
