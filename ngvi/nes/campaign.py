@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
+from ngvi.nes.axes import AxisSearch
 from ngvi.nes.evaluation import HostObjective
-from ngvi.nes.generation import Run, columns, programs, run_key
+from ngvi.nes.generation import (
+    Run,
+    columns,
+    programs,
+    row_without_distribution,
+    run_key,
+)
 from ngvi.nes.methods import make_strategy
 from ngvi.nes.plan import Plan
 from ngvi.nes.restarts import ENOUGH_AGREE, Schedule, start_of
@@ -20,9 +29,15 @@ from ngvi.nes.tracing import TracedObjective
 
 # Room for the history of one call of the compiled loop.
 ROWS = 512
+SOLVED = "axes: the objective is a sum over coordinates, and none has a better valley"
 
 # Compiled once for equal strategies, objectives and shapes.
 _advance = jax.jit(advance, static_argnums=(0, 1, 2))
+
+
+@partial(jax.jit, static_argnums=0)
+def _values(objective: TracedObjective, points: Array, args: tuple[Any, ...]) -> Array:
+    return objective(points, *args)
 
 
 class Campaign:
@@ -39,7 +54,74 @@ class Campaign:
         self.stops: list[str] = []
         self.parts: list[dict[str, np.ndarray]] = []
         """The history, in pieces."""
+        self.axes: AxisSearch | None = None
+        """The search before the first run, while it is on."""
+        self.told: list[list[float]] = []
+        """The values that it was told, from which it can be done again."""
+        self.solved = False
+        if plan.axes:
+            self.axes = AxisSearch(
+                np.asarray(plan.start.x0),
+                np.asarray(plan.start.sigma),
+                plan.start.lower,
+                plan.start.upper,
+                float(plan.stopping.tolfun),
+                plan.seed,
+            )
         self.open_run()
+
+    # -- along the axes ---------------------------------------------------------------
+
+    def _along_axes(self, axes: AxisSearch) -> None:
+        """One exchange with the search along the axes."""
+        points = axes.ask()
+        if len(points) > int(self.plan.stopping.maxfevals) - self.spent:
+            self._leave_axes(axes)
+            return
+        values = self._values_at(points)
+        self.told.append(values.tolist())
+        axes.tell(values)
+        self.failed += int((~np.isfinite(values)).sum())
+        values = np.where(np.isfinite(values), values, np.inf)
+        least = values.argmin()
+        if values[least] < self.best_value:
+            self.best_point, self.best_value = points[least], float(values[least])
+        self.spent += len(points)
+        self.generations += 1
+        self._file_exchange(axes.x0, values)
+        if axes.ended or self.best_value <= float(self.plan.stopping.ftarget):
+            self._leave_axes(axes)
+
+    def _leave_axes(self, axes: AxisSearch) -> None:
+        """Go on with the first run."""
+        reached = self.best_value <= float(self.plan.stopping.ftarget)
+        self.solved = axes.solved
+        self.best_converged = axes.solved or reached
+        self.axes, self.told = None, []
+        self.open_run()
+
+    def _values_at(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n"]:
+        objective = self.plan.objective
+        if isinstance(objective, HostObjective):
+            return self._called(objective, points)
+        # Always as many, so that one program does.
+        most = 2 * points.shape[1] + 1
+        rows = np.minimum(np.arange(most), len(points) - 1)
+        values = _values(objective, points[rows], self.plan.args)
+        return np.asarray(values, float)[: len(points)]
+
+    def _called(
+        self, objective: HostObjective, points: Float[np.ndarray, "n d"]
+    ) -> Float[np.ndarray, "n"]:
+        values = objective(points)
+        if self.nit == 0 and objective.raised >= len(values):
+            warnings.warn(
+                "every evaluation of the first generation raised an error; the first "
+                f"one: {objective.first_error}",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+        return values
 
     # -- one run ----------------------------------------------------------------------
 
@@ -86,7 +168,10 @@ class Campaign:
         )
 
     def advance(self, limit: int) -> None:
-        """At most so many generations of this run."""
+        """At most so many generations of this run, or one exchange along the axes."""
+        if self.axes is not None:
+            self._along_axes(self.axes)
+            return
         objective = self.plan.objective
         if isinstance(objective, TracedObjective):
             self.run, rows, done = _advance(
@@ -116,14 +201,7 @@ class Campaign:
             eps, there = self.programs.propose(self.run, self.key, box)
             self._proposed = eps, there, np.asarray(there)
         eps, there, points = self._proposed
-        values = objective(points)
-        if self.nit == 0 and objective.raised >= len(values):
-            warnings.warn(
-                "every evaluation of the first generation raised an error; the first "
-                f"one: {objective.first_error}",
-                RuntimeWarning,
-                stacklevel=5,
-            )
+        values = self._called(objective, points)
         largest = np.finfo(points.dtype).max
         # A value beyond the largest of this precision is large, not a failure.
         values = np.where(np.isinf(values), np.nan, values).clip(-largest, largest)
@@ -147,14 +225,27 @@ class Campaign:
     @property
     def goes_on(self) -> bool:
         """Whether this run has another generation to go."""
+        if self.axes is not None:
+            return True
+        if self._done_by_axes:
+            return False
         limits, popsize = self.limits, self.strategy.popsize
         last = min(int(limits.maxiter), int(limits.maxfevals) // popsize)
         return not self.stopped and self.generation < last
+
+    @property
+    def _done_by_axes(self) -> bool:
+        """Whether there is nothing left for runs to do."""
+        enough = self.plan.settles or self.plan.restarts == 0
+        reached = self.best_value <= float(self.plan.stopping.ftarget)
+        return reached or (self.solved and enough)
 
     # -- from run to run --------------------------------------------------------------
 
     def next_run(self) -> str | None:
         """Close a run that has ended and begin the next, or say why there is none."""
+        if self._done_by_axes:
+            return self._ended_by_axes()
         why = self.reasons()
         found = converged(why)
         best, was_converged = self.best_value, self.best_converged
@@ -181,6 +272,11 @@ class Campaign:
         self.schedule = following
         self.open_run()
         return None
+
+    def _ended_by_axes(self) -> str:
+        if self.best_value > float(self.plan.stopping.ftarget):
+            return SOLVED
+        return self._message({"ftarget": self.best_value})
 
     def _agree(self, value: float, found: bool) -> int:
         """How many runs have found the best value, this one's included.
@@ -268,6 +364,20 @@ class Campaign:
         }
         self.parts = [joined]
         return dict(joined)
+
+    def _file_exchange(
+        self, mean: Float[np.ndarray, "d"], values: Float[np.ndarray, "n"]
+    ) -> None:
+        """Make an exchange along the axes a row of the history, of run −1."""
+        row = row_without_distribution(values, mean)
+        self.parts.append(
+            {
+                "evaluations": np.array([self.spent]),
+                **columns(row[None]),
+                "run": np.array([-1]),
+                "popsize": np.array([len(values)]),
+            }
+        )
 
     def _file_rows(self) -> None:
         """Make the rows of this run a part of the history."""

@@ -15,7 +15,7 @@ from ngvi.nes.campaign import ROWS, Campaign
 from ngvi.nes.checks import check_whole
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.generation import geometric_mean_sd
-from ngvi.nes.methods import choose_method, make_strategy
+from ngvi.nes.methods import choose_method, make_strategy, tries_axes
 from ngvi.nes.plan import Plan, make_stopping
 from ngvi.nes.progress import SearchProgress
 from ngvi.nes.result import so_far, summarize
@@ -159,6 +159,7 @@ def minimize(
         args=args,
         stopping=limits,
         restarts=restarts,
+        axes=tries_axes(method, start.dim, int(limits.maxfevals)),
         settles=unlimited and not np.isfinite(float(limits.ftarget)),
     )
     search = Campaign(plan)

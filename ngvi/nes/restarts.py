@@ -111,5 +111,5 @@ def start_of(
     both = np.isfinite(lower) & np.isfinite(upper)
     with np.errstate(invalid="ignore"):
         inside = lower + uniform * (upper.astype(float) - lower)
-    point = np.where(both, inside, x0 + 3 * sigma * normal)
+    point = np.where(both, inside, x0 + 1.5 * sigma * normal)
     return np.clip(point, lower, upper).astype(x0.dtype)

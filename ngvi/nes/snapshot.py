@@ -21,7 +21,16 @@ LARGEST_SHARE = 0.1
 
 _RUN = "run/"
 _HISTORY = "history/"
-_FACTS = ("best_value", "best_converged", "spent", "generations", "failed", "stops")
+_FACTS = (
+    "best_value",
+    "best_converged",
+    "spent",
+    "generations",
+    "failed",
+    "stops",
+    "solved",
+    "told",
+)
 
 
 def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -31,6 +40,7 @@ def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays |= {_HISTORY + name: column for name, column in search.history().items()}
     arrays["best_point"] = search.best_point
     facts = {name: getattr(search, name) for name in _FACTS}
+    facts["along_axes"] = search.axes is not None
     facts["schedule"] = search.schedule.to_dict()
     objective = search.plan.objective
     if isinstance(objective, HostObjective):
@@ -45,6 +55,12 @@ def restore(
     for name in _FACTS:
         setattr(search, name, facts[name])
     search.schedule = Schedule(**facts["schedule"])
+    if search.axes is not None:
+        for values in search.told:
+            search.axes.ask()
+            search.axes.tell(np.array(values))
+    if not facts["along_axes"]:
+        search.axes = None
     search.open_run()
     leaves, structure = jax.tree.flatten(search.run)
     stored = [jnp.asarray(arrays[f"{_RUN}{i}"]) for i in range(len(leaves))]
