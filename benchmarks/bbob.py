@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import tempfile
 import time
 import warnings
@@ -221,6 +222,8 @@ def main() -> None:
         jobs = [
             (s, d, options.functions) for d in options.dims for s in options.solvers
         ]
+    # The matrices are small: threads would wait for each other more than they compute.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     found: list[Trial] = []
     context = get_context("spawn")
     with ProcessPoolExecutor(options.processes, mp_context=context) as pool:

@@ -61,6 +61,8 @@ class AxisSearch:
         self._eps = float(np.finfo(x0.dtype).eps)
         self._rng = np.random.default_rng([seed, 2])
         self._tested, self._round = 0, 0
+        self.base, self._largest = np.nan, np.nan
+        """f(x0), and what rounding is relative to."""
         self.lines: list[Line] = []
         self._open: list[int] = []
         """The lines that the points asked for belong to, in their order."""
@@ -175,7 +177,8 @@ class Line:
         self.lower, self.upper = ends
         self.tolerance, self._eps = tolerance, float(np.finfo(x.dtype).eps)
         low, high = max(self.lower, x - 4 * step), min(self.upper, x + 4 * step)
-        self._next = [t for t in (low, high) if t != x]
+        self._next = [float(t) for t in (low, high) if t != x]
+        self._asked: list[float] = []
         self.lost = False
         """Whether the line has become too long a list."""
 
@@ -253,7 +256,8 @@ class Line:
         if need[easiest] < sharper * valley and np.isfinite(need[easiest]):
             middle = float(self.x[easiest] + gap[easiest] / 2)
             found = [middle, *[t for t in found if abs(t - middle) > gap[easiest] / 8]]
-        return [t for t in self.x.dtype.type(found) if t not in self.x]
+        cast = np.array(found, self.x.dtype).tolist()
+        return [t for t in cast if t not in self.x]
 
     def _ascent(self, at: int, side: int) -> float:
         """How curved the way up from the best point to the next hilltop is: the largest

@@ -25,14 +25,20 @@ from ngvi.nes.plan import Plan
 from ngvi.nes.restarts import ENOUGH_AGREE, Schedule, start_of
 from ngvi.nes.run import advance
 from ngvi.nes.stopping import Stopping, converged, describe, reasons
+from ngvi.nes.surrogate import Frame, Surrogate
 from ngvi.nes.tracing import TracedObjective
 
 # Room for the history of one call of the compiled loop.
 ROWS = 512
+# Generations in a row of which a run's model foresees no new best value.
+ENOUGH_HOPELESS = 5
 SOLVED = "axes: the objective is a sum over coordinates, and none has a better valley"
 
 # Compiled once for equal strategies, objectives and shapes.
 _advance = jax.jit(advance, static_argnums=(0, 1, 2))
+
+
+_place = jax.jit(lambda box, y: box.place(y))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -152,10 +158,20 @@ class Campaign:
         self.generation = int(run.state.generation)
         """How many this run has had."""
         self.stopped = bool(np.asarray(run.fired).any())
+        self.evaluated = self.generation * self.strategy.popsize
+        self.hopeless = 0
+        """Generations in a row of which the model foresees no new best value."""
+        self.surrogate = (
+            Surrogate(self.plan.start.dim, self.strategy.popsize)
+            if self.plan.surrogate
+            else None
+        )
         self._proposed: tuple[Array, Array, np.ndarray] | None = None
         """Draws and points of the next generation, and the points on the host."""
         self._rows: list[np.ndarray] = []
         """Of the history, not yet in a part of it."""
+        self._counts: list[int] = []
+        """Evaluations after each of them."""
 
     def _limits(self) -> Stopping:
         """Of this run: what is left of the budget, or its share."""
@@ -185,7 +201,11 @@ class Campaign:
                 self._limits_there,
                 min(limit, ROWS),
             )
+            popsize, before = self.strategy.popsize, self.generation
             self.generation += int(done)
+            self.evaluated = self.generation * popsize
+            numbers = range(before + 1, self.generation + 1)
+            self._counts.extend(popsize * number for number in numbers)
             self.stopped = bool(np.asarray(self.run.fired).any())
             self._rows.extend(np.asarray(rows)[: int(done)])
             return
@@ -201,7 +221,21 @@ class Campaign:
             eps, there = self.programs.propose(self.run, self.key, box)
             self._proposed = eps, there, np.asarray(there)
         eps, there, points = self._proposed
-        values = self._called(objective, points)
+        if self.surrogate is None:
+            values = self._called(objective, points)
+            self.evaluated += len(points)
+        else:
+            frame = Frame.of(self.run.state.q)
+            eps, points = np.array(eps), points.copy()
+            row = self.surrogate.improve(eps, frame)
+            if row is not None:
+                y = frame.place(eps[row]).astype(points.dtype)
+                points[row] = y if box is None else _place(box, y)
+            values, known = self.surrogate.evaluate(
+                eps, frame, lambda rows: self._called(objective, points[rows])
+            )
+            there = points
+            self.evaluated += int(known.sum())
         largest = np.finfo(points.dtype).max
         # A value beyond the largest of this precision is large, not a failure.
         values = np.where(np.isinf(values), np.nan, values).clip(-largest, largest)
@@ -219,8 +253,18 @@ class Campaign:
         self._proposed = eps, there, facts[:size].reshape(points.shape)
         row = facts[size:]
         self.generation += 1
-        self.stopped = bool(row[-1])
+        self.hopeless = self.hopeless + 1 if self._foresees_nothing() else 0
+        self.stopped = bool(row[-1]) or self.hopeless >= ENOUGH_HOPELESS
         self._rows.append(row[:-1])
+        self._counts.append(self.evaluated)
+
+    def _foresees_nothing(self) -> bool:
+        """Whether this run's valley ends, by its model, far above the best value."""
+        foreseen = None if self.surrogate is None else self.surrogate.foreseen
+        if foreseen is None or not np.isfinite(self.best_value):
+            return False
+        value = float(self.run.best_value)
+        return value - foreseen < 0.1 * (value - self.best_value)
 
     @property
     def goes_on(self) -> bool:
@@ -230,8 +274,9 @@ class Campaign:
         if self._done_by_axes:
             return False
         limits, popsize = self.limits, self.strategy.popsize
-        last = min(int(limits.maxiter), int(limits.maxfevals) // popsize)
-        return not self.stopped and self.generation < last
+        affords = self.evaluated + popsize <= int(limits.maxfevals)
+        more = self.generation < int(limits.maxiter)
+        return not self.stopped and affords and more
 
     @property
     def _done_by_axes(self) -> bool:
@@ -255,7 +300,7 @@ class Campaign:
         message = self._message(why)
         schedule = replace(self.schedule, agree=agree)
         left = int(self.plan.stopping.maxfevals) - self.nfev
-        spent = self.generation * self.strategy.popsize
+        spent = self.evaluated
         following = schedule.after(spent, self.plan.seed)
         following = following.within(left)
         end = self._end(why, message, schedule, following)
@@ -315,10 +360,13 @@ class Campaign:
 
     def reasons(self) -> dict[str, float]:
         """Why this run stops, with the numbers the tests have looked at."""
+        if self.hopeless >= ENOUGH_HOPELESS and self.surrogate is not None:
+            return {"hopeless": self.surrogate.foreseen or np.nan}
         return reasons(
             np.asarray(self.run.measured),
             np.asarray(self.run.fired),
             self.generation,
+            self.evaluated,
             self.strategy.popsize,
             self.limits,
         )
@@ -335,7 +383,7 @@ class Campaign:
     @property
     def nfev(self) -> int:
         """Evaluations so far."""
-        return self.spent + self.generation * self.strategy.popsize
+        return self.spent + self.evaluated
 
     @property
     def nit(self) -> int:
@@ -384,13 +432,12 @@ class Campaign:
         count, popsize = len(self._rows), self.strategy.popsize
         if not count:
             return
-        numbers = np.arange(self.generation - count, self.generation) + 1
         self.parts.append(
             {
-                "evaluations": self.spent + popsize * numbers,
+                "evaluations": self.spent + np.array(self._counts),
                 **columns(np.stack(self._rows)),
                 "run": np.full(count, self.schedule.number),
                 "popsize": np.full(count, popsize),
             }
         )
-        self._rows = []
+        self._rows, self._counts = [], []

@@ -15,6 +15,8 @@ LARGEST_FULL = 200
 # coordinates; beyond so many of those its bookkeeping is too slow.
 _SHARE_OF_AXES = 1 / 20
 _LARGEST_AXES = 1_000
+# A quadratic model has D²/2 coefficients, and D⁶/8 operations find them.
+_LARGEST_MODEL = 30
 
 METHODS: dict[str, Callable[[int, int | None], Strategy]] = {
     "cma": cma,
@@ -52,3 +54,8 @@ def tries_axes(method: str, dim: int, budget: int) -> bool:
     """Whether a search is to begin along the axes, see `ngvi.nes.axes`."""
     affordable = dim + 2 <= _SHARE_OF_AXES * budget
     return method == "auto" and 2 <= dim <= _LARGEST_AXES and affordable
+
+
+def uses_surrogate(method: str, dim: int) -> bool:
+    """Whether a quadratic model is worth its time, see `ngvi.nes.surrogate`."""
+    return method == "auto" and 2 <= dim <= _LARGEST_MODEL

@@ -35,6 +35,8 @@ class Plan:
     """Whether it may end before the budget does, when runs agree."""
     axes: bool = False
     """Whether to try first if the objective is a sum over coordinates."""
+    surrogate: bool = False
+    """Whether a model of the objective is to save evaluations."""
 
     def identity(self) -> dict[str, Any]:
         """What makes two searches the same, given the same objective and budget."""
