@@ -31,7 +31,7 @@ from ngvi.nes.tracing import TracedObjective
 # Room for the history of one call of the compiled loop.
 ROWS = 512
 # Generations in a row of which a run's model foresees no new best value.
-ENOUGH_HOPELESS = 5
+ENOUGH_HOPELESS = 10
 SOLVED = "axes: the objective is a sum over coordinates, and none has a better valley"
 
 # Compiled once for equal strategies, objectives and shapes.
@@ -84,7 +84,7 @@ class Campaign:
         if len(points) > int(self.plan.stopping.maxfevals) - self.spent:
             self._leave_axes(axes)
             return
-        values = self._values_at(points)
+        values = self._values_at(points, axes.most)
         self.told.append(values.tolist())
         axes.tell(values)
         self.failed += int((~np.isfinite(values)).sum())
@@ -106,12 +106,13 @@ class Campaign:
         self.axes, self.told = None, []
         self.open_run()
 
-    def _values_at(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n"]:
+    def _values_at(
+        self, points: Float[np.ndarray, "n d"], most: int
+    ) -> Float[np.ndarray, "n"]:
         objective = self.plan.objective
         if isinstance(objective, HostObjective):
             return self._called(objective, points)
         # Always as many, so that one program does.
-        most = 2 * points.shape[1] + 1
         rows = np.minimum(np.arange(most), len(points) - 1)
         values = _values(objective, points[rows], self.plan.args)
         return np.asarray(values, float)[: len(points)]
@@ -161,13 +162,15 @@ class Campaign:
         self.evaluated = self.generation * self.strategy.popsize
         self.hopeless = 0
         """Generations in a row of which the model foresees no new best value."""
+        self.hoped_from = np.inf
+        """The best value of this run at the first of them."""
         self.surrogate = (
             Surrogate(self.plan.start.dim, self.strategy.popsize)
             if self.plan.surrogate
             else None
         )
-        self._proposed: tuple[Array, Array, np.ndarray] | None = None
-        """Draws and points of the next generation, and the points on the host."""
+        self._proposed: tuple[np.ndarray, np.ndarray] | None = None
+        """Draws and points of the next generation."""
         self._rows: list[np.ndarray] = []
         """Of the history, not yet in a part of it."""
         self._counts: list[int] = []
@@ -208,55 +211,76 @@ class Campaign:
             self._counts.extend(popsize * number for number in numbers)
             self.stopped = bool(np.asarray(self.run.fired).any())
             self._rows.extend(np.asarray(rows)[: int(done)])
+            self._let_lead()
             return
         for _ in range(limit):
             if not self.goes_on:
                 break
             self._generation(objective)
+            self._let_lead()
+
+    def _let_lead(self) -> None:
+        """A run with a share of the budget that is better than all before may have the
+        rest of it."""
+        left = int(self.plan.stopping.maxfevals) - self.spent
+        leads = float(self.run.best_value) < self.best_value
+        if leads and int(self.limits.maxfevals) < left:
+            self.limits = replace(self.limits, maxfevals=left)
+            self._limits_there = jax.device_put(self.limits)
 
     def _generation(self, objective: HostObjective) -> None:
         """One generation on the host."""
         box = self.plan.start.box
         if self._proposed is None:
-            eps, there = self.programs.propose(self.run, self.key, box)
-            self._proposed = eps, there, np.asarray(there)
-        eps, there, points = self._proposed
+            drawn, there = self.programs.propose(self.run, self.key, box)
+            self._proposed = np.asarray(drawn), np.asarray(there)
+        eps, points = self._proposed
         if self.surrogate is None:
             values = self._called(objective, points)
             self.evaluated += len(points)
         else:
-            frame = Frame.of(self.run.state.q)
-            eps, points = np.array(eps), points.copy()
-            row = self.surrogate.improve(eps, frame)
-            if row is not None:
-                y = frame.place(eps[row]).astype(points.dtype)
-                points[row] = y if box is None else _place(box, y)
-            values, known = self.surrogate.evaluate(
-                eps, frame, lambda rows: self._called(objective, points[rows])
-            )
-            there = points
-            self.evaluated += int(known.sum())
+            eps, points = eps.copy(), points.copy()
+            values = self._with_model(self.surrogate, objective, eps, points)
         largest = np.finfo(points.dtype).max
         # A value beyond the largest of this precision is large, not a failure.
         values = np.where(np.isinf(values), np.nan, values).clip(-largest, largest)
-        self.run, eps, there, report = self.programs.step(
+        self.run, drawn, _, report = self.programs.step(
             self.run,
             self.key,
             box,
             eps,
-            there,
+            points,
             values.astype(points.dtype),
             self._limits_there,
         )
         facts = np.asarray(report)
-        size = points.size
-        self._proposed = eps, there, facts[:size].reshape(points.shape)
-        row = facts[size:]
+        self._proposed = np.asarray(drawn), facts[: points.size].reshape(points.shape)
+        row = facts[points.size :]
         self.generation += 1
         self.hopeless = self.hopeless + 1 if self._foresees_nothing() else 0
         self.stopped = bool(row[-1]) or self.hopeless >= ENOUGH_HOPELESS
         self._rows.append(row[:-1])
         self._counts.append(self.evaluated)
+
+    def _with_model(
+        self,
+        surrogate: Surrogate,
+        objective: HostObjective,
+        eps: Float[np.ndarray, "n d"],
+        points: Float[np.ndarray, "n d"],
+    ) -> Float[np.ndarray, "n"]:
+        """The values of a generation, as few of them evaluated as the model allows; it
+        may overwrite a draw and its point."""
+        box, frame = self.plan.start.box, Frame.of(self.run.state.q)
+        row = surrogate.improve(eps, frame)
+        if row is not None:
+            y = frame.place(eps[row]).astype(points.dtype)
+            points[row] = y if box is None else _place(box, y)
+        values, known = surrogate.evaluate(
+            eps, frame, lambda rows: self._called(objective, points[rows])
+        )
+        self.evaluated += int(known.sum())
+        return values
 
     def _foresees_nothing(self) -> bool:
         """Whether this run's valley ends, by its model, far above the best value."""
@@ -264,7 +288,10 @@ class Campaign:
         if foreseen is None or not np.isfinite(self.best_value):
             return False
         value = float(self.run.best_value)
-        return value - foreseen < 0.1 * (value - self.best_value)
+        if not self.hopeless:
+            self.hoped_from = value
+        # What has been gained meanwhile counts too: a winding valley is slow.
+        return self.hoped_from - foreseen < 0.1 * (value - self.best_value)
 
     @property
     def goes_on(self) -> bool:
