@@ -187,7 +187,7 @@ class Surrogate:
         y, count = frame.place(eps), len(eps)
         values, known = np.full(count, np.nan), np.zeros(count, bool)
         model = self.model
-        enough = count if model is None else math.ceil(self.share * count)
+        enough = count if model is None else max(1, int(self.share * count))
         believed, wrong = False, 0.0
         while True:
             guesses = np.zeros(count) if model is None else model(y)
