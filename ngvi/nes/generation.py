@@ -35,6 +35,7 @@ from ngvi.nes.strategies import Strategy
 
 # A history of the mean is D numbers a generation.
 LARGEST_HISTORY = 40
+_COLUMNS = ("best", "median", "sigma", "axis_ratio")
 
 
 @jax.tree_util.register_dataclass
@@ -210,6 +211,14 @@ def observe(run: Run, box: Domain | None = None) -> Float[Array, "c"]:
     return jnp.concatenate([numbers, mean, jnp.sqrt(q.variance)])
 
 
+def row_without_distribution(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """The history's row of an exchange that no distribution was sampled for."""
+    row = np.array([values.min(), np.median(values), np.nan, np.nan])
+    if mean.size > LARGEST_HISTORY:
+        return row
+    return np.concatenate([row, mean, np.full_like(mean, np.nan)])
+
+
 def columns(rows: np.ndarray, constrained: bool = False) -> dict[str, np.ndarray]:
     """The history's columns by name.
 
@@ -218,7 +227,7 @@ def columns(rows: np.ndarray, constrained: bool = False) -> dict[str, np.ndarray
     `sd` are left out where D > 40. With constraints the best and the median point are
     those by rank, and `maxcv` is the largest violation of the best one.
     """
-    names = ["best", "median", "sigma", "axis_ratio", *["maxcv"] * constrained]
+    names = [*_COLUMNS, *["maxcv"] * constrained]
     found = dict(zip(names, rows.T[: len(names)], strict=True))
     rest = rows[:, len(names) :]
     if rest.shape[1]:

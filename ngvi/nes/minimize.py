@@ -18,7 +18,7 @@ from ngvi.nes.checks import check_whole
 from ngvi.nes.constraints import Constraints, checked_ctol
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.generation import geometric_mean_sd
-from ngvi.nes.methods import choose_method, make_strategy
+from ngvi.nes.methods import choose_method, make_strategy, tries_axes, uses_surrogate
 from ngvi.nes.plan import Plan, make_stopping
 from ngvi.nes.progress import SearchProgress
 from ngvi.nes.result import so_far, summarize
@@ -172,6 +172,10 @@ def minimize(
     )
     if limited is not None and isinstance(objective, TracedObjective):
         args = (*args, limited.data)
+    # A model, and a search along axes, know nothing of constraints and integers.
+    plain = limited is None and not start.whole.any()
+    # Of a compiled objective even a thousand values cost less than a model's.
+    called = isinstance(objective, HostObjective) and objective.executor is None
     given = stopping or Stopping()
     unlimited = budget is None and bool(given.maxfevals == Stopping().maxfevals)
     plan = Plan(
@@ -183,6 +187,8 @@ def minimize(
         args=args,
         stopping=limits,
         restarts=restarts,
+        axes=plain and tries_axes(method, start.dim, int(limits.maxfevals)),
+        surrogate=plain and called and uses_surrogate(method, start.dim),
         settles=unlimited and not np.isfinite(float(limits.ftarget)),
         constraints=limited,
         ctol=0.0 if limited is None else checked_ctol(ctol, start.x0.dtype),

@@ -34,6 +34,10 @@ class Plan:
     """None: as many as it takes."""
     settles: bool = False
     """Whether it may end before the budget does, when runs agree."""
+    axes: bool = False
+    """Whether to try first if the objective is a sum over coordinates."""
+    surrogate: bool = False
+    """Whether a model of the objective is to save evaluations."""
     constraints: Constraints | None = None
     ctol: float = 0.0
     """Of a violation."""
@@ -53,6 +57,7 @@ class Plan:
             "upper bound": self.start.upper,
             "method": self.method,
             "popsize": self.popsize,
+            "axes": self.axes,
             "seed": self.seed,
             "direction (maximize)": self.objective.sign,
             "integrality": self.start.whole,
