@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -173,6 +174,7 @@ class Campaign:
         """Of the history, not yet in a part of it."""
         self._counts: list[int] = []
         """Evaluations after each of them."""
+        self._let_lead()
 
     def _limits(self) -> Stopping:
         """Of this run: what is left of the budget, or its share."""
@@ -238,7 +240,10 @@ class Campaign:
             self.evaluated += len(points)
         else:
             eps, points = eps.copy(), points.copy()
-            values = self._with_model(self.surrogate, objective, eps, points)
+            # A copy: a generation that is interrupted has not been.
+            surrogate = copy(self.surrogate)
+            values = self._with_model(surrogate, objective, eps, points)
+            self.surrogate = surrogate
         largest = np.finfo(points.dtype).max
         # A value beyond the largest of this precision is large, not a failure.
         values = np.where(np.isinf(values), np.nan, values).clip(-largest, largest)
