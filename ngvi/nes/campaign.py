@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array
 
 from ngvi.nes.evaluation import HostObjective
+from ngvi.nes.flow import Flow
 from ngvi.nes.generation import Run, columns, programs, run_key
 from ngvi.nes.methods import make_strategy
 from ngvi.nes.plan import Plan
@@ -35,7 +37,7 @@ class Campaign:
         self.best_value = np.inf
         self.best_converged = False
         self.spent, self.generations, self.failed = 0, 0, 0
-        """Of the runs that have ended."""
+        """Of the runs that have ended; evaluations that generations have seen."""
         self.stops: list[str] = []
         self.parts: list[dict[str, np.ndarray]] = []
         """The history, in pieces."""
@@ -59,6 +61,9 @@ class Campaign:
         )
         sigma = np.asarray(start.sigma) * np.asarray(self.schedule.shrink, point.dtype)
         self.key = run_key(plan.seed, number)
+        self.flow = self._flow()
+        self.extra_before = self.extra
+        """Of `extra`, what earlier runs have cost."""
         self.limits = self._limits()
         # A number is sent to the device once, not in every call.
         self._limits_there = jax.device_put(self.limits)
@@ -72,13 +77,24 @@ class Campaign:
         self.stopped = bool(np.asarray(run.fired).any())
         self._proposed: tuple[Array, Array, np.ndarray] | None = None
         """Draws and points of the next generation, and the points on the host."""
-        self._rows: list[np.ndarray] = []
-        """Of the history, not yet in a part of it."""
+        self._rows: list[tuple[int, np.ndarray]] = []
+        """Of the history, not yet in a part of it, each after how many evaluations."""
+        self._exhausted = False
+
+    def _flow(self) -> Flow | None:
+        """What keeps evaluations in flight, if the search waits for no generation."""
+        objective, width = self.plan.objective, self.plan.in_flight
+        if not width or not isinstance(objective, HostObjective):
+            return None
+        assert objective.dispatcher is not None
+        return Flow(
+            objective, objective.dispatcher, width, self.key, self.plan.start.box
+        )
 
     def _limits(self) -> Stopping:
         """Of this run: what is left of the budget, or its share."""
         whole, share = self.plan.stopping, self.schedule.share
-        left = int(whole.maxfevals) - self.spent
+        left = int(whole.maxfevals) - self.spent - self.extra
         return replace(
             whole,
             maxfevals=left if share is None else min(left, share),
@@ -100,9 +116,9 @@ class Campaign:
                 self._limits_there,
                 min(limit, ROWS),
             )
-            self.generation += int(done)
             self.stopped = bool(np.asarray(self.run.fired).any())
-            self._rows.extend(np.asarray(rows)[: int(done)])
+            for row in np.asarray(rows)[: int(done)]:
+                self._count(row)
             return
         for _ in range(limit):
             if not self.goes_on:
@@ -115,12 +131,15 @@ class Campaign:
         if self._proposed is None:
             eps, there = self.programs.propose(self.run, self.key, box)
             self._proposed = eps, there, np.asarray(there)
-        eps, there, points = self._proposed
-        values = objective(points)
-        if self.nit == 0 and objective.raised >= len(values):
+        told = self._told(objective, *self._proposed)
+        if told is None:
+            self._exhausted = True
+            return
+        eps, there, points, values = told
+        if self.nit == 0 and objective.tally.raised >= len(values):
             warnings.warn(
                 "every evaluation of the first generation raised an error; the first "
-                f"one: {objective.first_error}",
+                f"one: {objective.tally.first_error}",
                 RuntimeWarning,
                 stacklevel=5,
             )
@@ -140,16 +159,54 @@ class Campaign:
         size = points.size
         self._proposed = eps, there, facts[:size].reshape(points.shape)
         row = facts[size:]
-        self.generation += 1
         self.stopped = bool(row[-1])
-        self._rows.append(row[:-1])
+        self._count(row[:-1])
+
+    def _told(
+        self, objective: HostObjective, eps: Array, there: Array, points: np.ndarray
+    ) -> tuple[Any, Any, np.ndarray, np.ndarray] | None:
+        """Draws, points (there, and here) and values of the next generation."""
+        popsize = self.strategy.popsize
+        if self.flow is None:
+            objective.tally.spare = self.left - popsize
+            return eps, there, points, objective(points)
+        told = self.flow.generation(
+            self.strategy,
+            self.run,
+            self.generation,
+            (np.asarray(eps), points),
+            lambda: self.left,
+            int(self.limits.maxiter) - self.generation,
+        )
+        if told is None:
+            return None
+        draws, points, values = told
+        return draws, points, points, values
+
+    def _count(self, row: np.ndarray) -> None:
+        """A generation more, with its row of the history."""
+        self.generation += 1
+        seen = self.spent + self.generation * self.strategy.popsize
+        self._rows.append((seen + self.extra, row))
 
     @property
     def goes_on(self) -> bool:
         """Whether this run has another generation to go."""
-        limits, popsize = self.limits, self.strategy.popsize
-        last = min(int(limits.maxiter), int(limits.maxfevals) // popsize)
-        return not self.stopped and self.generation < last
+        if self.stopped or self._exhausted:
+            return False
+        enough = self.left >= self.strategy.popsize
+        return enough and self.generation < int(self.limits.maxiter)
+
+    @property
+    def left(self) -> int:
+        """Evaluations that this run may still have."""
+        seen = self.generation * self.strategy.popsize
+        return int(self.limits.maxfevals) - seen - (self.extra - self.extra_before)
+
+    def pause(self) -> None:
+        """Give up what is in flight."""
+        if self.flow is not None:
+            self.flow.pause()
 
     # -- from run to run --------------------------------------------------------------
 
@@ -158,7 +215,7 @@ class Campaign:
         why = self.reasons()
         found = converged(why)
         best, was_converged = self.best_value, self.best_converged
-        value = float(self.run.best_value)
+        point, value = self._best_of_run()
         is_best = value < best
         agree = self._agree(value, found)
         message = self._message(why)
@@ -172,10 +229,10 @@ class Campaign:
             self.best_converged = found if is_best else was_converged
             return end
         if is_best:
-            self.best_point = np.asarray(self.run.best_point)
+            self.best_point = point
             self.best_value, self.best_converged = value, found
         self._file_rows()
-        self.spent, self.generations = self.nfev, self.nit
+        self.spent, self.generations = self.nfev - self.extra, self.nit
         self.failed = self.nfailed
         self.stops.append(message)
         self.schedule = following
@@ -219,12 +276,17 @@ class Campaign:
 
     def reasons(self) -> dict[str, float]:
         """Why this run stops, with the numbers the tests have looked at."""
+        limits = self.limits
+        if self.left < self.strategy.popsize or self._exhausted:
+            # What evaluations beyond the generations' have taken of the budget.
+            seen = self.generation * self.strategy.popsize
+            limits = replace(limits, maxfevals=min(int(limits.maxfevals), seen))
         return reasons(
             np.asarray(self.run.measured),
             np.asarray(self.run.fired),
             self.generation,
             self.strategy.popsize,
-            self.limits,
+            limits,
         )
 
     def _message(self, why: dict[str, float]) -> str:
@@ -239,7 +301,15 @@ class Campaign:
     @property
     def nfev(self) -> int:
         """Evaluations so far."""
-        return self.spent + self.generation * self.strategy.popsize
+        waiting = len(self.flow.told) if self.flow else 0
+        seen = self.spent + self.generation * self.strategy.popsize
+        return seen + waiting + self.extra
+
+    @property
+    def extra(self) -> int:
+        """Evaluations whose values no generation has seen."""
+        objective = self.plan.objective
+        return objective.tally.extra if isinstance(objective, HostObjective) else 0
 
     @property
     def nit(self) -> int:
@@ -249,13 +319,24 @@ class Campaign:
     @property
     def nfailed(self) -> int:
         """Evaluations that gave no finite number."""
-        return self.failed + int(self.run.failed)
+        waiting = self.flow.told if self.flow else []
+        lost = sum(not np.isfinite(t.value) for t in waiting)
+        return self.failed + int(self.run.failed) + lost
 
     def best(self) -> tuple[np.ndarray, float]:
         """The best point of all runs, and its value (to be minimised)."""
-        if float(self.run.best_value) < self.best_value:
-            return np.asarray(self.run.best_point), float(self.run.best_value)
+        point, value = self._best_of_run()
+        if value < self.best_value:
+            return point, value
         return self.best_point, self.best_value
+
+    def _best_of_run(self) -> tuple[np.ndarray, float]:
+        point, value = np.asarray(self.run.best_point), float(self.run.best_value)
+        if self.flow is not None:
+            other, least = self.flow.best()
+            if other is not None and least < value:
+                return other, least
+        return point, value
 
     def history(self) -> dict[str, np.ndarray]:
         """Columns with a row a generation, as they were minimised."""
@@ -271,16 +352,15 @@ class Campaign:
 
     def _file_rows(self) -> None:
         """Make the rows of this run a part of the history."""
-        count, popsize = len(self._rows), self.strategy.popsize
-        if not count:
+        if not self._rows:
             return
-        numbers = np.arange(self.generation - count, self.generation) + 1
+        counts, rows = zip(*self._rows, strict=True)
         self.parts.append(
             {
-                "evaluations": self.spent + popsize * numbers,
-                **columns(np.stack(self._rows)),
-                "run": np.full(count, self.schedule.number),
-                "popsize": np.full(count, popsize),
+                "evaluations": np.array(counts),
+                **columns(np.stack(rows)),
+                "run": np.full(len(rows), self.schedule.number),
+                "popsize": np.full(len(rows), self.strategy.popsize),
             }
         )
         self._rows = []

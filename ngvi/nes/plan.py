@@ -33,6 +33,8 @@ class Plan:
     """None: as many as it takes."""
     settles: bool = False
     """Whether it may end before the budget does, when runs agree."""
+    in_flight: int = 0
+    """Evaluations to keep going at any time; 0 waits for each generation."""
 
     def identity(self) -> dict[str, Any]:
         """What makes two searches the same, given the same objective and budget."""

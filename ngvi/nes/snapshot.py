@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ LARGEST_SHARE = 0.1
 
 _RUN = "run/"
 _HISTORY = "history/"
+_FLOW = "flow/"
 _FACTS = ("best_value", "best_converged", "spent", "generations", "failed", "stops")
 
 
@@ -34,7 +36,11 @@ def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     facts["schedule"] = search.schedule.to_dict()
     objective = search.plan.objective
     if isinstance(objective, HostObjective):
-        facts |= {"raised": objective.raised, "first_error": objective.first_error}
+        facts["extra_before"] = search.extra_before
+        facts["tally"] = asdict(replace(objective.tally, spare=0))
+    if search.flow is not None:
+        of_flow = search.flow.to_arrays(search.best_point.size, search.best_point.dtype)
+        arrays |= {_FLOW + name: array for name, array in of_flow.items()}
     return arrays, facts
 
 
@@ -45,21 +51,22 @@ def restore(
     for name in _FACTS:
         setattr(search, name, facts[name])
     search.schedule = Schedule(**facts["schedule"])
+    objective = search.plan.objective
+    if isinstance(objective, HostObjective):
+        # A run's budget is what was left at its beginning.
+        objective.tally.extra = facts["extra_before"]
     search.open_run()
+    if isinstance(objective, HostObjective):
+        vars(objective.tally).update(facts["tally"])
     leaves, structure = jax.tree.flatten(search.run)
     stored = [jnp.asarray(arrays[f"{_RUN}{i}"]) for i in range(len(leaves))]
     search.go_on_from(jax.tree.unflatten(structure, stored))
-    history = {
-        name.removeprefix(_HISTORY): column
-        for name, column in arrays.items()
-        if name.startswith(_HISTORY)
-    }
+    history = checkpoint.under(arrays, _HISTORY)
     search.parts = [history] if history else []
     search.best_point = arrays["best_point"]
-    objective = search.plan.objective
-    if isinstance(objective, HostObjective):
-        objective.raised = facts.get("raised", 0)
-        objective.first_error = facts.get("first_error")
+    of_flow = checkpoint.under(arrays, _FLOW)
+    if search.flow is not None and of_flow:
+        search.flow.go_on_from(of_flow)
 
 
 class Saver:

@@ -95,7 +95,8 @@ def test_failures_are_counted_and_the_rest_kept(executor):
     values = objective(POINTS)
     np.testing.assert_array_equal(np.isnan(values), [False, True, True, False])
     np.testing.assert_array_equal(values[[0, 3]], -(POINTS**2).sum(1)[[0, 3]])
-    assert objective.raised == 1 and objective.first_error == "OSError: disk full"
+    tally = objective.tally
+    assert tally.raised == 1 and tally.first_error == "OSError: disk full"
 
 
 def test_one_point_does_not_take_a_batch_along():
@@ -106,7 +107,7 @@ def test_one_point_does_not_take_a_batch_along():
     np.testing.assert_array_equal(
         np.isnan(objective(POINTS)), [False, True, True, False]
     )
-    assert objective.raised == 1
+    assert objective.tally.raised == 1
 
 
 def test_what_the_objective_writes_moves_no_point():
@@ -128,7 +129,8 @@ def test_workers_outlive_a_point_that_kills_them():
     finally:
         workers.close()
     np.testing.assert_array_equal(values, [5.0, np.nan, 149.0])
-    assert objective.raised == 1 and "Broken" in objective.first_error
+    tally = objective.tally
+    assert (tally.lost, tally.raised) == (1, 0) and "Broken" in tally.first_error
 
 
 def test_workers_are_checked():
