@@ -12,8 +12,9 @@ from jaxtyping import Array
 
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.flow import Flow
-from ngvi.nes.generation import Run, columns, programs, run_key
+from ngvi.nes.generation import Run, columns, programs, regrow, run_key
 from ngvi.nes.methods import make_strategy
+from ngvi.nes.noise import LOOKS, WINDOW, judge, reserve, stalls
 from ngvi.nes.plan import Plan
 from ngvi.nes.restarts import ENOUGH_AGREE, Schedule, start_of
 from ngvi.nes.run import advance
@@ -36,8 +37,12 @@ class Campaign:
         self.best_point = np.asarray(plan.start.x0)
         self.best_value = np.inf
         self.best_converged = False
+        self.best_error = np.nan
+        """Of the value of a noisy objective."""
         self.spent, self.generations, self.failed = 0, 0, 0
         """Of the runs that have ended; evaluations that generations have seen."""
+        self.judged = 0
+        """Evaluations of the answers to a noisy objective."""
         self.stops: list[str] = []
         self.parts: list[dict[str, np.ndarray]] = []
         """The history, in pieces."""
@@ -49,8 +54,7 @@ class Campaign:
         """Begin the run that the schedule says."""
         plan, start = self.plan, self.plan.start
         number, popsize = self.schedule.number, self.schedule.current_popsize
-        self.strategy = make_strategy(plan.method, start.dim, popsize)
-        self.programs = programs(self.strategy)
+        self.set_popsize(popsize)
         point = start_of(
             number,
             plan.seed,
@@ -67,7 +71,19 @@ class Campaign:
         self.limits = self._limits()
         # A number is sent to the device once, not in every call.
         self._limits_there = jax.device_put(self.limits)
+        self.seen = 0
+        """Evaluations that the generations of this run have seen."""
+        self.medians: list[float] = []
+        """Of the generations since the population has grown."""
+        self.judgement: tuple[float, float] | None = None
+        """The value of this run's answer to a noisy objective, and its error."""
         self.go_on_from(self.programs.begin(point, sigma, start.box))
+
+    def set_popsize(self, popsize: int) -> None:
+        """Have generations of this size from now on."""
+        plan = self.plan
+        self.strategy = make_strategy(plan.method, plan.start.dim, popsize)
+        self.programs = programs(self.strategy)
 
     def go_on_from(self, run: Run) -> None:
         """Take the place of this run by itself, at another of its generations."""
@@ -95,16 +111,25 @@ class Campaign:
         """Of this run: what is left of the budget, or its share."""
         whole, share = self.plan.stopping, self.schedule.share
         left = int(whole.maxfevals) - self.spent - self.extra
-        return replace(
-            whole,
-            maxfevals=left if share is None else min(left, share),
-            maxiter=int(whole.maxiter) - self.generations,
-        )
+        left = left if share is None else min(left, share)
+        limits = replace(whole, maxiter=int(whole.maxiter) - self.generations)
+        if self.plan.noisy:
+            # Neither is the best value worth anything, nor a lack of better ones.
+            self.reserved = reserve(left, self.strategy.popsize)
+            left -= self.reserved
+            limits = replace(limits, ftarget=-np.inf, stagnation=0.0)
+        return replace(limits, maxfevals=left)
 
     def advance(self, limit: int) -> None:
         """At most so many generations of this run."""
         objective = self.plan.objective
         if isinstance(objective, TracedObjective):
+            limits = self._limits_there
+            if self.plan.noisy:
+                limit = min(limit, LOOKS - self.generation % LOOKS)
+                # The compiled loop takes all generations for as large as this one.
+                as_if = self.generation * self.strategy.popsize + self.left
+                limits = replace(limits, maxfevals=as_if)
             self.run, rows, done = _advance(
                 self.strategy,
                 objective,
@@ -113,17 +138,39 @@ class Campaign:
                 self.key,
                 self.plan.start.box,
                 self.plan.args,
-                self._limits_there,
+                limits,
                 min(limit, ROWS),
             )
             self.stopped = bool(np.asarray(self.run.fired).any())
             for row in np.asarray(rows)[: int(done)]:
                 self._count(row)
+            self._answer_to_noise()
             return
         for _ in range(limit):
             if not self.goes_on:
                 break
             self._generation(objective)
+            self._answer_to_noise()
+
+    def _answer_to_noise(self) -> None:
+        """Stop at a median that is good enough; grow where there is no progress."""
+        if not self.plan.noisy or self.generation % LOOKS:
+            return
+        self.stopped |= self._on_target
+        popsize = 2 * self.strategy.popsize
+        enough = self.left >= WINDOW * popsize and not self.stopped
+        if enough and stalls(self.medians):
+            self._file_rows()
+            self.medians = []
+            self.set_popsize(popsize)
+            self.run = regrow(self.strategy, self.run)
+            self._proposed = None
+
+    @property
+    def _on_target(self) -> bool:
+        """Whether the last median of a noisy objective has reached the target."""
+        target = float(self.plan.stopping.ftarget)
+        return bool(self.medians) and self.medians[-1] <= target
 
     def _generation(self, objective: HostObjective) -> None:
         """One generation on the host."""
@@ -186,8 +233,9 @@ class Campaign:
     def _count(self, row: np.ndarray) -> None:
         """A generation more, with its row of the history."""
         self.generation += 1
-        seen = self.spent + self.generation * self.strategy.popsize
-        self._rows.append((seen + self.extra, row))
+        self.seen += self.strategy.popsize
+        self.medians = [*self.medians[1 - WINDOW :], float(row[1])]
+        self._rows.append((self.spent + self.seen + self.extra, row))
 
     @property
     def goes_on(self) -> bool:
@@ -200,8 +248,8 @@ class Campaign:
     @property
     def left(self) -> int:
         """Evaluations that this run may still have."""
-        seen = self.generation * self.strategy.popsize
-        return int(self.limits.maxfevals) - seen - (self.extra - self.extra_before)
+        used = self.seen + self.extra - self.extra_before
+        return int(self.limits.maxfevals) - used
 
     def pause(self) -> None:
         """Give up what is in flight."""
@@ -212,7 +260,10 @@ class Campaign:
 
     def next_run(self) -> str | None:
         """Close a run that has ended and begin the next, or say why there is none."""
+        self.pause()
         why = self.reasons()
+        if self.plan.noisy and self.judgement is None:
+            self._judge()
         found = converged(why)
         best, was_converged = self.best_value, self.best_converged
         point, value = self._best_of_run()
@@ -221,8 +272,7 @@ class Campaign:
         message = self._message(why)
         schedule = replace(self.schedule, agree=agree)
         left = int(self.plan.stopping.maxfevals) - self.nfev
-        spent = self.generation * self.strategy.popsize
-        following = schedule.after(spent, self.plan.seed)
+        following = schedule.after(self.seen, self.plan.seed)
         following = following.within(left)
         end = self._end(why, message, schedule, following)
         if end is not None:
@@ -231,6 +281,7 @@ class Campaign:
         if is_best:
             self.best_point = point
             self.best_value, self.best_converged = value, found
+            self.best_error = self._error_of_run()
         self._file_rows()
         self.spent, self.generations = self.nfev - self.extra, self.nit
         self.failed = self.nfailed
@@ -268,7 +319,9 @@ class Campaign:
         dtype = self.plan.start.x0.dtype
         if self.nit >= int(whole.maxiter):
             return describe("maxiter", self.nit, whole, dtype)
-        if int(whole.maxfevals) - self.nfev < following.current_popsize:
+        # Noise hides what a few generations find.
+        least = following.current_popsize * (WINDOW if self.plan.noisy else 1)
+        if int(whole.maxfevals) - self.nfev < least:
             return describe("maxfevals", self.nfev, whole, dtype)
         if self.plan.settles and schedule.agree >= ENOUGH_AGREE:
             return f"{message} (found by {schedule.agree} runs of growing populations)"
@@ -276,21 +329,23 @@ class Campaign:
 
     def reasons(self) -> dict[str, float]:
         """Why this run stops, with the numbers the tests have looked at."""
-        limits = self.limits
-        if self.left < self.strategy.popsize or self._exhausted:
-            # What evaluations beyond the generations' have taken of the budget.
-            seen = self.generation * self.strategy.popsize
-            limits = replace(limits, maxfevals=min(int(limits.maxfevals), seen))
-        return reasons(
+        found = reasons(
             np.asarray(self.run.measured),
             np.asarray(self.run.fired),
             self.generation,
             self.strategy.popsize,
-            limits,
+            replace(self.limits, maxfevals=2**31 - 1),
         )
+        if self.plan.noisy and self._on_target:
+            found["ftarget"] = self.medians[-1]
+        spent = self._exhausted or self.left < self.strategy.popsize
+        if not found and spent:
+            found["maxfevals"] = int(self.limits.maxfevals) - self.left
+        return found
 
     def _message(self, why: dict[str, float]) -> str:
-        limits, dtype = self.limits, self.plan.start.x0.dtype
+        target = self.plan.stopping.ftarget
+        limits, dtype = replace(self.limits, ftarget=target), self.plan.start.x0.dtype
         sign = self.plan.objective.sign
         return "; ".join(
             describe(name, value, limits, dtype, sign) for name, value in why.items()
@@ -302,14 +357,15 @@ class Campaign:
     def nfev(self) -> int:
         """Evaluations so far."""
         waiting = len(self.flow.told) if self.flow else 0
-        seen = self.spent + self.generation * self.strategy.popsize
-        return seen + waiting + self.extra
+        return self.spent + self.seen + waiting + self.extra
 
     @property
     def extra(self) -> int:
         """Evaluations whose values no generation has seen."""
         objective = self.plan.objective
-        return objective.tally.extra if isinstance(objective, HostObjective) else 0
+        if isinstance(objective, HostObjective):
+            return self.judged + objective.tally.extra
+        return self.judged
 
     @property
     def nit(self) -> int:
@@ -330,13 +386,42 @@ class Campaign:
             return point, value
         return self.best_point, self.best_value
 
+    def error(self) -> float:
+        """The standard error of the best value of a noisy objective."""
+        here = self._best_of_run()[1] < self.best_value
+        return self._error_of_run() if here else self.best_error
+
+    def _error_of_run(self) -> float:
+        return self.judgement[1] if self.judgement else np.nan
+
     def _best_of_run(self) -> tuple[np.ndarray, float]:
+        if self.plan.noisy:
+            median = float(self.run.median)
+            return self._mean(), self.judgement[0] if self.judgement else median
         point, value = np.asarray(self.run.best_point), float(self.run.best_value)
         if self.flow is not None:
             other, least = self.flow.best()
             if other is not None and least < value:
                 return other, least
         return point, value
+
+    def _mean(self) -> np.ndarray:
+        """Of the distribution, as a point."""
+        mean, box = self.run.state.q.mean, self.plan.start.box
+        return np.asarray(mean if box is None else box.place(mean))
+
+    def _judge(self) -> None:
+        """Evaluate the answer of a run, as often as has been set aside for it."""
+        count = min(self.reserved, int(self.plan.stopping.maxfevals) - self.nfev)
+        if count < 1 or not self.generation:
+            return
+        objective = self.plan.objective
+        if isinstance(objective, HostObjective):
+            objective.tally.spare = 0
+        value, error, failed = judge(objective, self.plan.args, self._mean(), count)
+        self.judgement = value, error
+        self.judged += count
+        self.failed += failed
 
     def history(self) -> dict[str, np.ndarray]:
         """Columns with a row a generation, as they were minimised."""

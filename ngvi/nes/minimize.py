@@ -17,6 +17,7 @@ from ngvi.nes.dispatch import ExecutorError
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.generation import geometric_mean_sd
 from ngvi.nes.methods import choose_method, make_strategy
+from ngvi.nes.noise import FIRST_GROWTH
 from ngvi.nes.plan import Plan, make_stopping
 from ngvi.nes.progress import SearchProgress
 from ngvi.nes.result import so_far, summarize
@@ -52,6 +53,7 @@ def minimize(
     asynchronous: bool | int = False,
     timeout: float | None = None,
     retries: int = 0,
+    noisy: bool = False,
     vectorized: bool | None = None,
     tol: float | None = None,
     ftarget: float | None = None,
@@ -107,6 +109,10 @@ def minimize(
             `ngvi.nes.dispatch` for when they begin.
         retries: how often an evaluation that raises is tried again, each time at the
             cost of one; what is lost with its worker is tried again at least once.
+        noisy: True if `fun` gives another value each time. Populations then begin at
+            four times the usual size and double where noise hides the way; `x` is the
+            mean of the distribution, not the luckiest point; `fun` is the mean of fresh
+            evaluations there and `fun_error` its standard error. See `ngvi.nes.noise`.
         vectorized: True if `fun` takes the points of a generation at once, (n, D), and
             returns n values; False if it must be called once a point, also if it looks
             like a JAX function; None to find out whether it is one.
@@ -152,6 +158,8 @@ def minimize(
     start = Start.of(x0, sigma0, bounds)
     chosen = choose_method(method, start.dim)
     count = make_strategy(chosen, start.dim, popsize).popsize
+    if noisy and popsize is None:
+        count *= FIRST_GROWTH
     sign = -1.0 if maximize else 1.0
     check_whole("seed", seed, 0)
     if restarts is not None:
@@ -178,6 +186,7 @@ def minimize(
         restarts=restarts,
         settles=unlimited and not np.isfinite(float(limits.ftarget)),
         in_flight=in_flight,
+        noisy=bool(noisy),
     )
     search = Campaign(plan)
     saver = None if checkpoint is None else Saver(search, Path(checkpoint), every)

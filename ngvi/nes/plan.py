@@ -35,6 +35,7 @@ class Plan:
     """Whether it may end before the budget does, when runs agree."""
     in_flight: int = 0
     """Evaluations to keep going at any time; 0 waits for each generation."""
+    noisy: bool = False
 
     def identity(self) -> dict[str, Any]:
         """What makes two searches the same, given the same objective and budget."""
@@ -47,6 +48,7 @@ class Plan:
             "popsize": self.popsize,
             "seed": self.seed,
             "direction (maximize)": self.objective.sign,
+            "noisy": self.noisy,
         } | {name: getattr(self.stopping, name) for name in _TESTED}
 
 

@@ -53,4 +53,6 @@ def summarize(search: Campaign, reason: str, ended: bool) -> OptimizeResult:
         distribution=search.run.state.q,
         method=search.plan.method,
     )
+    if search.plan.noisy:
+        found["fun_error"] = search.error()
     return found

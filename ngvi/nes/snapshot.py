@@ -23,7 +23,17 @@ LARGEST_SHARE = 0.1
 _RUN = "run/"
 _HISTORY = "history/"
 _FLOW = "flow/"
-_FACTS = ("best_value", "best_converged", "spent", "generations", "failed", "stops")
+_FACTS = (
+    "best_value",
+    "best_converged",
+    "best_error",
+    "spent",
+    "generations",
+    "failed",
+    "stops",
+    "judged",
+)
+_OF_RUN = ("seen", "medians", "judgement")
 
 
 def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -32,7 +42,8 @@ def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays = {f"{_RUN}{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     arrays |= {_HISTORY + name: column for name, column in search.history().items()}
     arrays["best_point"] = search.best_point
-    facts = {name: getattr(search, name) for name in _FACTS}
+    facts = {name: getattr(search, name) for name in (*_FACTS, *_OF_RUN)}
+    facts["popsize"] = search.strategy.popsize
     facts["schedule"] = search.schedule.to_dict()
     objective = search.plan.objective
     if isinstance(objective, HostObjective):
@@ -58,6 +69,9 @@ def restore(
     search.open_run()
     if isinstance(objective, HostObjective):
         vars(objective.tally).update(facts["tally"])
+    for name in _OF_RUN:
+        setattr(search, name, facts[name])
+    search.set_popsize(facts["popsize"])
     leaves, structure = jax.tree.flatten(search.run)
     stored = [jnp.asarray(arrays[f"{_RUN}{i}"]) for i in range(len(leaves))]
     search.go_on_from(jax.tree.unflatten(structure, stored))
