@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ngvi.nes.campaign import Campaign
-from ngvi.nes.dispatch import KINDS
+from ngvi.nes.dispatch import KINDS, Tally
 from ngvi.nes.evaluation import HostObjective
 
 if TYPE_CHECKING:
@@ -34,21 +34,17 @@ def summarize(search: Campaign, reason: str, ended: bool) -> OptimizeResult:
     history = search.history()
     history |= {n: sign * history[n] for n in ("best", "median") if n in history}
     objective = search.plan.objective
-    error = None
-    failures = {"not finite": search.nfailed}
-    if isinstance(objective, HostObjective):
-        tally = objective.tally
-        error = tally.first_error
-        failures |= {n.replace("_", " "): getattr(tally, n) for n in KINDS}
-        failures["not finite"] -= sum(getattr(tally, n) for n in KINDS)
+    tally = objective.tally if isinstance(objective, HostObjective) else Tally()
+    kinds = {kind.replace("_", " "): getattr(tally, kind) for kind in KINDS}
+    kinds["not finite"] = search.nfailed - sum(kinds.values())
     found = so_far(search)
     found.update(
         success=bool(ended and search.best_converged and np.isfinite(value)),
         message=reason,
         stops=list(search.stops),
         nfailed=search.nfailed,
-        failures={kind: count for kind, count in failures.items() if count},
-        first_error=error,
+        failures=kinds,
+        first_error=tally.first_error,
         history=history,
         distribution=search.run.state.q,
         method=search.plan.method,

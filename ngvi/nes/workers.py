@@ -214,12 +214,12 @@ def _work(connection: Connection) -> None:
                 continue
             try:
                 answer = pickle.dumps((True, fun(*args)))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 answer = _packed_error(error)
             connection.send_bytes(answer)
 
 
-def _packed_error(error: Exception) -> bytes:
+def _packed_error(error: BaseException) -> bytes:
     """Itself if it survives the journey, else its name and text."""
     try:
         packed = pickle.dumps((False, error))
