@@ -14,7 +14,7 @@ from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.flow import Flow
 from ngvi.nes.generation import Run, columns, programs, regrow, run_key
 from ngvi.nes.methods import make_strategy
-from ngvi.nes.noise import LOOKS, WINDOW, judge, reserve, stalls
+from ngvi.nes.noise import LOOKS, WINDOW, NoisyRun
 from ngvi.nes.plan import Plan
 from ngvi.nes.restarts import ENOUGH_AGREE, Schedule, start_of
 from ngvi.nes.run import advance
@@ -68,15 +68,13 @@ class Campaign:
         self.flow = self._flow()
         self.extra_before = self.extra
         """Of `extra`, what earlier runs have cost."""
+        target = float(plan.stopping.ftarget)
+        self.noise = NoisyRun(target) if plan.noisy else None
         self.limits = self._limits()
         # A number is sent to the device once, not in every call.
         self._limits_there = jax.device_put(self.limits)
         self.seen = 0
         """Evaluations that the generations of this run have seen."""
-        self.medians: list[float] = []
-        """Of the generations since the population has grown."""
-        self.judgement: tuple[float, float] | None = None
-        """The value of this run's answer to a noisy objective, and its error."""
         self.go_on_from(self.programs.begin(point, sigma, start.box))
 
     def set_popsize(self, popsize: int) -> None:
@@ -112,20 +110,18 @@ class Campaign:
         whole, share = self.plan.stopping, self.schedule.share
         left = int(whole.maxfevals) - self.spent - self.extra
         left = left if share is None else min(left, share)
-        limits = replace(whole, maxiter=int(whole.maxiter) - self.generations)
-        if self.plan.noisy:
-            # Neither is the best value worth anything, nor a lack of better ones.
-            self.reserved = reserve(left, self.strategy.popsize)
-            left -= self.reserved
-            limits = replace(limits, ftarget=-np.inf, stagnation=0.0)
-        return replace(limits, maxfevals=left)
+        maxiter = int(whole.maxiter) - self.generations
+        limits = replace(whole, maxfevals=left, maxiter=maxiter)
+        if self.noise is None:
+            return limits
+        return self.noise.limits(limits, self.strategy.popsize)
 
     def advance(self, limit: int) -> None:
         """At most so many generations of this run."""
         objective = self.plan.objective
         if isinstance(objective, TracedObjective):
             limits = self._limits_there
-            if self.plan.noisy:
+            if self.noise is not None:
                 limit = min(limit, LOOKS - self.generation % LOOKS)
                 # The compiled loop takes all generations for as large as this one.
                 as_if = self.generation * self.strategy.popsize + self.left
@@ -154,23 +150,16 @@ class Campaign:
 
     def _answer_to_noise(self) -> None:
         """Stop at a median that is good enough; grow where there is no progress."""
-        if not self.plan.noisy or self.generation % LOOKS:
+        if self.noise is None or self.generation % LOOKS:
             return
-        self.stopped |= self._on_target
+        self.stopped |= self.noise.on_target
         popsize = 2 * self.strategy.popsize
-        enough = self.left >= WINDOW * popsize and not self.stopped
-        if enough and stalls(self.medians):
+        if self.noise.wants(popsize, self.left):
             self._file_rows()
-            self.medians = []
+            self.noise.medians = []
             self.set_popsize(popsize)
             self.run = regrow(self.strategy, self.run)
             self._proposed = None
-
-    @property
-    def _on_target(self) -> bool:
-        """Whether the last median of a noisy objective has reached the target."""
-        target = float(self.plan.stopping.ftarget)
-        return bool(self.medians) and self.medians[-1] <= target
 
     def _generation(self, objective: HostObjective) -> None:
         """One generation on the host."""
@@ -234,7 +223,8 @@ class Campaign:
         """A generation more, with its row of the history."""
         self.generation += 1
         self.seen += self.strategy.popsize
-        self.medians = [*self.medians[1 - WINDOW :], float(row[1])]
+        if self.noise is not None:
+            self.noise.see(float(row[1]))
         self._rows.append((self.spent + self.seen + self.extra, row))
 
     @property
@@ -262,8 +252,7 @@ class Campaign:
         """Close a run that has ended and begin the next, or say why there is none."""
         self.pause()
         why = self.reasons()
-        if self.plan.noisy and self.judgement is None:
-            self._judge()
+        self._judge()
         found = converged(why)
         best, was_converged = self.best_value, self.best_converged
         point, value = self._best_of_run()
@@ -281,7 +270,7 @@ class Campaign:
         if is_best:
             self.best_point = point
             self.best_value, self.best_converged = value, found
-            self.best_error = self._error_of_run()
+            self.best_error = self.noise.error if self.noise else np.nan
         self._file_rows()
         self.spent, self.generations = self.nfev - self.extra, self.nit
         self.failed = self.nfailed
@@ -336,8 +325,8 @@ class Campaign:
             self.strategy.popsize,
             replace(self.limits, maxfevals=2**31 - 1),
         )
-        if self.plan.noisy and self._on_target:
-            found["ftarget"] = self.medians[-1]
+        if self.noise is not None and self.noise.on_target:
+            found["ftarget"] = self.noise.medians[-1]
         spent = self._exhausted or self.left < self.strategy.popsize
         if not found and spent:
             found["maxfevals"] = int(self.limits.maxfevals) - self.left
@@ -388,16 +377,14 @@ class Campaign:
 
     def error(self) -> float:
         """The standard error of the best value of a noisy objective."""
-        here = self._best_of_run()[1] < self.best_value
-        return self._error_of_run() if here else self.best_error
-
-    def _error_of_run(self) -> float:
-        return self.judgement[1] if self.judgement else np.nan
+        if self.noise is None or self._best_of_run()[1] >= self.best_value:
+            return self.best_error
+        return self.noise.error
 
     def _best_of_run(self) -> tuple[np.ndarray, float]:
-        if self.plan.noisy:
-            median = float(self.run.median)
-            return self._mean(), self.judgement[0] if self.judgement else median
+        if self.noise is not None:
+            value = self.noise.value
+            return self._mean(), float(self.run.median) if value is None else value
         point, value = np.asarray(self.run.best_point), float(self.run.best_value)
         if self.flow is not None:
             other, least = self.flow.best()
@@ -411,15 +398,11 @@ class Campaign:
         return np.asarray(mean if box is None else box.place(mean))
 
     def _judge(self) -> None:
-        """Evaluate the answer of a run, as often as has been set aside for it."""
-        count = min(self.reserved, int(self.plan.stopping.maxfevals) - self.nfev)
-        if count < 1 or not self.generation:
+        """Evaluate the answer of a noisy run again."""
+        if self.noise is None or not self.generation:
             return
-        objective = self.plan.objective
-        if isinstance(objective, HostObjective):
-            objective.tally.spare = 0
-        value, error, failed = judge(objective, self.plan.args, self._mean(), count)
-        self.judgement = value, error
+        plan, left = self.plan, int(self.plan.stopping.maxfevals) - self.nfev
+        count, failed = self.noise.judge(plan.objective, plan.args, self._mean(), left)
         self.judged += count
         self.failed += failed
 

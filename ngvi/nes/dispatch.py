@@ -185,7 +185,7 @@ class Dispatcher:
         del self._flying[evaluation]
         self._stirred = time.monotonic()
         try:
-            value = _result(future)
+            value = _result(future, self.timeout)
         except (Exception, SystemExit) as error:
             if evaluation.wanted:
                 self._failed(evaluation, error, ended)
@@ -255,8 +255,11 @@ def _options(executor: Any) -> dict[str, Any]:
     return {"pure": False} if of_dask else {}
 
 
-def _result(future: Any) -> Any:
+def _result(future: Any, timeout: float | None = None) -> Any:
     """Also of a `multiprocessing.pool.AsyncResult`."""
+    if hasattr(future, "add_done_callback"):
+        # What is done is here, but for dask: its worker may have died meanwhile.
+        return future.result(timeout)
     return future.result() if hasattr(future, "result") else future.get()
 
 

@@ -25,12 +25,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from ngvi.nes.evaluation import HostObjective
+from ngvi.nes.stopping import Stopping
 from ngvi.nes.tracing import TracedObjective
 
 WINDOW = 20
@@ -64,25 +66,64 @@ def reserve(evaluations: int, popsize: int) -> int:
     return max(min(wanted, evaluations - popsize), 0)
 
 
-def judge(
-    objective: TracedObjective | HostObjective,
-    args: tuple[Any, ...],
-    point: np.ndarray,
-    count: int,
-) -> tuple[float, float, int]:
-    """Evaluate a point so many times.
+@dataclass
+class NoisyRun:
+    """What a run knows about a noisy objective."""
 
-    Returns:
-        The mean of the values, to be minimised, its standard error, and how many
-        evaluations failed.
-    """
-    points = np.repeat(point[None], count, axis=0)
-    if isinstance(objective, TracedObjective):
-        values = np.asarray(objective(jnp.asarray(points), *args), float)
-    else:
-        values = objective(points)
-    good = values[np.isfinite(values)]
-    if not good.size:
-        return math.inf, math.nan, count
-    error = good.std(ddof=1) / math.sqrt(good.size) if good.size > 1 else math.nan
-    return float(good.mean()), float(error), count - good.size
+    target: float
+    """For the median of a generation: a single value may be a lucky one."""
+    medians: list[float] = field(default_factory=list)
+    """Of the last generations, since the population has grown."""
+    reserved: int = 0
+    """Evaluations for the answer."""
+    value: float | None = None
+    """Of the answer, to be minimised, once it has been evaluated again."""
+    error: float = math.nan
+    """Its standard error."""
+
+    def limits(self, limits: Stopping, popsize: int) -> Stopping:
+        """The limits of the run: without the reserve, nor tests of the best value."""
+        self.reserved = reserve(int(limits.maxfevals), popsize)
+        left = int(limits.maxfevals) - self.reserved
+        return replace(limits, maxfevals=left, ftarget=-math.inf, stagnation=0.0)
+
+    def see(self, median: float) -> None:
+        """The median of another generation."""
+        self.medians = [*self.medians[1 - WINDOW :], median]
+
+    @property
+    def on_target(self) -> bool:
+        """Whether the last median is good enough."""
+        return bool(self.medians) and self.medians[-1] <= self.target
+
+    def wants(self, popsize: int, left: int) -> bool:
+        """Whether the population should grow to this, with so many evaluations left."""
+        enough = left >= WINDOW * popsize and not self.on_target
+        return enough and stalls(self.medians)
+
+    def judge(
+        self,
+        objective: TracedObjective | HostObjective,
+        args: tuple[Any, ...],
+        point: np.ndarray,
+        left: int,
+    ) -> tuple[int, int]:
+        """Evaluate the answer again and again: as often as was set aside for it.
+
+        Returns:
+            How many evaluations there were, and how many of them failed.
+        """
+        count = min(self.reserved, left)
+        if count < 1 or self.value is not None:
+            return 0, 0
+        points = np.repeat(point[None], count, axis=0)
+        if isinstance(objective, TracedObjective):
+            values = np.asarray(objective(jnp.asarray(points), *args), float)
+        else:
+            objective.tally.spare = left - count
+            values = objective(points)
+        good = values[np.isfinite(values)]
+        self.value = float(good.mean()) if good.size else math.inf
+        if good.size > 1:
+            self.error = float(good.std(ddof=1)) / math.sqrt(good.size)
+        return count, count - good.size

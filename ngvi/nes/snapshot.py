@@ -15,6 +15,7 @@ import numpy as np
 from ngvi.nes import checkpoint
 from ngvi.nes.campaign import Campaign
 from ngvi.nes.evaluation import HostObjective
+from ngvi.nes.noise import NoisyRun
 from ngvi.nes.restarts import Schedule
 
 # Of the time, for checkpoints: each holds the whole history, which grows.
@@ -33,7 +34,6 @@ _FACTS = (
     "stops",
     "judged",
 )
-_OF_RUN = ("seen", "medians", "judgement")
 
 
 def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -42,8 +42,10 @@ def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays = {f"{_RUN}{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     arrays |= {_HISTORY + name: column for name, column in search.history().items()}
     arrays["best_point"] = search.best_point
-    facts = {name: getattr(search, name) for name in (*_FACTS, *_OF_RUN)}
-    facts["popsize"] = search.strategy.popsize
+    facts = {name: getattr(search, name) for name in _FACTS}
+    facts |= {"popsize": search.strategy.popsize, "seen": search.seen}
+    if search.noise is not None:
+        facts["noise"] = asdict(search.noise)
     facts["schedule"] = search.schedule.to_dict()
     objective = search.plan.objective
     if isinstance(objective, HostObjective):
@@ -69,9 +71,10 @@ def restore(
     search.open_run()
     if isinstance(objective, HostObjective):
         vars(objective.tally).update(facts["tally"])
-    for name in _OF_RUN:
-        setattr(search, name, facts[name])
     search.set_popsize(facts["popsize"])
+    search.seen = facts["seen"]
+    if search.noise is not None:
+        search.noise = NoisyRun(**facts["noise"])
     leaves, structure = jax.tree.flatten(search.run)
     stored = [jnp.asarray(arrays[f"{_RUN}{i}"]) for i in range(len(leaves))]
     search.go_on_from(jax.tree.unflatten(structure, stored))
