@@ -4,28 +4,49 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
+from ngvi.nes.axes import AxisSearch
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.flow import Flow
-from ngvi.nes.generation import Run, columns, programs, regrow, run_key
+from ngvi.nes.generation import (
+    Run,
+    columns,
+    programs,
+    regrow,
+    row_without_distribution,
+    run_key,
+)
 from ngvi.nes.methods import make_strategy
 from ngvi.nes.noise import LOOKS, WINDOW, NoisyRun
 from ngvi.nes.plan import Plan
 from ngvi.nes.restarts import ENOUGH_AGREE, Schedule, start_of
 from ngvi.nes.run import advance
 from ngvi.nes.stopping import Stopping, converged, describe, reasons
+from ngvi.nes.surrogate import Frame, Surrogate
 from ngvi.nes.tracing import TracedObjective
 
 # Room for the history of one call of the compiled loop.
 ROWS = 512
+# Generations in a row of which a run's model foresees no new best value.
+ENOUGH_HOPELESS = 5
+SOLVED = "axes: the objective is a sum over coordinates, and none has a better valley"
 
 # Compiled once for equal strategies, objectives and shapes.
 _advance = jax.jit(advance, static_argnums=(0, 1, 2))
+
+
+_place = jax.jit(lambda box, y: box.place(y))
+
+
+@partial(jax.jit, static_argnums=0)
+def _values(objective: TracedObjective, points: Array, args: tuple[Any, ...]) -> Array:
+    return objective(points, *args)
 
 
 class Campaign:
@@ -46,7 +67,80 @@ class Campaign:
         self.stops: list[str] = []
         self.parts: list[dict[str, np.ndarray]] = []
         """The history, in pieces."""
+        self.axes: AxisSearch | None = None
+        """The search before the first run, while it is on."""
+        self.told: list[list[float]] = []
+        """The values that it was told, from which it can be done again."""
+        self.solved = False
+        if plan.axes:
+            self.axes = AxisSearch(
+                np.asarray(plan.start.x0),
+                np.asarray(plan.start.sigma),
+                plan.start.lower,
+                plan.start.upper,
+                float(plan.stopping.tolfun),
+                plan.seed,
+            )
         self.open_run()
+
+    # -- along the axes ---------------------------------------------------------------
+
+    def _along_axes(self, axes: AxisSearch) -> None:
+        """One exchange with the search along the axes."""
+        points = axes.ask()
+        left = int(self.plan.stopping.maxfevals) - self.nfev - len(points)
+        if left < 0:
+            self._leave_axes(axes)
+            return
+        if isinstance(self.plan.objective, HostObjective):
+            self.plan.objective.tally.spare = left
+        values = self._values_at(points)
+        self.told.append(values.tolist())
+        axes.tell(values)
+        self.failed += int((~np.isfinite(values)).sum())
+        values = np.where(np.isfinite(values), values, np.inf)
+        least = values.argmin()
+        if values[least] < self.best_value:
+            self.best_point, self.best_value = points[least], float(values[least])
+        self.spent += len(points)
+        self.generations += 1
+        self._file_exchange(axes.x0, values)
+        if axes.ended or self.best_value <= float(self.plan.stopping.ftarget):
+            self._leave_axes(axes)
+
+    def _leave_axes(self, axes: AxisSearch) -> None:
+        """Go on with the first run."""
+        reached = self.best_value <= float(self.plan.stopping.ftarget)
+        self.solved = axes.solved
+        self.best_converged = axes.solved or reached
+        self.axes, self.told = None, []
+        self.open_run()
+
+    def _values_at(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n"]:
+        objective = self.plan.objective
+        if isinstance(objective, HostObjective):
+            return self._called(objective, points)
+        # Always as many, so that one program does.
+        most = 2 * points.shape[1] + 1
+        rows = np.minimum(np.arange(most), len(points) - 1)
+        values = _values(objective, points[rows], self.plan.args)
+        return np.asarray(values, float)[: len(points)]
+
+    def _called(
+        self, objective: HostObjective, points: Float[np.ndarray, "n d"]
+    ) -> Float[np.ndarray, "n"]:
+        values = objective(points)
+        self._warn_if_none_works(objective, len(values))
+        return values
+
+    def _warn_if_none_works(self, objective: HostObjective, count: int) -> None:
+        if self.nit == 0 and objective.tally.raised >= count:
+            warnings.warn(
+                "every evaluation of the first generation raised an error; the first "
+                f"one: {objective.tally.first_error}",
+                RuntimeWarning,
+                stacklevel=6,
+            )
 
     # -- one run ----------------------------------------------------------------------
 
@@ -73,8 +167,6 @@ class Campaign:
         self.limits = self._limits()
         # A number is sent to the device once, not in every call.
         self._limits_there = jax.device_put(self.limits)
-        self.seen = 0
-        """Evaluations that the generations of this run have seen."""
         self.go_on_from(self.programs.begin(point, sigma, start.box))
 
     def set_popsize(self, popsize: int) -> None:
@@ -89,6 +181,15 @@ class Campaign:
         self.generation = int(run.state.generation)
         """How many this run has had."""
         self.stopped = bool(np.asarray(run.fired).any())
+        self.evaluated = self.generation * self.strategy.popsize
+        """Evaluations that the generations of this run have seen."""
+        self.hopeless = 0
+        """Generations in a row of which the model foresees no new best value."""
+        self.surrogate = (
+            Surrogate(self.plan.start.dim, self.strategy.popsize)
+            if self.plan.surrogate
+            else None
+        )
         self._proposed: tuple[Array, Array, np.ndarray] | None = None
         """Draws and points of the next generation, and the points on the host."""
         self._rows: list[tuple[int, np.ndarray]] = []
@@ -117,7 +218,10 @@ class Campaign:
         return self.noise.limits(limits, self.strategy.popsize)
 
     def advance(self, limit: int) -> None:
-        """At most so many generations of this run."""
+        """At most so many generations of this run, or one exchange along the axes."""
+        if self.axes is not None:
+            self._along_axes(self.axes)
+            return
         objective = self.plan.objective
         if isinstance(objective, TracedObjective):
             limits = self._limits_there
@@ -139,7 +243,7 @@ class Campaign:
             )
             self.stopped = bool(np.asarray(self.run.fired).any())
             for row in np.asarray(rows)[: int(done)]:
-                self._count(row)
+                self._count(row, self.strategy.popsize)
             self._answer_to_noise()
             return
         for _ in range(limit):
@@ -167,18 +271,11 @@ class Campaign:
         if self._proposed is None:
             eps, there = self.programs.propose(self.run, self.key, box)
             self._proposed = eps, there, np.asarray(there)
-        told = self._told(objective, *self._proposed)
-        if told is None:
+        found = self._next_values(objective, *self._proposed)
+        if found is None:
             self._exhausted = True
             return
-        eps, there, points, values = told
-        if self.nit == 0 and objective.tally.raised >= len(values):
-            warnings.warn(
-                "every evaluation of the first generation raised an error; the first "
-                f"one: {objective.tally.first_error}",
-                RuntimeWarning,
-                stacklevel=5,
-            )
+        eps, there, points, values, cost = found
         largest = np.finfo(points.dtype).max
         # A value beyond the largest of this precision is large, not a failure.
         values = np.where(np.isinf(values), np.nan, values).clip(-largest, largest)
@@ -196,49 +293,74 @@ class Campaign:
         self._proposed = eps, there, facts[:size].reshape(points.shape)
         row = facts[size:]
         self.stopped = bool(row[-1])
-        self._count(row[:-1])
+        self._count(row[:-1], cost)
+        self.hopeless = self.hopeless + 1 if self._foresees_nothing() else 0
+        self.stopped |= self.hopeless >= ENOUGH_HOPELESS
 
-    def _told(
+    def _next_values(
         self, objective: HostObjective, eps: Array, there: Array, points: np.ndarray
-    ) -> tuple[Any, Any, np.ndarray, np.ndarray] | None:
-        """Draws, points (there, and here) and values of the next generation."""
-        popsize = self.strategy.popsize
-        if self.flow is None:
-            objective.tally.spare = self.left - popsize
-            return eps, there, points, objective(points)
-        told = self.flow.generation(
-            self.strategy,
-            self.run,
-            self.generation,
-            (np.asarray(eps), points),
-            lambda: self.left,
-            int(self.limits.maxiter) - self.generation,
+    ) -> tuple[Any, Any, np.ndarray, np.ndarray, int] | None:
+        """Draws, points (there, and here) and values of the next generation, and how
+        many evaluations they are; None if the budget does not suffice."""
+        popsize, box = self.strategy.popsize, self.plan.start.box
+        if self.flow is not None:
+            told = self.flow.generation(
+                self.strategy,
+                self.run,
+                self.generation,
+                (np.asarray(eps), points),
+                lambda: self.left,
+                int(self.limits.maxiter) - self.generation,
+            )
+            if told is None:
+                return None
+            draws, points, values = told
+            self._warn_if_none_works(objective, popsize)
+            return draws, points, points, values, popsize
+        objective.tally.spare = self.left - popsize
+        if self.surrogate is None:
+            return eps, there, points, self._called(objective, points), popsize
+        frame = Frame.of(self.run.state.q)
+        draws, points = np.array(eps), points.copy()
+        row = self.surrogate.improve(draws, frame)
+        if row is not None:
+            y = frame.place(draws[row]).astype(points.dtype)
+            points[row] = y if box is None else _place(box, y)
+        values, known = self.surrogate.evaluate(
+            draws, frame, lambda rows: self._called(objective, points[rows])
         )
-        if told is None:
-            return None
-        draws, points, values = told
-        return draws, points, points, values
+        return draws, points, points, values, int(known.sum())
 
-    def _count(self, row: np.ndarray) -> None:
+    def _count(self, row: np.ndarray, cost: int) -> None:
         """A generation more, with its row of the history."""
         self.generation += 1
-        self.seen += self.strategy.popsize
+        self.evaluated += cost
         if self.noise is not None:
             self.noise.see(float(row[1]))
-        self._rows.append((self.spent + self.seen + self.extra, row))
+        self._rows.append((self.spent + self.evaluated + self.extra, row))
+
+    def _foresees_nothing(self) -> bool:
+        """Whether this run's valley ends, by its model, far above the best value."""
+        foreseen = None if self.surrogate is None else self.surrogate.foreseen
+        if foreseen is None or not np.isfinite(self.best_value):
+            return False
+        value = float(self.run.best_value)
+        return value - foreseen < 0.1 * (value - self.best_value)
 
     @property
     def goes_on(self) -> bool:
         """Whether this run has another generation to go."""
-        if self.stopped or self._exhausted:
+        if self.axes is not None:
+            return True
+        if self._done_by_axes or self.stopped or self._exhausted:
             return False
-        enough = self.left >= self.strategy.popsize
-        return enough and self.generation < int(self.limits.maxiter)
+        affords = self.left >= self.strategy.popsize
+        return affords and self.generation < int(self.limits.maxiter)
 
     @property
     def left(self) -> int:
         """Evaluations that this run may still have."""
-        used = self.seen + self.extra - self.extra_before
+        used = self.evaluated + self.extra - self.extra_before
         return int(self.limits.maxfevals) - used
 
     def pause(self) -> None:
@@ -246,10 +368,19 @@ class Campaign:
         if self.flow is not None:
             self.flow.pause()
 
+    @property
+    def _done_by_axes(self) -> bool:
+        """Whether there is nothing left for runs to do."""
+        enough = self.plan.settles or self.plan.restarts == 0
+        reached = self.best_value <= float(self.plan.stopping.ftarget)
+        return reached or (self.solved and enough)
+
     # -- from run to run --------------------------------------------------------------
 
     def next_run(self) -> str | None:
         """Close a run that has ended and begin the next, or say why there is none."""
+        if self._done_by_axes:
+            return self._ended_by_axes()
         self.pause()
         why = self.reasons()
         self._judge()
@@ -261,7 +392,7 @@ class Campaign:
         message = self._message(why)
         schedule = replace(self.schedule, agree=agree)
         left = int(self.plan.stopping.maxfevals) - self.nfev
-        following = schedule.after(self.seen, self.plan.seed)
+        following = schedule.after(self.evaluated, self.plan.seed)
         following = following.within(left)
         end = self._end(why, message, schedule, following)
         if end is not None:
@@ -278,6 +409,11 @@ class Campaign:
         self.schedule = following
         self.open_run()
         return None
+
+    def _ended_by_axes(self) -> str:
+        if self.best_value > float(self.plan.stopping.ftarget):
+            return SOLVED
+        return self._message({"ftarget": self.best_value})
 
     def _agree(self, value: float, found: bool) -> int:
         """How many runs have found the best value, this one's included.
@@ -318,10 +454,13 @@ class Campaign:
 
     def reasons(self) -> dict[str, float]:
         """Why this run stops, with the numbers the tests have looked at."""
+        if self.hopeless >= ENOUGH_HOPELESS and self.surrogate is not None:
+            return {"hopeless": self.surrogate.foreseen or np.nan}
         found = reasons(
             np.asarray(self.run.measured),
             np.asarray(self.run.fired),
             self.generation,
+            self.evaluated,
             self.strategy.popsize,
             replace(self.limits, maxfevals=2**31 - 1),
         )
@@ -346,7 +485,7 @@ class Campaign:
     def nfev(self) -> int:
         """Evaluations so far."""
         waiting = len(self.flow.told) if self.flow else 0
-        return self.spent + self.seen + waiting + self.extra
+        return self.spent + self.evaluated + waiting + self.extra
 
     @property
     def extra(self) -> int:
@@ -417,6 +556,20 @@ class Campaign:
         }
         self.parts = [joined]
         return dict(joined)
+
+    def _file_exchange(
+        self, mean: Float[np.ndarray, "d"], values: Float[np.ndarray, "n"]
+    ) -> None:
+        """Make an exchange along the axes a row of the history, of run −1."""
+        row = row_without_distribution(values, mean)
+        self.parts.append(
+            {
+                "evaluations": np.array([self.spent + self.extra]),
+                **columns(row[None]),
+                "run": np.array([-1]),
+                "popsize": np.array([len(values)]),
+            }
+        )
 
     def _file_rows(self) -> None:
         """Make the rows of this run a part of the history."""

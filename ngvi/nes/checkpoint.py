@@ -95,7 +95,7 @@ def load(
 
 
 def under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """The arrays whose names begin so, without that beginning."""
+    """The arrays whose names begin so, by the rest of their names."""
     return {
         name.removeprefix(prefix): value
         for name, value in arrays.items()

@@ -16,7 +16,7 @@ from ngvi.nes.checks import check_whole
 from ngvi.nes.dispatch import ExecutorError
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.generation import geometric_mean_sd
-from ngvi.nes.methods import choose_method, make_strategy
+from ngvi.nes.methods import choose_method, make_strategy, tries_axes, uses_surrogate
 from ngvi.nes.noise import FIRST_GROWTH
 from ngvi.nes.plan import Plan, make_stopping
 from ngvi.nes.progress import SearchProgress
@@ -173,6 +173,10 @@ def minimize(
     where = executor if pool is None else pool
     in_flight = flight_width(asynchronous, where, count)
     objective = _objective(fun, start, args, sign, vectorized, where, timeout, retries)
+    # Of a compiled objective even a thousand values cost less than a model's.
+    called = isinstance(objective, HostObjective) and objective.executor is None
+    # Neither a search along the axes nor a model knows of noise.
+    waits = not noisy and not in_flight
     given = stopping or Stopping()
     unlimited = budget is None and bool(given.maxfevals == Stopping().maxfevals)
     plan = Plan(
@@ -184,6 +188,8 @@ def minimize(
         args=args,
         stopping=limits,
         restarts=restarts,
+        axes=waits and tries_axes(method, start.dim, int(limits.maxfevals)),
+        surrogate=waits and called and uses_surrogate(method, start.dim),
         settles=unlimited and not np.isfinite(float(limits.ftarget)),
         in_flight=in_flight,
         noisy=bool(noisy),

@@ -36,6 +36,10 @@ class Plan:
     in_flight: int = 0
     """Evaluations to keep going at any time; 0 waits for each generation."""
     noisy: bool = False
+    axes: bool = False
+    """Whether to try first if the objective is a sum over coordinates."""
+    surrogate: bool = False
+    """Whether a model of the objective is to save evaluations."""
 
     def identity(self) -> dict[str, Any]:
         """What makes two searches the same, given the same objective and budget."""
@@ -46,6 +50,7 @@ class Plan:
             "upper bound": self.start.upper,
             "method": self.method,
             "popsize": self.popsize,
+            "axes": self.axes,
             "seed": self.seed,
             "direction (maximize)": self.objective.sign,
             "noisy": self.noisy,

@@ -23,6 +23,7 @@ LARGEST_SHARE = 0.1
 
 _RUN = "run/"
 _HISTORY = "history/"
+_SURROGATE = "surrogate/"
 _FLOW = "flow/"
 _FACTS = (
     "best_value",
@@ -33,6 +34,9 @@ _FACTS = (
     "failed",
     "stops",
     "judged",
+    "solved",
+    "told",
+    "evaluated",
 )
 
 
@@ -42,10 +46,14 @@ def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays = {f"{_RUN}{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     arrays |= {_HISTORY + name: column for name, column in search.history().items()}
     arrays["best_point"] = search.best_point
+    if search.surrogate is not None:
+        of_model = search.surrogate.to_arrays()
+        arrays |= {_SURROGATE + name: array for name, array in of_model.items()}
     facts = {name: getattr(search, name) for name in _FACTS}
-    facts |= {"popsize": search.strategy.popsize, "seen": search.seen}
+    facts["popsize"] = search.strategy.popsize
     if search.noise is not None:
         facts["noise"] = asdict(search.noise)
+    facts["along_axes"] = search.axes is not None
     facts["schedule"] = search.schedule.to_dict()
     objective = search.plan.objective
     if isinstance(objective, HostObjective):
@@ -68,16 +76,24 @@ def restore(
     if isinstance(objective, HostObjective):
         # A run's budget is what was left at its beginning.
         objective.tally.extra = facts["extra_before"]
+    if search.axes is not None:
+        for values in search.told:
+            search.axes.ask()
+            search.axes.tell(np.array(values))
+    if not facts["along_axes"]:
+        search.axes = None
     search.open_run()
     if isinstance(objective, HostObjective):
         vars(objective.tally).update(facts["tally"])
     search.set_popsize(facts["popsize"])
-    search.seen = facts["seen"]
     if search.noise is not None:
         search.noise = NoisyRun(**facts["noise"])
     leaves, structure = jax.tree.flatten(search.run)
     stored = [jnp.asarray(arrays[f"{_RUN}{i}"]) for i in range(len(leaves))]
     search.go_on_from(jax.tree.unflatten(structure, stored))
+    search.evaluated = facts["evaluated"]
+    if search.surrogate is not None:
+        search.surrogate.restore(checkpoint.under(arrays, _SURROGATE))
     history = checkpoint.under(arrays, _HISTORY)
     search.parts = [history] if history else []
     search.best_point = arrays["best_point"]
