@@ -82,6 +82,7 @@ def ours(asynchronous: bool) -> Search:
             fun,
             np.ones(dim),
             sigma0=0.5,
+            method="cma",
             executor=pool,
             asynchronous=asynchronous,
             ftarget=TARGET,

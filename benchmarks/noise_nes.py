@@ -85,6 +85,7 @@ def ours(
         sigma0=case.sigma,
         budget=budget,
         seed=seed,
+        method="cma",
         restarts=0,
         vectorized=False,
         stopping=Stopping(stagnation=0, tolfun=0, tolfunhist=0, tolx=0),

@@ -85,7 +85,6 @@ class _Evaluation:
     submitted: float = 0.0
     began: float | None = None
     tries: int = 0
-    wanted: bool = True
 
 
 @dataclass
@@ -96,8 +95,10 @@ class Dispatcher:
     tally: Tally
     timeout: float | None = None
     retries: int = 0
-    _flying: dict[Any, _Evaluation] = field(default_factory=dict)
-    """By identity of the evaluation; given up ones too, while a timeout is theirs."""
+    _flying: dict[_Evaluation, None] = field(default_factory=dict)
+    """In the order of submission."""
+    _given_up: set[_Evaluation] = field(default_factory=set)
+    """Those that a timeout has still to end."""
     _arrived: queue.SimpleQueue[tuple[_Evaluation, Any]] = field(
         default_factory=queue.SimpleQueue
     )
@@ -109,10 +110,10 @@ class Dispatcher:
     @property
     def tags(self) -> list[Any]:
         """Of the evaluations in flight."""
-        return [e.tag for e in self._flying.values() if e.wanted]
+        return [evaluation.tag for evaluation in self._flying]
 
     def __len__(self) -> int:
-        return sum(e.wanted for e in self._flying.values())
+        return len(self._flying)
 
     def start(self, tag: Any, call: Call) -> None:
         """Begin an evaluation.
@@ -137,7 +138,7 @@ class Dispatcher:
         knows = hasattr(future, "running")
         evaluation.began = None if knows else evaluation.submitted
         evaluation.tries += 1
-        self._flying[evaluation] = evaluation
+        self._flying[evaluation] = None
 
         def arrive(_: Any = None) -> None:
             self._arrived.put((evaluation, future))
@@ -156,7 +157,7 @@ class Dispatcher:
             there are none in flight.
         """
         ended: list[tuple[Any, Any]] = []
-        while not ended and len(self):
+        while not ended and self._flying:
             with suppress(queue.Empty):
                 self._land(*self._arrived.get(timeout=self._patience()), ended)
             with suppress(queue.Empty):
@@ -168,31 +169,27 @@ class Dispatcher:
 
     def cancel(self) -> None:
         """Give up all that is in flight; what has begun counts as evaluated."""
-        for evaluation in list(self._flying.values()):
-            if not evaluation.wanted:
-                continue
-            evaluation.wanted = False
-            if _cancel(evaluation.future):
-                del self._flying[evaluation]
-                continue
-            self.tally.extra += 1
-            if self.timeout is None:
-                del self._flying[evaluation]
+        begun = {e for e in self._flying if not _cancel(e.future)}
+        self._flying.clear()
+        self.tally.extra += len(begun)
+        if self.timeout is not None:
+            self._given_up |= begun
 
     def _land(self, evaluation: _Evaluation, future: Any, ended: list[Any]) -> None:
-        if evaluation not in self._flying or evaluation.future is not future:
+        if evaluation.future is not future:
+            return
+        self._stirred = time.monotonic()
+        self._given_up.discard(evaluation)
+        if evaluation not in self._flying:
             return
         del self._flying[evaluation]
-        self._stirred = time.monotonic()
         try:
             value = _result(future, self.timeout)
         except (Exception, SystemExit) as error:
-            if evaluation.wanted:
-                self._failed(evaluation, error, ended)
+            self._failed(evaluation, error, ended)
             return
         self._answered = True
-        if evaluation.wanted:
-            ended.append((evaluation.tag, value))
+        ended.append((evaluation.tag, value))
 
     def _failed(
         self, evaluation: _Evaluation, error: BaseException, ended: list[Any]
@@ -219,34 +216,40 @@ class Dispatcher:
         now = time.monotonic()
         waits = (
             self.timeout / _POLLS if e.began is None else e.began + self.timeout - now
-            for e in self._flying.values()
+            for e in self._going
         )
         return max(min(waits), 1e-3)
 
+    @property
+    def _going(self) -> list[_Evaluation]:
+        return [*self._flying, *self._given_up]
+
     def _give_up_overdue(self, timeout: float, ended: list[Any]) -> None:
-        now = time.monotonic()
-        for evaluation in self._flying.values():
+        now, going = time.monotonic(), self._going
+        for evaluation in going:
             if evaluation.began is None and evaluation.future.running():
                 evaluation.began = self._stirred = now
-        hangs = all(e.began is None for e in self._flying.values())
+        hangs = all(e.began is None for e in going)
         hangs = hangs and not isinstance(self.executor, Workers)
-        for evaluation in list(self._flying.values()):
+        for evaluation in going:
             since = evaluation.began
             if since is None and hangs:
                 since = max(evaluation.submitted, self._stirred)
             if since is None or now - since < timeout:
                 continue
-            del self._flying[evaluation]
             # A result may have come in just now: it is too late.
             if not _cancel(evaluation.future) and isinstance(self.executor, Workers):
                 self.executor.kill(evaluation.future)
-            if evaluation.wanted:
-                self._answered = True
-                what = "evaluation" if evaluation.began else "evaluation never begun"
-                self.tally.fail(
-                    "timed_out", f"TimeoutError: {what} after {timeout:g} seconds"
-                )
-                ended.append((evaluation.tag, np.nan))
+            if evaluation in self._given_up:
+                self._given_up.remove(evaluation)
+                continue
+            del self._flying[evaluation]
+            self._answered = True
+            what = "evaluation" if evaluation.began else "evaluation never begun"
+            self.tally.fail(
+                "timed_out", f"TimeoutError: {what} after {timeout:g} seconds"
+            )
+            ended.append((evaluation.tag, np.nan))
 
 
 def _options(executor: Any) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def minimize(
         retries: how often an evaluation that raises is tried again, each time at the
             cost of one; what is lost with its worker is tried again at least once.
         noisy: True if `fun` gives another value each time. Populations then begin at
-            four times the usual size and double where noise hides the way; `x` is the
+            six times the usual size and double where noise hides the way; `x` is the
             mean of the distribution, not the luckiest point; `fun` is the mean of fresh
             evaluations there and `fun_error` its standard error. See `ngvi.nes.noise`.
         vectorized: True if `fun` takes the points of a generation at once, (n, D), and

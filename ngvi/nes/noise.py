@@ -38,8 +38,8 @@ from ngvi.nes.tracing import TracedObjective
 WINDOW = 20
 # Generations between two looks at it: a compiled loop has to stop for them.
 LOOKS = 5
-# Of the usual population: smaller ones take noise for progress for too long.
-FIRST_GROWTH = 4
+# Times the usual population: smaller ones shrink too soon, larger ones waste a budget.
+FIRST_GROWTH = 6
 _NO_TREND = -1.5
 _LARGEST_SHARE = 50
 _MOST = 1000

@@ -22,7 +22,7 @@ def noisy_sphere(seed, deviation=1.0):
 
 
 def search(fun, **options):
-    options = dict(vectorized=False, noisy=True, budget=3000) | options
+    options = dict(vectorized=False, noisy=True, budget=5000) | options
     return ngvi.minimize(fun, np.zeros(3), **options)
 
 
@@ -59,19 +59,19 @@ def test_the_reserve_leaves_a_generation():
 def test_the_population_grows_and_the_answer_is_better_than_the_luckiest_point():
     found = found_on_the_sphere()
     sizes = np.unique(found.history["popsize"])
-    assert sizes[0] == 4 * 7 and sizes[-1] > sizes[0]
+    assert sizes[0] == 6 * 7 and sizes[-1] > sizes[0]
     assert set(np.diff(np.log2(sizes))) == {1.0}
-    assert found.nfev <= 3000 and found.history["evaluations"][-1] < found.nfev
+    assert found.nfev <= 5000 and found.history["evaluations"][-1] < found.nfev
     assert found.history["best"].min() < -2, "the luckiest value is far too good"
     assert sphere(found.x) < 0.05
-    # A fair value: its error has the size it says, 1/√60.
-    assert found.fun_error == pytest.approx(1 / math.sqrt(60), rel=0.3)
+    # A fair value: its error has the size it says, 1/√100 = .1.
+    assert found.fun_error == pytest.approx(0.1, rel=0.3)
     assert abs(found.fun - sphere(found.x)) < 4 * found.fun_error
 
 
 def test_without_noise_nothing_grows():
     found = search(sphere, ftarget=1e-3)
-    assert found.success and set(found.history["popsize"]) == {28}
+    assert found.success and set(found.history["popsize"]) == {42}
     assert found.message.startswith("ftarget: the value ")
     assert found.fun_error < 1e-15
     assert sphere(found.x) == pytest.approx(found.fun)
@@ -120,7 +120,7 @@ def test_goes_on_from_a_checkpoint(tmp_path):
     path = tmp_path / "run.npz"
     whole = search(fun)
     with pytest.raises(Killed):
-        killed = functools.partial(fun, calls=iter(range(2000)))
+        killed = functools.partial(fun, calls=iter(range(3500)))
         search(killed, checkpoint=path, every=3)
     resumed = search(fun, checkpoint=path)
     np.testing.assert_array_equal(resumed.x, whole.x)
