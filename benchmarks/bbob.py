@@ -3,12 +3,12 @@
     python benchmarks/bbob.py [--dims N ...] [--instances N] [--multiplier M]
         [--functions N ...] [--solvers NAME ...] [--processes P] [--out FILE.json]
 
-Needs coco-experiment and cma. Both search with their default settings, from the same
-random point in [−4, 4]ᴰ and with the suite's box: ngvi is told it as bounds, pycma (whose
-authors run it without) by σ₀ = 2 and restarts at random in [−4, 4]ᴰ. A pair is a problem
-(function, instance) and one of 51 targets 10², …, 10⁻⁸ above the optimum; the tables show
-the fraction of pairs solved within 100 D, 1,000 D and 10,000 D evaluations, in all and by
-group of functions. A search ends when it has reached the last target.
+Needs coco-experiment and cma. Both search with their default settings from x0 = 0 and
+σ₀ = 2, without bounds; pycma is told to restart anywhere in [−4, 4]ᴰ, ngvi restarts
+where its default says, in [−5, 5]ᴰ. A pair is a problem (function, instance) and one of
+51 targets 10², …, 10⁻⁸ above the optimum; the tables show the fraction of pairs solved
+within 100 D, 1,000 D and 10,000 D evaluations, by function and by group of functions. A
+search ends when it has reached the last target.
 """
 
 from __future__ import annotations
@@ -143,7 +143,6 @@ def trials(
     done = []
     for problem in suite:
         function, instance = problem.id_function, problem.id_instance
-        rng = np.random.default_rng([function, instance, dim])
         watched = Watched(problem)
         began = time.perf_counter()
         message = SOLVERS[solver](watched, np.zeros(dim), multiplier * dim, instance)

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float
 
 _ROUNDING = 100
-"""Times the rounding of the values: what may separate two sides of the equation."""
+"""Units of rounding of D values that may separate two sides of the equation."""
 _SHARPER = (4.0, 16.0, 64.0)
 """How much more curved than the valley found another one may be, to be looked for: in
 a first search, a second and a third."""
@@ -61,8 +61,8 @@ class AxisSearch:
         self._eps = float(np.finfo(x0.dtype).eps)
         self._rng = np.random.default_rng([seed, 2])
         self._tested, self._round = 0, 0
-        self.base, self._largest = np.nan, np.nan
-        """f(x0), and what rounding is relative to."""
+        self.base, self._rounding = np.nan, np.nan
+        """f(x0), and what may separate two sides of the equation."""
         self.lines: list[Line] = []
         self._open: list[int] = []
         """The lines that the points asked for belong to, in their order."""
@@ -74,8 +74,13 @@ class AxisSearch:
         """D."""
         return len(self.x0)
 
+    @property
+    def most(self) -> int:
+        """Points asked for at once: three on each line, or D + 2 at the start."""
+        return max(3 * self.dim, self.dim + 2)
+
     def ask(self) -> Float[np.ndarray, "n d"]:
-        """The next points, at most 2 D + 1."""
+        """The next points, at most `most`."""
         if self._tested < _TRIES:
             return self._corner()
         points, self._open = [], []
@@ -125,18 +130,20 @@ class AxisSearch:
         self.solved = self._agree(value, expected)
         self._round += 1
         self.ended = not self.solved or self._round == len(_SHARPER)
-        rounding = self._eps * self._largest
         self.x0 = np.array([line.best for line in self.lines], self.x0.dtype)
-        self.base, self._largest = value, abs(value) * self.dim
+        self.base = value
+        # The first x0 may have been so high up that its values have few digits here.
+        hidden = self._rounding if self._round == 1 else 0.0
         for line in self.lines:
-            line.rebase(value, _ROUNDING * rounding)
+            line.rebase(value, hidden)
 
     def _test(self, values: Float[np.ndarray, "n"]) -> None:
         if not self._tested:
             self.base, values = float(values[-2]), np.delete(values, -2)
         along, together = values[:-1], float(values[-1])
         expected = self.base + float((along - self.base).sum())
-        self._largest = max(np.abs(values).max(), abs(self.base)) * self.dim
+        largest = max(float(np.abs(values).max()), abs(self.base))
+        self._rounding = _ROUNDING * self._eps * self.dim * largest
         self.ended = not self._agree(together, expected) or self.dim == 1
         if not self._tested:
             self.lines = [
@@ -150,8 +157,7 @@ class AxisSearch:
         self._tested += 1
 
     def _agree(self, value: float, expected: float) -> bool:
-        rounding = self._eps * self._largest
-        return abs(value - expected) <= _ROUNDING * rounding + self.tolerance
+        return abs(value - expected) <= self._rounding + self.tolerance
 
 
 class Line:
@@ -176,8 +182,8 @@ class Line:
         self.x, self.y = np.array([x]), np.array([value])
         self.lower, self.upper = ends
         self.tolerance, self._eps = tolerance, float(np.finfo(x.dtype).eps)
-        low, high = max(self.lower, x - 4 * step), min(self.upper, x + 4 * step)
-        self._next = [float(t) for t in (low, high) if t != x]
+        low, high = max(self.lower, float(x - 4 * step)), float(x + 4 * step)
+        self._next = [t for t in (low, min(self.upper, high)) if t != x]
         self._asked: list[float] = []
         self.lost = False
         """Whether the line has become too long a list."""
@@ -203,7 +209,8 @@ class Line:
         """The other numbers of x have changed: the least value is another one now, and
         of what rounding had hidden under the old ones nothing is kept."""
         above = self.y - self.value
-        keep = (above > rounding) | (np.arange(len(above)) == above.argmin())
+        keep = above > rounding
+        keep[[0, int(above.argmin()), -1]] = True
         self.x, self.y = self.x[keep], value + above[keep]
 
     def ask(self, sharper: float) -> list[float]:

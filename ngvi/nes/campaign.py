@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ngvi.nes.axes import AxisSearch
 from ngvi.nes.evaluation import HostObjective
-from ngvi.nes.flow import Flow
+from ngvi.nes.flow import Flow, Population
 from ngvi.nes.generation import (
     Run,
     columns,
@@ -34,7 +34,7 @@ from ngvi.nes.tracing import TracedObjective
 # Room for the history of one call of the compiled loop.
 ROWS = 512
 # Generations in a row of which a run's model foresees no new best value.
-ENOUGH_HOPELESS = 5
+ENOUGH_HOPELESS = 10
 SOLVED = "axes: the objective is a sum over coordinates, and none has a better valley"
 
 # Compiled once for equal strategies, objectives and shapes.
@@ -94,7 +94,7 @@ class Campaign:
             return
         if isinstance(self.plan.objective, HostObjective):
             self.plan.objective.tally.spare = left
-        values = self._values_at(points)
+        values = self._values_at(points, axes.most)
         self.told.append(values.tolist())
         axes.tell(values)
         self.failed += int((~np.isfinite(values)).sum())
@@ -116,12 +116,13 @@ class Campaign:
         self.axes, self.told = None, []
         self.open_run()
 
-    def _values_at(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n"]:
+    def _values_at(
+        self, points: Float[np.ndarray, "n d"], most: int
+    ) -> Float[np.ndarray, "n"]:
         objective = self.plan.objective
         if isinstance(objective, HostObjective):
             return self._called(objective, points)
         # Always as many, so that one program does.
-        most = 2 * points.shape[1] + 1
         rows = np.minimum(np.arange(most), len(points) - 1)
         values = _values(objective, points[rows], self.plan.args)
         return np.asarray(values, float)[: len(points)]
@@ -185,13 +186,15 @@ class Campaign:
         """Evaluations that the generations of this run have seen."""
         self.hopeless = 0
         """Generations in a row of which the model foresees no new best value."""
+        self.hoped_from = np.inf
+        """The best value of this run at the first of them."""
         self.surrogate = (
             Surrogate(self.plan.start.dim, self.strategy.popsize)
             if self.plan.surrogate
             else None
         )
-        self._proposed: tuple[Array, Array, np.ndarray] | None = None
-        """Draws and points of the next generation, and the points on the host."""
+        self._proposed: tuple[np.ndarray, np.ndarray] | None = None
+        """Draws and points of the next generation."""
         self._rows: list[tuple[int, np.ndarray]] = []
         """Of the history, not yet in a part of it, each after how many evaluations."""
         self._exhausted = False
@@ -243,14 +246,17 @@ class Campaign:
             )
             self.stopped = bool(np.asarray(self.run.fired).any())
             for row in np.asarray(rows)[: int(done)]:
-                self._count(row, self.strategy.popsize)
+                self.evaluated += self.strategy.popsize
+                self._count(row)
             self._answer_to_noise()
+            self._let_lead()
             return
         for _ in range(limit):
             if not self.goes_on:
                 break
             self._generation(objective)
             self._answer_to_noise()
+            self._let_lead()
 
     def _answer_to_noise(self) -> None:
         """Stop at a median that is good enough; grow where there is no progress."""
@@ -265,79 +271,104 @@ class Campaign:
             self.run = regrow(self.strategy, self.run)
             self._proposed = None
 
+    def _let_lead(self) -> None:
+        """A run with a share of the budget that is better than all before may have the
+        rest of it."""
+        left = int(self.plan.stopping.maxfevals) - self.spent - self.extra_before
+        leads = float(self.run.best_value) < self.best_value and self.noise is None
+        if leads and int(self.limits.maxfevals) < left:
+            self.limits = replace(self.limits, maxfevals=left)
+            self._limits_there = jax.device_put(self.limits)
+
     def _generation(self, objective: HostObjective) -> None:
         """One generation on the host."""
         box = self.plan.start.box
         if self._proposed is None:
-            eps, there = self.programs.propose(self.run, self.key, box)
-            self._proposed = eps, there, np.asarray(there)
-        found = self._next_values(objective, *self._proposed)
-        if found is None:
+            drawn, there = self.programs.propose(self.run, self.key, box)
+            self._proposed = np.asarray(drawn), np.asarray(there)
+        told = self._next_values(objective, *self._proposed)
+        if told is None:
             self._exhausted = True
             return
-        eps, there, points, values, cost = found
+        eps, points, values = told
         largest = np.finfo(points.dtype).max
         # A value beyond the largest of this precision is large, not a failure.
         values = np.where(np.isinf(values), np.nan, values).clip(-largest, largest)
-        self.run, eps, there, report = self.programs.step(
+        self.run, drawn, _, report = self.programs.step(
             self.run,
             self.key,
             box,
             eps,
-            there,
+            points,
             values.astype(points.dtype),
             self._limits_there,
         )
         facts = np.asarray(report)
-        size = points.size
-        self._proposed = eps, there, facts[:size].reshape(points.shape)
-        row = facts[size:]
+        self._proposed = np.asarray(drawn), facts[: points.size].reshape(points.shape)
+        row = facts[points.size :]
         self.stopped = bool(row[-1])
-        self._count(row[:-1], cost)
+        self._count(row[:-1])
         self.hopeless = self.hopeless + 1 if self._foresees_nothing() else 0
         self.stopped |= self.hopeless >= ENOUGH_HOPELESS
 
     def _next_values(
-        self, objective: HostObjective, eps: Array, there: Array, points: np.ndarray
-    ) -> tuple[Any, Any, np.ndarray, np.ndarray, int] | None:
-        """Draws, points (there, and here) and values of the next generation, and how
-        many evaluations they are; None if the budget does not suffice."""
-        popsize, box = self.strategy.popsize, self.plan.start.box
+        self,
+        objective: HostObjective,
+        eps: Float[np.ndarray, "n d"],
+        points: Float[np.ndarray, "n d"],
+    ) -> Population | None:
+        """Draws, points and values of the next generation; None if the budget does not
+        suffice for another."""
+        popsize = self.strategy.popsize
         if self.flow is not None:
+            maxiter = int(self.limits.maxiter) - self.generation
             told = self.flow.generation(
                 self.strategy,
                 self.run,
                 self.generation,
-                (np.asarray(eps), points),
+                (eps, points),
                 lambda: self.left,
-                int(self.limits.maxiter) - self.generation,
+                maxiter,
             )
-            if told is None:
-                return None
-            draws, points, values = told
-            self._warn_if_none_works(objective, popsize)
-            return draws, points, points, values, popsize
+            if told is not None:
+                self.evaluated += popsize
+                self._warn_if_none_works(objective, popsize)
+            return told
         objective.tally.spare = self.left - popsize
         if self.surrogate is None:
-            return eps, there, points, self._called(objective, points), popsize
-        frame = Frame.of(self.run.state.q)
-        draws, points = np.array(eps), points.copy()
-        row = self.surrogate.improve(draws, frame)
-        if row is not None:
-            y = frame.place(draws[row]).astype(points.dtype)
-            points[row] = y if box is None else _place(box, y)
-        values, known = self.surrogate.evaluate(
-            draws, frame, lambda rows: self._called(objective, points[rows])
-        )
-        return draws, points, points, values, int(known.sum())
+            values = self._called(objective, points)
+            self.evaluated += len(points)
+        else:
+            eps, points = eps.copy(), points.copy()
+            values = self._with_model(self.surrogate, objective, eps, points)
+        return eps, points, values
 
-    def _count(self, row: np.ndarray, cost: int) -> None:
+    def _count(self, row: np.ndarray) -> None:
         """A generation more, with its row of the history."""
         self.generation += 1
-        self.evaluated += cost
         if self.noise is not None:
             self.noise.see(float(row[1]))
         self._rows.append((self.spent + self.evaluated + self.extra, row))
+
+    def _with_model(
+        self,
+        surrogate: Surrogate,
+        objective: HostObjective,
+        eps: Float[np.ndarray, "n d"],
+        points: Float[np.ndarray, "n d"],
+    ) -> Float[np.ndarray, "n"]:
+        """The values of a generation, as few of them evaluated as the model allows; it
+        may overwrite a draw and its point."""
+        box, frame = self.plan.start.box, Frame.of(self.run.state.q)
+        row = surrogate.improve(eps, frame)
+        if row is not None:
+            y = frame.place(eps[row]).astype(points.dtype)
+            points[row] = y if box is None else _place(box, y)
+        values, known = surrogate.evaluate(
+            eps, frame, lambda rows: self._called(objective, points[rows])
+        )
+        self.evaluated += int(known.sum())
+        return values
 
     def _foresees_nothing(self) -> bool:
         """Whether this run's valley ends, by its model, far above the best value."""
@@ -345,7 +376,10 @@ class Campaign:
         if foreseen is None or not np.isfinite(self.best_value):
             return False
         value = float(self.run.best_value)
-        return value - foreseen < 0.1 * (value - self.best_value)
+        if not self.hopeless:
+            self.hoped_from = value
+        # What has been gained meanwhile counts too: a winding valley is slow.
+        return self.hoped_from - foreseen < 0.1 * (value - self.best_value)
 
     @property
     def goes_on(self) -> bool:

@@ -37,6 +37,8 @@ _FACTS = (
     "solved",
     "told",
     "evaluated",
+    "hopeless",
+    "hoped_from",
 )
 
 
@@ -91,7 +93,8 @@ def restore(
     leaves, structure = jax.tree.flatten(search.run)
     stored = [jnp.asarray(arrays[f"{_RUN}{i}"]) for i in range(len(leaves))]
     search.go_on_from(jax.tree.unflatten(structure, stored))
-    search.evaluated = facts["evaluated"]
+    for name in ("evaluated", "hopeless", "hoped_from"):
+        setattr(search, name, facts[name])
     if search.surrogate is not None:
         search.surrogate.restore(checkpoint.under(arrays, _SURROGATE))
     history = checkpoint.under(arrays, _HISTORY)

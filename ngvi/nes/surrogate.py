@@ -143,7 +143,8 @@ class Surrogate:
         self.rest, self.patience = 0, 0
         """Generations without the model: still to come, and of the last time."""
         self.foreseen: float | None = None
-        """The model's least value, if it lies where draws do and the model is right."""
+        """The least value to be expected: the model's, if it is where draws are, less
+        what the model was wrong by in this generation."""
 
     def improve(self, eps: Float[np.ndarray, "n d"], frame: Frame) -> int | None:
         """Put the model's lowest point in the place of the draw it thinks least of.
@@ -157,7 +158,7 @@ class Surrogate:
             self.model = None
             return None
         self.model = self.model or _fit(self.y, self.values, frame)
-        lowest = self.model and self.model.lowest()
+        lowest = None if self.model is None else self.model.lowest()
         if self.model is None or lowest is None:
             return None
         z, dim = frame.whiten(lowest), self.dim
@@ -186,7 +187,8 @@ class Surrogate:
         y, count = frame.place(eps), len(eps)
         values, known = np.full(count, np.nan), np.zeros(count, bool)
         model = self.model
-        enough = count if model is None else math.ceil(self.share * count)
+        enough = count if model is None else max(1, int(self.share * count))
+        believed, wrong = False, 0.0
         while True:
             guesses = np.zeros(count) if model is None else model(y)
             order = np.where(known, np.inf, guesses).argsort(kind="stable")
@@ -205,8 +207,9 @@ class Surrogate:
         if model is None:
             return values, known
         self.share = max(2 / 3 * float(known.mean()), 1 / count)
+        if self.foreseen is not None:
+            self.foreseen = self.foreseen - wrong if believed else None
         if known.all():
-            self.foreseen = None
             self.patience = min(2 * self.patience + 1, _LONGEST_REST)
             self.rest = self.patience
         else:
@@ -260,5 +263,8 @@ class Surrogate:
         }
         self.model = None
         if of_model:
-            frame = Frame(*(of_model.pop(name) for name in Frame._fields))
-            self.model = Model(frame, **of_model)
+            frame = Frame(*(of_model[name] for name in Frame._fields))
+            constant, slope, hessian = (
+                of_model[name] for name in ("constant", "slope", "hessian")
+            )
+            self.model = Model(frame, float(constant), slope, hessian)
