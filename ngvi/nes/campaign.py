@@ -33,8 +33,8 @@ from ngvi.nes.tracing import TracedObjective
 
 # Room for the history of one call of the compiled loop.
 ROWS = 512
-# Generations in a row of which a run's model foresees no new best value.
-ENOUGH_HOPELESS = 10
+# A run without prospects is left when σ has fallen so far.
+CLOSER = 0.5
 SOLVED = "axes: the objective is a sum over coordinates, and none has a better valley"
 
 # Compiled once for equal strategies, objectives and shapes.
@@ -184,10 +184,8 @@ class Campaign:
         self.stopped = bool(np.asarray(run.fired).any())
         self.evaluated = self.generation * self.strategy.popsize
         """Evaluations that the generations of this run have seen."""
-        self.hopeless = 0
-        """Generations in a row of which the model foresees no new best value."""
-        self.hoped_from = np.inf
-        """The best value of this run at the first of them."""
+        self.doubt: tuple[float, float] | None = None
+        """This run's best value and σ when the model began to foresee no new best."""
         self.surrogate = (
             Surrogate(self.plan.start.dim, self.strategy.popsize)
             if self.plan.surrogate
@@ -306,10 +304,8 @@ class Campaign:
         facts = np.asarray(report)
         self._proposed = np.asarray(drawn), facts[: points.size].reshape(points.shape)
         row = facts[points.size :]
-        self.stopped = bool(row[-1])
+        self.stopped = bool(row[-1]) or self._is_hopeless(sigma=float(row[2]))
         self._count(row[:-1])
-        self.hopeless = self.hopeless + 1 if self._foresees_nothing() else 0
-        self.stopped |= self.hopeless >= ENOUGH_HOPELESS
 
     def _next_values(
         self,
@@ -370,16 +366,21 @@ class Campaign:
         self.evaluated += int(known.sum())
         return values
 
-    def _foresees_nothing(self) -> bool:
-        """Whether this run's valley ends, by its model, far above the best value."""
+    def _is_hopeless(self, sigma: float) -> bool:
+        """Whether this run's valley ends, by its model, far above the best value, and
+        the run has been closing in on its end."""
         foreseen = None if self.surrogate is None else self.surrogate.foreseen
         if foreseen is None or not np.isfinite(self.best_value):
+            self.doubt = None
             return False
         value = float(self.run.best_value)
-        if not self.hopeless:
-            self.hoped_from = value
         # What has been gained meanwhile counts too: a winding valley is slow.
-        return self.hoped_from - foreseen < 0.1 * (value - self.best_value)
+        from_value, from_sigma = self.doubt or (value, sigma)
+        if from_value - foreseen >= 0.1 * (value - self.best_value):
+            self.doubt = None
+            return False
+        self.doubt = from_value, from_sigma
+        return sigma < CLOSER * from_sigma
 
     @property
     def goes_on(self) -> bool:
@@ -488,8 +489,6 @@ class Campaign:
 
     def reasons(self) -> dict[str, float]:
         """Why this run stops, with the numbers the tests have looked at."""
-        if self.hopeless >= ENOUGH_HOPELESS and self.surrogate is not None:
-            return {"hopeless": self.surrogate.foreseen or np.nan}
         found = reasons(
             np.asarray(self.run.measured),
             np.asarray(self.run.fired),
@@ -503,6 +502,9 @@ class Campaign:
         spent = self._exhausted or self.left < self.strategy.popsize
         if not found and spent:
             found["maxfevals"] = int(self.limits.maxfevals) - self.left
+        foreseen = None if self.surrogate is None else self.surrogate.foreseen
+        if not found and foreseen is not None:
+            found["hopeless"] = foreseen
         return found
 
     def _message(self, why: dict[str, float]) -> str:

@@ -37,8 +37,7 @@ _FACTS = (
     "solved",
     "told",
     "evaluated",
-    "hopeless",
-    "hoped_from",
+    "doubt",
 )
 
 
@@ -93,8 +92,8 @@ def restore(
     leaves, structure = jax.tree.flatten(search.run)
     stored = [jnp.asarray(arrays[f"{_RUN}{i}"]) for i in range(len(leaves))]
     search.go_on_from(jax.tree.unflatten(structure, stored))
-    for name in ("evaluated", "hopeless", "hoped_from"):
-        setattr(search, name, facts[name])
+    search.evaluated = facts["evaluated"]
+    search.doubt = facts["doubt"] and tuple(facts["doubt"])
     if search.surrogate is not None:
         search.surrogate.restore(checkpoint.under(arrays, _SURROGATE))
     history = checkpoint.under(arrays, _HISTORY)
