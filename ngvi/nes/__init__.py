@@ -14,11 +14,13 @@ from ngvi.nes.scipy_method import scipy_method
 from ngvi.nes.search import State, ask, init, tell
 from ngvi.nes.stopping import Stopping
 from ngvi.nes.strategies import Strategy, cma, isotropic_nes, openes, snes, xnes
+from ngvi.nes.workers import PoolExecutor
 
 __all__ = [
     "Box",
     "CheckpointError",
     "Optimizer",
+    "PoolExecutor",
     "Run",
     "State",
     "Stopping",

@@ -100,6 +100,12 @@ def begin(
     )
 
 
+def regrow(strategy: Strategy, run: Run) -> Run:
+    """The run with another population: the search goes on, its record begins anew."""
+    dim, dtype = run.scale.size, run.scale.dtype
+    return replace(run, record=empty_record(dim, strategy.popsize, dtype))
+
+
 def propose(
     strategy: Strategy, run: Run, key: Key[Array, ""], box: Domain | None = None
 ) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:

@@ -34,6 +34,9 @@ class Plan:
     """None: as many as it takes."""
     settles: bool = False
     """Whether it may end before the budget does, when runs agree."""
+    in_flight: int = 0
+    """Evaluations to keep going at any time; 0 waits for each generation."""
+    noisy: bool = False
     axes: bool = False
     """Whether to try first if the objective is a sum over coordinates."""
     surrogate: bool = False
@@ -60,6 +63,7 @@ class Plan:
             "axes": self.axes,
             "seed": self.seed,
             "direction (maximize)": self.objective.sign,
+            "noisy": self.noisy,
             "integrality": self.start.whole,
             "ctol": self.ctol,
             "number or kind of constraints": self.equality,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ngvi.nes.campaign import Campaign
+from ngvi.nes.dispatch import KINDS, Tally
 from ngvi.nes.evaluation import HostObjective
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ def summarize(search: Campaign, reason: str, ended: bool) -> OptimizeResult:
     history = search.history()
     history |= {n: sign * history[n] for n in ("best", "median") if n in history}
     objective = search.plan.objective
-    error = objective.first_error if isinstance(objective, HostObjective) else None
+    tally = objective.tally if isinstance(objective, HostObjective) else Tally()
+    kinds = {kind.replace("_", " "): getattr(tally, kind) for kind in KINDS}
+    kinds["not finite"] = search.nfailed - sum(kinds.values())
     found = so_far(search)
     feasible = search.maxcv <= search.plan.ctol
     if not feasible:
@@ -49,9 +52,12 @@ def summarize(search: Campaign, reason: str, ended: bool) -> OptimizeResult:
         message=reason,
         stops=list(search.stops),
         nfailed=search.nfailed,
-        first_error=error,
+        failures=kinds,
+        first_error=tally.first_error,
         history=history,
         distribution=search.run.state.q,
         method=search.plan.method,
     )
+    if search.plan.noisy:
+        found["fun_error"] = search.error()
     return found

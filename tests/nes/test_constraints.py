@@ -363,3 +363,9 @@ def test_mistakes_are_named(constraint, error, message):
 def test_a_tolerance_below_zero_is_refused():
     with pytest.raises(ValueError, match="ctol must be at least 0, got -1"):
         called(BEYOND_ONE, ctol=-1)
+
+
+@pytest.mark.parametrize("option", ["noisy", "asynchronous"])
+def test_what_constraints_do_not_go_with_is_said(option):
+    with pytest.raises(ValueError, match="do not go together with noisy or async"):
+        called(BEYOND_ONE, **{option: True})
