@@ -23,7 +23,8 @@ from ngvi.families.categorical import (
     Classes,
     Free,
     Values,
-    logits_from_mean,
+    natural_from_probs,
+    valid_natural_params,
     with_last,
 )
 from ngvi.families.count_sampling import as_counts, draw_binomial
@@ -84,7 +85,13 @@ class Multinomial(ClassCounts):
 
     @classmethod
     def from_mean(cls, params: Free, total_count: int) -> Self:
-        return cls(logits_from_mean(jnp.asarray(params) / total_count), total_count)
+        natural = natural_from_probs(jnp.asarray(params) / total_count)
+        return cls(with_last(natural), total_count)
+
+    @classmethod
+    def natural_from_mean(cls, params: Free, total_count: int) -> Free:
+        natural = natural_from_probs(jnp.asarray(params) / total_count)
+        return valid_natural_params(cls, natural)
 
     def sufficient_statistics(self, x: Classes) -> Free:
         return self.as_floats(x)[..., :-1]
