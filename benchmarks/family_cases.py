@@ -18,7 +18,7 @@ from ngvi.linalg import Dense, Diagonal
 
 # What efax's solvers would raise inside a program counts as NaN.
 os.environ.setdefault("EQX_ON_ERROR", "nan")
-import efax  # noqa: E402
+import efax
 
 
 class Case(NamedTuple):
