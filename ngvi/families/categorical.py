@@ -161,6 +161,15 @@ class Categorical(ClassCounts):
         likeliest = jnp.argmax(self.logits, -1).astype(self.dtype)
         return as_counts(likeliest, ~jnp.isnan(self.logits[..., 0]))
 
+    def cdf(self, x: Values) -> Values:
+        """P(the class number is ≤ x)."""
+        x = self.as_floats(x)
+        numbers = jnp.arange(self.logits.shape[-1])
+        below = jnp.where(x[..., None] >= numbers, self.probs, 0).sum(-1)
+        # The last sum is one but for its rounding.
+        everything = jnp.where(x >= numbers[-1], 1 + 0 * below, below)
+        return jnp.where(jnp.isnan(x), jnp.nan, everything)
+
     def _log_density(self, x: Values) -> Values:
         here = x[..., None] == jnp.arange(self.logits.shape[-1])
         return jnp.where(here, log_softmax(self.logits), 0).sum(-1)

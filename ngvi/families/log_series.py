@@ -177,8 +177,17 @@ def _mean_at(x: Values) -> Values:
 
 
 def _mean_change(x: Values, y: Values) -> Values:
-    """μ at logit y less that at logit x."""
-    return expm1_excess_rate(softplus(y)) - expm1_excess_rate(softplus(x))
+    """μ at logit y less that at logit x.
+
+    From the lesser a = −log(1 − p) to the greater b = a + d, all terms being positive,
+
+        μ_b − μ_a = (d/b) eᵃ [(eᵈ − 1 − d)/d + (e⁻ᵃ − 1 + a)/a].
+    """
+    low, high = jnp.minimum(x, y), jnp.maximum(x, y)
+    a, b, d = softplus(low), softplus(high), softplus_change(low, high)
+    rates = expm1_excess_rate(d) - expm1_excess_rate(-a)
+    share = d / jnp.maximum(b, jnp.finfo(b.dtype).tiny)
+    return jnp.sign(y - x) * share * jnp.exp(a) * rates
 
 
 @with_partials(

@@ -147,6 +147,21 @@ class Multinomial(ClassCounts):
         return self.total_count * self.probs
 
     @property
+    def mode(self) -> Int[Array, "*b k"]:
+        """By adding to ⌊n p⌋, of which every mode has at least so much, fewer than K
+        trials one by one, where each raises the density most."""
+        p = self.probs
+        start = jnp.floor(self.total_count * p)
+        left = self.total_count - start.sum(-1, keepdims=True)
+
+        def add(i: Array, x: Classes) -> Classes:
+            best = jnp.argmax(p / (x + 1), -1, keepdims=True)
+            return x + ((jnp.arange(p.shape[-1]) == best) & (i < left))
+
+        mode = jax.lax.fori_loop(0, p.shape[-1] - 1, add, start)
+        return as_counts(mode, ~jnp.isnan(p))
+
+    @property
     def variance(self) -> Classes:
         n, p, q, _ = self._moments
         return n * p * q
