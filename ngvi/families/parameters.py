@@ -96,18 +96,18 @@ def _unflattener(
     new, (first, *others) = object.__new__, leaves
 
     def one(_: tuple, children: Iterable[Any]) -> Any:
-        member = new(cls)
+        member: Any = new(cls)
         (member.__dict__[first],) = children
         return member
 
     def two(_: tuple, children: Iterable[Any]) -> Any:
-        member = new(cls)
+        member: Any = new(cls)
         values = member.__dict__
         values[first], values[second] = children
         return member
 
     def any_number(aux: tuple, children: Iterable[Any]) -> Any:
-        member = new(cls)
+        member: Any = new(cls)
         member.__dict__.update(zip(leaves, children, strict=True))
         member.__dict__.update(zip(static, aux, strict=True))
         return member

@@ -8,13 +8,12 @@ from typing import Self
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.batching import apply, symmetric, times
 from ngvi.linalg.matrix_functions import half_powers
-from ngvi.linalg.small import gram, inverse, roots
+from ngvi.linalg.small import gram, inverse, lapack_roots, many, roots
 
 
 @jax.tree_util.register_dataclass
@@ -45,12 +44,10 @@ class Dense(LinearStructure):
         scale = jnp.sqrt(jnp.diagonal(matrix, axis1=-2, axis2=-1))
         outer = scale[..., :, None] * scale[..., None, :]
         scaled = symmetric(matrix) / outer
-        if matrix.ndim > 2:
+        if many(matrix):
             lower, inverse = roots(scaled)
         else:
-            lower = jnp.linalg.cholesky(scaled)
-            identity = jnp.eye(scale.shape[-1], dtype=lower.dtype)
-            inverse = solve_triangular(lower, identity, lower=True)
+            lower, inverse = lapack_roots(scaled)
         return cls(scale[..., None] * lower, inverse.mT / scale[..., None])
 
     @classmethod
@@ -186,4 +183,4 @@ class Dense(LinearStructure):
 
 def _square(root: Float[Array, "*c d d"]) -> Float[Array, "*c d d"]:
     """B Bᵀ."""
-    return gram(root.mT) if root.ndim > 2 else root @ root.mT
+    return gram(root.mT) if many(root) else root @ root.mT
