@@ -47,6 +47,12 @@ class Diagonal(LinearStructure):
     def from_moments(cls, moments: Float[Array, "*c d"]) -> Self:
         return cls(1 / jnp.sqrt(moments))
 
+    def solve_moments(
+        self, moments: Float[Array, "*c d"], x: Float[Array, "*c d"]
+    ) -> tuple[Float[Array, "*c d"], Float[Array, "*c d"]]:
+        entries = jnp.where(moments > 0, 1 / moments, jnp.nan)
+        return x * entries, entries
+
     def mv(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         return x * self.root**2
 
