@@ -13,7 +13,16 @@ from ngvi.nes.run import run
 from ngvi.nes.scipy_method import scipy_method
 from ngvi.nes.search import State, ask, init, tell
 from ngvi.nes.stopping import Stopping
-from ngvi.nes.strategies import Strategy, cma, isotropic_nes, openes, snes, xnes
+from ngvi.nes.strategies import (
+    Strategy,
+    cma,
+    cr_fm_nes,
+    isotropic_nes,
+    openes,
+    pgpe,
+    snes,
+    xnes,
+)
 
 __all__ = [
     "Box",
@@ -25,11 +34,13 @@ __all__ = [
     "Strategy",
     "ask",
     "cma",
+    "cr_fm_nes",
     "init",
     "isotropic_nes",
     "make_box",
     "minimize",
     "openes",
+    "pgpe",
     "run",
     "scipy_method",
     "snes",

@@ -139,5 +139,5 @@ def test_separable_cma_is_the_diagonal_of_it_with_faster_rates() -> None:
 def test_a_popsize_of_one_or_none_is_an_error() -> None:
     for popsize in (1, 0, -3):
         for make in (xnes, snes, openes, cma):
-            with pytest.raises(ValueError, match=f"2 or more.*got {popsize}"):
+            with pytest.raises(ValueError, match=f"at least 2.*got {popsize}"):
                 make(3, popsize)
