@@ -53,7 +53,7 @@ def cr_fm_nes(dim: int, popsize: int | None = None) -> Strategy:
 
 
 def _distance_rate(dim: int) -> float:
-    """The a with (1 + a²) exp(a²/2) = 0.24 (10 + D), by Newton's method in logarithms."""
+    """The a with (1 + a²) exp(a²/2) = 0.24 (10 + D), by Newton's method."""
     goal, a = math.log(0.24 * (10 + dim)), 1.0
     for _ in range(50):
         a -= (math.log1p(a**2) + a**2 / 2 - goal) / (2 * a / (1 + a**2) + a)
