@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.linalg.base import PositiveDefinite
-from ngvi.linalg.batching import apply, diagonal_matrix, dot, times
+from ngvi.linalg.batching import apply, diagonal_matrix, dot, symmetric, times
 
 
 class SpikeTangent(NamedTuple):
@@ -32,9 +32,10 @@ class SpikedCovariance(PositiveDefinite):
 
         A = δ (I + Q diag(β) Qᵀ),   B = δ⁻¹ (I − Q diag(β/(1 + β)) Qᵀ).
 
-    A search that looks for a few long directions among many steps along `tangent`, the
-    natural gradient of the family itself where there is one spike, v = √s Q: all of
-    S = Σ wᵢ yᵢyᵢᵀ that counts, y = (I + Q diag(β) Qᵀ) ε, are diag(S) and S v.
+    There are two ways to move it. `absorb` steps in C, out of the structure, and takes
+    the nearest member. `tangent` and `retract` step within the structure where there is
+    one spike, v = √s Q, along the natural gradient of that family: all of a symmetric
+    matrix that counts are its diagonal and its product with v.
 
     Args:
         deviations: δ > 0.
@@ -42,7 +43,8 @@ class SpikedCovariance(PositiveDefinite):
         spikes: s > −1; the variance along Q is 1 + s times that across.
 
     Source: Akimoto, Auger and Hansen (2014), Comparison-based natural gradient
-    optimization in high dimension, section 3.
+    optimization in high dimension; Akimoto and Hansen (2016), Projection-based
+    restricted covariance matrix adaptation for high dimension.
     """
 
     deviations: Float[Array, "*c d"]
@@ -135,7 +137,42 @@ class SpikedCovariance(PositiveDefinite):
         deviations = self.deviations / jnp.sqrt(c)[..., None]
         return type(self)(deviations, self.axes, self.spikes)
 
-    # -- the tangent space of one spike ------------------------------------------
+    # -- steps -------------------------------------------------------------------
+
+    def absorb(
+        self,
+        eps: Float[Array, "n *c d"],
+        weights: Float[Array, "n"],
+        keep: float | Float[Array, ""],
+    ) -> Self:
+        """C⁺ ≈ A (keep I + Σ wᵢ εᵢεᵢᵀ) Aᵀ: its diagonal exactly, and its longest axes.
+
+        These are looked for where they are likely, in what C⁺ makes of Q and along ε₀:
+        one step of subspace iteration. Repeated steps find the others.
+
+        Args:
+            eps: vectors in the frame, the most promising first.
+            weights: theirs, of any sign as long as C⁺ is positive definite.
+            keep: the part of C that stays.
+        """
+        y = jnp.moveaxis(self._stretch(eps, self._longer), 0, -2)
+
+        def product(x: Float[Array, "*c d j"]) -> Array:
+            """What is between δ and δ in C⁺, times x."""
+            spiked = self.axes @ (self.spikes[..., None] * (self.axes.mT @ x))
+            return keep * (x + spiked) + y.mT @ (weights[:, None] * (y @ x))
+
+        added = jnp.einsum("j,...jd->...d", weights, y**2)
+        diagonal = keep * (1 + apply(self.axes**2, self.spikes)) + added
+        likely = jnp.concatenate([product(self.axes), y[..., :1, :].mT], -1)
+        basis = jnp.linalg.qr(likely)[0]
+        lengths, turn = jnp.linalg.eigh(symmetric(basis.mT @ product(basis)))
+        count = self.spikes.shape[-1]
+        lengths, axes = lengths[..., -count:], basis @ turn[..., -count:]
+        rest = (diagonal.sum(-1) - lengths.sum(-1)) / (self.dim - count)
+        spikes = jnp.maximum(lengths / rest[..., None] - 1, 0)
+        inside = 1 + apply(axes**2, spikes)
+        return type(self)(self.deviations * jnp.sqrt(diagonal / inside), axes, spikes)
 
     def tangent(
         self, eps: Float[Array, "n *c d"], g: Float[Array, "n *c d"]

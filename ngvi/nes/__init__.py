@@ -7,6 +7,7 @@ whole search as one pure function, for `jit` and `vmap`.
 from ngvi.nes.bounds import Box, make_box
 from ngvi.nes.checkpoint import CheckpointError
 from ngvi.nes.generation import Run
+from ngvi.nes.importance_mixing import Mixture, Population, mix
 from ngvi.nes.minimize import minimize
 from ngvi.nes.optimizer import Optimizer
 from ngvi.nes.run import run
@@ -21,13 +22,16 @@ from ngvi.nes.strategies import (
     openes,
     pgpe,
     snes,
+    spiked_cma,
     xnes,
 )
 
 __all__ = [
     "Box",
     "CheckpointError",
+    "Mixture",
     "Optimizer",
+    "Population",
     "Run",
     "State",
     "Stopping",
@@ -39,11 +43,13 @@ __all__ = [
     "isotropic_nes",
     "make_box",
     "minimize",
+    "mix",
     "openes",
     "pgpe",
     "run",
     "scipy_method",
     "snes",
+    "spiked_cma",
     "tell",
     "xnes",
 ]

@@ -19,8 +19,7 @@ a covariance as good as unchanged uses fewer evaluations; one that moves fast ga
 little, and paths that add up steps see some of them twice.
 
 Source: Sun, Wierstra, Schaul and Schmidhuber (2009), Efficient natural evolution
-strategies, section 3.3; Wierstra et al. (2014), Natural evolution strategies, section
-4.2.
+strategies; Wierstra et al. (2014), Natural evolution strategies.
 """
 
 from __future__ import annotations
@@ -86,9 +85,9 @@ def mix(
         >>> points = state.q.place(eps)
         >>> values = (points**2).sum(1)
         >>> for generation in range(30):
-        ...     old = Population(state.q, points, values)
+        ...     old = nes.Population(state.q, points, values)
         ...     state = nes.tell(strategy, state, eps, values)
-        ...     mixed = mix(jax.random.fold_in(key, generation), state.q, old)
+        ...     mixed = nes.mix(jax.random.fold_in(key, generation), state.q, old)
         ...     eps, points, fresh = mixed.eps, mixed.points, mixed.fresh
         ...     values = mixed.values.at[fresh].set((points[fresh] ** 2).sum(1))
         ...     evaluations += int(fresh.sum())

@@ -12,6 +12,7 @@ from ngvi.nes.strategies import (
     isotropic_nes,
     pgpe,
     snes,
+    spiked_cma,
     xnes,
 )
 
@@ -22,6 +23,7 @@ LARGEST_FULL = 200
 METHODS: dict[str, Callable[[int, int | None], Strategy]] = {
     "cma": cma,
     "sep-cma": partial(cma, separable=True),
+    "spiked-cma": spiked_cma,
     "lra-cma": partial(cma, adaptive=True),
     "cr-fm-nes": cr_fm_nes,
     "xnes": xnes,

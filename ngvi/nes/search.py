@@ -34,7 +34,7 @@ def init(
     """
     (mean,) = as_floats(mean)
     sigma = jnp.broadcast_to(jnp.asarray(sigma, mean.dtype), mean.shape)
-    q = Gaussian(mean, strategy.structure.from_deviations(sigma))
+    q = Gaussian(mean, strategy.precision(sigma))
     return State(q, strategy.update.begin(q), jnp.zeros((), int))
 
 

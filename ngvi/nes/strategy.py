@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ngvi.families import Gaussian
-from ngvi.linalg import Dense, Diagonal, Isotropic, SpikedCovariance
+from ngvi.linalg import Dense, Diagonal, Isotropic, PositiveDefinite, SpikedCovariance
 from ngvi.linalg.base import Tangent
 from ngvi.mirror.step import Direction, Retraction, gaussian_step
 from ngvi.nes.draws import Draws, independent
@@ -49,11 +49,19 @@ class Strategy:
     """What is done with them, see `ngvi.nes.updates`."""
     draws: Draws = independent
     """Where ε comes from, see `ngvi.nes.draws`."""
+    spikes: int = 0
+    """How many long directions a spiked covariance has."""
 
     @property
     def popsize(self) -> int:
         """How many draws a generation has."""
         return len(self.mean_weights)
+
+    def precision(self, sd: Float[Array, "d"]) -> PositiveDefinite:
+        """Of the first distribution, with about these standard deviations."""
+        if self.spikes:
+            return SpikedCovariance.from_deviations(sd, self.spikes)
+        return self.structure.from_deviations(sd)
 
 
 class Update(ABC):

@@ -9,6 +9,7 @@
 | SNES-as       | diagonal  | η = 1 | by tests               | exponential | sampling  |
 | CMA-ES        | dense     | c = 1 | c_μ and c₁, path for σ | covariance  | paths     |
 | sep-CMA-ES    | diagonal  | c = 1 | (D + 2)/3 times as fast| covariance  | paths     |
+| spiked CMA-ES | spiked    | c = 1 | faster by D/(3(k + 1)) | projection  | paths     |
 | LRA-CMA-ES    | dense     | by its signal, as the shape    | covariance  | paths     |
 | CR-FM-NES     | spiked    | η = 1 | η_B, c₁, η_σ by a path | deviations  | moving    |
 | PGPE          | diagonal  | η     | η                      | deviations  | momentum  |
@@ -20,7 +21,7 @@ the natural gradient of the expected utility.
 Source: Wierstra et al. (2014), Natural evolution strategies; the others with each.
 """
 
-from ngvi.nes.strategies.covariance_matrix import cma
+from ngvi.nes.strategies.covariance_matrix import cma, spiked_cma
 from ngvi.nes.strategies.fast_moving import cr_fm_nes
 from ngvi.nes.strategies.gradient import openes, pgpe
 from ngvi.nes.strategies.natural import isotropic_nes, snes, xnes
@@ -37,5 +38,6 @@ __all__ = [
     "openes",
     "pgpe",
     "snes",
+    "spiked_cma",
     "xnes",
 ]

@@ -11,8 +11,8 @@ values: with n values in one, n′ = Σ wᵢ in the other,
 is the confidence that q′ is the better one. Where p ≥ ½ − 1/(3(D + 1)) the rate becomes
 min(1.1 η, 1), else 0.9 η + 0.1 η₀.
 
-Source: Schaul (2011), Studies in continuous black-box optimization, section 3.4 and
-appendix B; Wierstra et al. (2014), Natural evolution strategies, section 4.3.
+Source: Schaul (2011), Studies in continuous black-box optimization, appendix B;
+Wierstra et al. (2014), Natural evolution strategies, on adaptation sampling.
 """
 
 from __future__ import annotations

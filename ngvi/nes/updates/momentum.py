@@ -59,9 +59,10 @@ class Momentum(Update):
         second, direction = None, first
         if self.square_decay is not None:
             old, decay = state.memory.second, self.square_decay
+            time = generation.astype(eps.dtype)
             second = decay * old + (1 - decay) * ascent**2
-            root = jnp.sqrt(second / (1 - decay**generation))
-            direction = first / (1 - self.decay**generation) / (root + _OFFSET)
+            root = jnp.sqrt(second / (1 - decay**time))
+            direction = first / (1 - self.decay**time) / (root + _OFFSET)
         shape = curvature(strategy, state.q, eps, v)
         q = step(strategy, state.q, strategy.mean_rate * direction, shape)
         return State(q, Memory(first, second), generation)

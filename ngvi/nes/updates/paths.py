@@ -5,10 +5,14 @@
 
 Paths live in the frame of the root: no affine change of x changes any number here.
 
-With `learning` the whole step, of the mean and of the covariance with its scale, is
-made shorter as its signal asks, see `ngvi.nes.updates.learning_rates`.
+A spiked covariance takes the same step in its second moments and then the nearest
+member, as in VkD-CMA-ES. With `learning` the whole step, of the mean and of the
+covariance with its scale, is made shorter as its signal asks, see
+`ngvi.nes.updates.learning_rates`.
 
-Source: Hansen (2016), The CMA evolution strategy: a tutorial, figure 6.
+Source: Hansen (2016), The CMA evolution strategy: a tutorial, figure 6; Akimoto and
+Hansen (2016), Projection-based restricted covariance matrix adaptation for high
+dimension.
 """
 
 from __future__ import annotations
@@ -23,8 +27,9 @@ from jaxtyping import Array, Float, Int
 
 from ngvi.families import Gaussian
 from ngvi.linalg.base import Tangent
+from ngvi.mirror.step import moments_step
 from ngvi.nes.shaping import Ranking
-from ngvi.nes.strategy import State, Strategy, Update, spread, step, weights
+from ngvi.nes.strategy import State, Strategy, Update, step, weights
 from ngvi.nes.updates.learning_rates import LearningRates, Signals
 
 
@@ -94,20 +99,21 @@ class Paths(Update):
         growth = self.scale_memory / self.scale_damping * (length / expected - 1)
         factor = jnp.exp(jnp.minimum(growth, 1.0))
         ascent = strategy.mean_rate * ascent
-        curvature = self._curvature(strategy, q, eps, v, shape_path, short)
+        terms = self._terms(strategy, eps, v, shape_path, short)
+        signals = memory.signals
         if self.learning is None:
-            moved = step(strategy, q, ascent, curvature)
+            moved = _moved(strategy, q, ascent, terms)
             # The path as it is seen from the new frame, less what σ alone changes.
             shape_path = moved.precision.whiten(q.precision.unwhiten(shape_path))
             moved = Gaussian(moved.mean, moved.precision.scale(factor**-2))
-            return State(moved, Memory(scale_path, shape_path), generation)
-        moved, signals = self.learning.move(
-            strategy, q, memory.signals, ascent, curvature, factor
-        )
-        growth = (q.precision.logdet() - moved.precision.logdet()) / (2 * q.dim)
-        shape_path = jnp.exp(growth) * moved.precision.whiten(
-            q.precision.unwhiten(shape_path)
-        )
+        else:
+            moved, signals = self.learning.move(
+                strategy, q, signals, ascent, terms.curvature(q), factor
+            )
+            growth = (q.precision.logdet() - moved.precision.logdet()) / (2 * q.dim)
+            shape_path = jnp.exp(growth) * moved.precision.whiten(
+                q.precision.unwhiten(shape_path)
+            )
         return State(moved, Memory(scale_path, shape_path, signals), generation)
 
     def _is_short(
@@ -117,24 +123,48 @@ class Paths(Update):
         age = 1 - (1 - self.scale_memory) ** (2 * generation)
         return ratio / jnp.sqrt(age) < 1.4 + 2 / (dim + 1)
 
-    def _curvature(
+    def _terms(
         self,
         strategy: Strategy,
-        q: Gaussian,
         eps: Float[Array, "n d"],
         v: Float[Array, "n"],
         shape_path: Float[Array, "d"],
         short: Array,
-    ) -> Tangent:
+    ) -> Terms:
         # A stalled path is shorter than it should be: less is taken off in its place.
         missing = jnp.where(short, 0.0, self.shape_memory * (2 - self.shape_memory))
-        one = spread(q.precision, shape_path[None], jnp.ones(1, eps.dtype))
-        long = q.dim / jnp.maximum((eps**2).sum(1), 1e-30)
-        bounded = eps * jnp.sqrt(jnp.where(v < 0, long, 1))[:, None]
-        many = spread(q.precision, bounded, v)
-        return jax.tree.map(
-            lambda a, b, i: self.rank_one * (a + missing * i) + strategy.shape_rate * b,
-            one,
-            many,
-            q.precision.tangent_identity(),
+        dim = eps.shape[1]
+        long = dim / jnp.maximum((eps**2).sum(1), 1e-30)
+        bounded = jnp.where(v < 0, v * long, v)
+        return Terms(
+            jnp.concatenate([shape_path[None], eps]),
+            jnp.concatenate(
+                [jnp.full(1, self.rank_one, v.dtype), strategy.shape_rate * bounded]
+            ),
+            self.rank_one * (1 - missing) + strategy.shape_rate * v.sum(),
         )
+
+
+class Terms(NamedTuple):
+    """−M = Σ wᵢ xᵢxᵢᵀ − c I: the path first, then the population."""
+
+    x: Float[Array, "n d"]
+    weights: Float[Array, "n"]
+    lost: Float[Array, ""]
+    """c."""
+
+    def curvature(self, q: Gaussian) -> Tangent:
+        """−M in the layout of the precision."""
+        x, precision = self.x, q.precision
+        squares = precision.tangent(x, len(x) * self.weights[:, None] * x)
+        return jax.tree.map(
+            lambda s, i: s - self.lost * i, squares, precision.tangent_identity()
+        )
+
+
+def _moved(
+    strategy: Strategy, q: Gaussian, ascent: Float[Array, "d"], terms: Terms
+) -> Gaussian:
+    if strategy.spikes:
+        return moments_step(q, ascent, terms.x, terms.weights, 1 - terms.lost)
+    return step(strategy, q, ascent, terms.curvature(q))
