@@ -179,8 +179,12 @@ class SpikedCovariance(PositiveDefinite):
     ) -> SpikeTangent:
         """The natural gradient of one spike along Sym(mean εᵢ gᵢᵀ) in the frame."""
         axis = self.axes[..., 0]
-        along, of_g = dot(eps, axis), dot(g, axis)
-        return self._natural((eps * g).mean(0), (eps * of_g + g * along).mean(0) / 2)
+        along, of_g = (
+            x @ axis if axis.ndim == 1 else (x * axis).sum(-1) for x in (eps, g)
+        )
+        both = jnp.einsum("n...,n...d->...d", of_g, eps)
+        both = both + jnp.einsum("n...,n...d->...d", along, g)
+        return self._natural((eps * g).mean(0), both / (2 * len(eps)))
 
     def tangent_identity(self) -> SpikeTangent:
         """That along the identity."""

@@ -269,7 +269,7 @@ def test_long_directions_among_many_dimensions(make, longer: int) -> None:
     [snes, isotropic_nes, openes, partial(cma, separable=True), cr_fm_nes, spiked_cma],
 )
 def test_a_million_dimensions_need_no_matrix(make) -> None:
-    # The largest array of a whole generation is that of the draws and a path, n + 1 rows.
+    # The largest array of a whole generation is the draws with a path, n + 1 rows.
     dim = 10**6
     strategy = make(dim, 8)
 

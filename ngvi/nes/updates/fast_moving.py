@@ -22,14 +22,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.families import Gaussian
 from ngvi.nes.shaping import Ranking
-from ngvi.nes.strategy import State, Strategy, Update, spread, step, weights
-from ngvi.nes.updates.paths import Memory, expected_length, lengthen
+from ngvi.nes.strategy import State, Strategy, Update, step, weights
+from ngvi.nes.updates.paths import Memory, expected_length, lengthen, with_path
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,8 @@ class FastMoving(Update):
 
         ascent = u @ eps
         shape_path = lengthen(memory.shape_path, ascent, self.shape_memory, self.mass)
-        curvature = jax.tree.map(
-            lambda many, one: strategy.shape_rate * many + self.rank_one * one,
-            spread(q.precision, eps, u),
-            spread(q.precision, shape_path[None], jnp.ones(1, q.dtype)),
-        )
-        moved = step(strategy, q, strategy.mean_rate * ascent, curvature)
+        terms = with_path(shape_path, self.rank_one, eps, strategy.shape_rate * u)
+        moved = step(strategy, q, strategy.mean_rate * ascent, terms.curvature(q))
 
         # The volume is the scale's alone to change.
         growth = rate * (u @ (lengths**2 - q.dim))

@@ -55,6 +55,34 @@ def expected_length(dim: int) -> float:
     return math.sqrt(dim) * (1 - 1 / (4 * dim) + 1 / (21 * dim**2))
 
 
+class Terms(NamedTuple):
+    """−M = Σ wᵢ xᵢxᵢᵀ − c I: the path first, then the population."""
+
+    x: Float[Array, "n d"]
+    weights: Float[Array, "n"]
+    lost: Float[Array, ""]
+    """c."""
+
+    def curvature(self, q: Gaussian) -> Tangent:
+        """−M in the layout of the precision."""
+        x, precision = self.x, q.precision
+        squares = precision.tangent(x, len(x) * self.weights[:, None] * x)
+        return jax.tree.map(
+            lambda s, i: s - self.lost * i, squares, precision.tangent_identity()
+        )
+
+
+def with_path(
+    path: Float[Array, "d"],
+    rank_one: float,
+    eps: Float[Array, "n d"],
+    v: Float[Array, "n"],
+) -> Terms:
+    """−M = c₁ (p pᵀ − I) + Σ vᵢ (εᵢεᵢᵀ − I)."""
+    weights = jnp.concatenate([jnp.full(1, rank_one, v.dtype), v])
+    return Terms(jnp.concatenate([path[None], eps]), weights, weights.sum())
+
+
 @dataclass(frozen=True)
 class Paths(Update):
     """CMA-ES's evolution paths: step-size adaptation and the rank-one update."""
@@ -133,33 +161,11 @@ class Paths(Update):
     ) -> Terms:
         # A stalled path is shorter than it should be: less is taken off in its place.
         missing = jnp.where(short, 0.0, self.shape_memory * (2 - self.shape_memory))
-        dim = eps.shape[1]
-        long = dim / jnp.maximum((eps**2).sum(1), 1e-30)
+        long = eps.shape[1] / jnp.maximum((eps**2).sum(1), 1e-30)
         bounded = jnp.where(v < 0, v * long, v)
-        return Terms(
-            jnp.concatenate([shape_path[None], eps]),
-            jnp.concatenate(
-                [jnp.full(1, self.rank_one, v.dtype), strategy.shape_rate * bounded]
-            ),
-            self.rank_one * (1 - missing) + strategy.shape_rate * v.sum(),
-        )
-
-
-class Terms(NamedTuple):
-    """−M = Σ wᵢ xᵢxᵢᵀ − c I: the path first, then the population."""
-
-    x: Float[Array, "n d"]
-    weights: Float[Array, "n"]
-    lost: Float[Array, ""]
-    """c."""
-
-    def curvature(self, q: Gaussian) -> Tangent:
-        """−M in the layout of the precision."""
-        x, precision = self.x, q.precision
-        squares = precision.tangent(x, len(x) * self.weights[:, None] * x)
-        return jax.tree.map(
-            lambda s, i: s - self.lost * i, squares, precision.tangent_identity()
-        )
+        terms = with_path(shape_path, self.rank_one, eps, strategy.shape_rate * bounded)
+        lost = self.rank_one * (1 - missing) + strategy.shape_rate * v.sum()
+        return terms._replace(lost=lost)
 
 
 def _moved(
