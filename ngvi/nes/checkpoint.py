@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 _IDENTITY = "identity/"
 _CONTENT = "content/"
 
@@ -80,7 +80,7 @@ def load(
             f"{path} has format {header['version']}; this version reads {VERSION}. "
             "Delete it or give another path."
         )
-    stored = _under(arrays, _IDENTITY)
+    stored = under(arrays, _IDENTITY)
     differ = [
         name
         for name, value in identity.items()
@@ -91,10 +91,11 @@ def load(
             f"{path} is the checkpoint of a search with another {', '.join(differ)}. "
             "Delete it or give another path."
         )
-    return _under(arrays, _CONTENT), header["facts"]
+    return under(arrays, _CONTENT), header["facts"]
 
 
-def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+def under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin so, by the rest of their names."""
     return {
         name.removeprefix(prefix): value
         for name, value in arrays.items()

@@ -34,6 +34,7 @@ from ngvi.nes.strategies import Strategy
 
 # A history of the mean is D numbers a generation.
 LARGEST_HISTORY = 40
+_COLUMNS = ("best", "median", "sigma", "axis_ratio")
 
 
 @jax.tree_util.register_dataclass
@@ -180,6 +181,14 @@ def observe(run: Run, box: Box | None = None) -> Float[Array, "c"]:
     return jnp.concatenate([numbers, mean, jnp.sqrt(q.variance)])
 
 
+def row_without_distribution(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """The history's row of an exchange that no distribution was sampled for."""
+    row = np.array([values.min(), np.median(values), np.nan, np.nan])
+    if mean.size > LARGEST_HISTORY:
+        return row
+    return np.concatenate([row, mean, np.full_like(mean, np.nan)])
+
+
 def columns(rows: np.ndarray) -> dict[str, np.ndarray]:
     """The history's columns by name.
 
@@ -187,9 +196,8 @@ def columns(rows: np.ndarray) -> dict[str, np.ndarray]:
     the standard deviations, `axis_ratio` √(tr C · tr C⁻¹)/D, `mean` is in x; it and
     `sd` are left out where D > 40.
     """
-    names = ("best", "median", "sigma", "axis_ratio")
-    found = dict(zip(names, rows.T[: len(names)], strict=True))
-    rest = rows[:, len(names) :]
+    found = dict(zip(_COLUMNS, rows.T[: len(_COLUMNS)], strict=True))
+    rest = rows[:, len(_COLUMNS) :]
     if rest.shape[1]:
         found["mean"], found["sd"] = np.split(rest, 2, axis=1)
     return found

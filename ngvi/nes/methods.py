@@ -20,6 +20,13 @@ from ngvi.nes.strategies import (
 # learn; beyond this neither pays within the default budget.
 LARGEST_FULL = 200
 
+# Of the budget, at most this share for finding out whether the objective is a sum over
+# coordinates; beyond so many of those its bookkeeping is too slow.
+_SHARE_OF_AXES = 1 / 20
+_LARGEST_AXES = 1_000
+# A quadratic model has D²/2 coefficients, and D⁶/8 operations find them.
+_LARGEST_MODEL = 30
+
 METHODS: dict[str, Callable[[int, int | None], Strategy]] = {
     "cma": cma,
     "sep-cma": partial(cma, separable=True),
@@ -56,3 +63,14 @@ def make_strategy(method: str, dim: int, popsize: int | None = None) -> Strategy
         ValueError: an unknown name, or a population of fewer than two.
     """
     return METHODS[choose_method(method, dim)](dim, popsize)
+
+
+def tries_axes(method: str, dim: int, budget: int) -> bool:
+    """Whether a search is to begin along the axes, see `ngvi.nes.axes`."""
+    affordable = dim + 2 <= _SHARE_OF_AXES * budget
+    return method == "auto" and 2 <= dim <= _LARGEST_AXES and affordable
+
+
+def uses_surrogate(method: str, dim: int) -> bool:
+    """Whether a quadratic model is worth its time, see `ngvi.nes.surrogate`."""
+    return method == "auto" and 2 <= dim <= _LARGEST_MODEL

@@ -15,7 +15,7 @@ from ngvi.nes.campaign import ROWS, Campaign
 from ngvi.nes.checks import check_whole
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.generation import geometric_mean_sd
-from ngvi.nes.methods import choose_method, make_strategy
+from ngvi.nes.methods import choose_method, make_strategy, tries_axes, uses_surrogate
 from ngvi.nes.plan import Plan, make_stopping
 from ngvi.nes.progress import SearchProgress
 from ngvi.nes.result import so_far, summarize
@@ -148,6 +148,8 @@ def minimize(
         raise ValueError("give an executor or a number of workers, not both")
     pool = None if workers is None else make_workers(workers, fun, args)
     objective = _objective(fun, start, args, sign, vectorized, executor or pool)
+    # Of a compiled objective even a thousand values cost less than a model's.
+    called = isinstance(objective, HostObjective) and objective.executor is None
     given = stopping or Stopping()
     unlimited = budget is None and bool(given.maxfevals == Stopping().maxfevals)
     plan = Plan(
@@ -159,6 +161,8 @@ def minimize(
         args=args,
         stopping=limits,
         restarts=restarts,
+        axes=tries_axes(method, start.dim, int(limits.maxfevals)),
+        surrogate=called and uses_surrogate(method, start.dim),
         settles=unlimited and not np.isfinite(float(limits.ftarget)),
     )
     search = Campaign(plan)

@@ -250,6 +250,7 @@ class Optimizer:
             np.asarray(self.run.measured),
             np.asarray(self.run.fired),
             self.generation,
+            self.generation * self.popsize,
             self.popsize,
             self.stopping,
         )

@@ -33,6 +33,10 @@ class Plan:
     """None: as many as it takes."""
     settles: bool = False
     """Whether it may end before the budget does, when runs agree."""
+    axes: bool = False
+    """Whether to try first if the objective is a sum over coordinates."""
+    surrogate: bool = False
+    """Whether a model of the objective is to save evaluations."""
 
     def identity(self) -> dict[str, Any]:
         """What makes two searches the same, given the same objective and budget."""
@@ -43,6 +47,7 @@ class Plan:
             "upper bound": self.start.upper,
             "method": self.method,
             "popsize": self.popsize,
+            "axes": self.axes,
             "seed": self.seed,
             "direction (maximize)": self.objective.sign,
         } | {name: getattr(self.stopping, name) for name in _TESTED}

@@ -102,14 +102,14 @@ def start_of(
 ) -> np.ndarray:
     """Where a run starts: the first at x0, others at random.
 
-    Uniformly between two bounds; elsewhere three standard deviations about x0.
+    Uniformly between two bounds; elsewhere up to 2.5 standard deviations from x0.
     """
     if number == 0:
         return x0
     rng = np.random.default_rng([seed, number, 0])
-    uniform, normal = rng.random(x0.size), rng.standard_normal(x0.size)
+    uniform = rng.random(x0.size)
     both = np.isfinite(lower) & np.isfinite(upper)
     with np.errstate(invalid="ignore"):
         inside = lower + uniform * (upper.astype(float) - lower)
-    point = np.where(both, inside, x0 + 3 * sigma * normal)
+    point = np.where(both, inside, x0 + 5 * sigma * (uniform - 0.5))
     return np.clip(point, lower, upper).astype(x0.dtype)

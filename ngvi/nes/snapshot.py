@@ -21,7 +21,19 @@ LARGEST_SHARE = 0.1
 
 _RUN = "run/"
 _HISTORY = "history/"
-_FACTS = ("best_value", "best_converged", "spent", "generations", "failed", "stops")
+_SURROGATE = "surrogate/"
+_FACTS = (
+    "best_value",
+    "best_converged",
+    "spent",
+    "generations",
+    "failed",
+    "stops",
+    "solved",
+    "told",
+    "evaluated",
+    "doubt",
+)
 
 
 def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -30,7 +42,11 @@ def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays = {f"{_RUN}{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     arrays |= {_HISTORY + name: column for name, column in search.history().items()}
     arrays["best_point"] = search.best_point
+    if search.surrogate is not None:
+        of_model = search.surrogate.to_arrays()
+        arrays |= {_SURROGATE + name: array for name, array in of_model.items()}
     facts = {name: getattr(search, name) for name in _FACTS}
+    facts["along_axes"] = search.axes is not None
     facts["schedule"] = search.schedule.to_dict()
     objective = search.plan.objective
     if isinstance(objective, HostObjective):
@@ -45,15 +61,21 @@ def restore(
     for name in _FACTS:
         setattr(search, name, facts[name])
     search.schedule = Schedule(**facts["schedule"])
+    if search.axes is not None:
+        for values in search.told:
+            search.axes.ask()
+            search.axes.tell(np.array(values))
+    if not facts["along_axes"]:
+        search.axes = None
     search.open_run()
     leaves, structure = jax.tree.flatten(search.run)
     stored = [jnp.asarray(arrays[f"{_RUN}{i}"]) for i in range(len(leaves))]
     search.go_on_from(jax.tree.unflatten(structure, stored))
-    history = {
-        name.removeprefix(_HISTORY): column
-        for name, column in arrays.items()
-        if name.startswith(_HISTORY)
-    }
+    search.evaluated = facts["evaluated"]
+    search.doubt = facts["doubt"] and tuple(facts["doubt"])
+    if search.surrogate is not None:
+        search.surrogate.restore(checkpoint.under(arrays, _SURROGATE))
+    history = checkpoint.under(arrays, _HISTORY)
     search.parts = [history] if history else []
     search.best_point = arrays["best_point"]
     objective = search.plan.objective

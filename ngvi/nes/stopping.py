@@ -13,6 +13,7 @@ The tests and their names are pycma's. Each looks at one number:
 |              | measured in the first standard deviations                             |
 | noeffectaxis | a tenth of a standard deviation along an axis does not change the mean|
 | noeffectcoord| a fifth of a standard deviation does not change a coordinate          |
+| hopeless     | by its model the valley ends above the best value of earlier runs     |
 | maxfevals    | the budget does not suffice for another generation                    |
 | maxiter      | so many generations have passed                                       |
 
@@ -225,6 +226,7 @@ def reasons(
     measured: np.ndarray,
     fired: np.ndarray,
     generation: int,
+    evaluated: int,
     popsize: int,
     stopping: Stopping,
 ) -> dict[str, float]:
@@ -234,6 +236,7 @@ def reasons(
         measured: see `measure`.
         fired: see `measure`.
         generation: how many there have been.
+        evaluated: points, in all of them.
         popsize: of each.
         stopping: the limits; a limit is a reason where no test is one.
     """
@@ -244,8 +247,8 @@ def reasons(
     }
     if not found and generation >= int(stopping.maxiter):
         found["maxiter"] = generation
-    elif not found and generation >= int(stopping.maxfevals) // popsize:
-        found["maxfevals"] = generation * popsize
+    elif not found and evaluated + popsize > int(stopping.maxfevals):
+        found["maxfevals"] = evaluated
     return found
 
 
@@ -275,6 +278,8 @@ def describe(
         "mean",
         "noeffectcoord": f"a coordinate of standard deviation {measured:.3g} or more "
         "does not change any longer",
+        "hopeless": f"this valley ends near {sign * measured:.6g}, by a model of it, "
+        "which is worse than the best value known",
         "maxfevals": f"{measured:,.0f} of {limit:,} evaluations are spent",
         "maxiter": f"{measured:,.0f} generations have passed",
     }

@@ -76,7 +76,7 @@ def test_an_unhashable_function_can_be_traced():
         (lambda x: None, False, "got a NoneType"),
         (lambda x: "text", False, "one real number, got a str"),
         (lambda x: (x**2).sum(), True, r"shape \(2,\), got shape \(\)"),
-        (lambda x: np.zeros(3) * float(x[0, 0]), True, r"\(7,\), got shape \(3,\)"),
+        (lambda x: np.zeros(3) * float(x[0, 0]), True, r"\(5,\), got shape \(3,\)"),
     ],
 )
 def test_an_objective_that_returns_something_else_is_refused(fun, vectorized, message):
@@ -148,9 +148,10 @@ def test_a_search_goes_around_failures():
             raise ValueError("outside")
         return np.inf if x[1] > 1 else sphere(x - 0.3)
 
+    options = {"ftarget": 1e-6, "method": "cma"}
     with ThreadPoolExecutor(2) as pool:
-        found = ngvi.minimize(fun, np.full(3, 0.8), ftarget=1e-6, executor=pool)
-    plain = ngvi.minimize(fun, np.full(3, 0.8), ftarget=1e-6, vectorized=False)
+        found = ngvi.minimize(fun, np.full(3, 0.8), executor=pool, **options)
+    plain = ngvi.minimize(fun, np.full(3, 0.8), vectorized=False, **options)
     assert found.success and found.first_error == "ValueError: outside"
     assert 0 < found.nfailed < found.nfev / 2
     np.testing.assert_array_equal(found.x, plain.x)

@@ -18,7 +18,7 @@ def rosenbrock(x):
 
 
 def test_finds_the_minimum_and_says_why_it_stopped():
-    found = ngvi.minimize(rosenbrock, np.zeros(4), restarts=0)
+    found = ngvi.minimize(rosenbrock, np.zeros(4), method="cma", restarts=0)
     np.testing.assert_allclose(found.x, 1, atol=1e-5)
     assert found.success and found.message.startswith("tolfun: ")
     assert found.nfev == 8 * found.nit < 4000
@@ -35,7 +35,8 @@ def test_finds_the_minimum_and_says_why_it_stopped():
 
 def called(fun=sphere, x0=(0.0, 0.0, 0.0), **options):
     """A search of a Python function, whose compiled parts all tests share."""
-    return ngvi.minimize(fun, np.asarray(x0), vectorized=False, **options)
+    options = {"method": "cma", "vectorized": False} | options
+    return ngvi.minimize(fun, np.asarray(x0), **options)
 
 
 def test_the_same_seed_gives_the_same_search():
@@ -45,13 +46,14 @@ def test_the_same_seed_gives_the_same_search():
 
 
 def test_a_traced_and_a_called_objective_agree():
-    traced = ngvi.minimize(sphere, np.zeros(3), ftarget=1e-4)
+    traced = ngvi.minimize(sphere, np.zeros(3), ftarget=1e-4, method="cma")
     plain = called(ftarget=1e-4)
     at_once = ngvi.minimize(
         lambda x: np.array([sphere(row) for row in np.asarray(x)]),
         np.zeros(3),
         ftarget=1e-4,
         vectorized=True,
+        method="cma",
     )
     assert traced.nfev == plain.nfev == at_once.nfev
     np.testing.assert_allclose(traced.x, plain.x, rtol=1e-9)
@@ -97,7 +99,7 @@ def test_restarts_leave_local_optima_until_runs_agree():
     def rastrigin(x):
         return 10 * x.size + (x**2 - 10 * jnp.cos(2 * jnp.pi * x)).sum()
 
-    options = dict(bounds=[(-5, 5)] * 2, seed=0)
+    options = dict(bounds=[(-5, 5)] * 2, seed=0, method="cma")
     once = ngvi.minimize(rastrigin, np.full(2, 3.0), sigma0=0.5, restarts=0, **options)
     assert once.fun > 0.9 and not once.stops and once.success
     found = ngvi.minimize(rastrigin, np.full(2, 3.0), **options)

@@ -1,0 +1,242 @@
+"""ngvi.minimize beside pycma's BIPOP-CMA-ES on COCO's 24 noiseless BBOB functions.
+
+    python benchmarks/bbob.py [--dims N ...] [--instances N] [--multiplier M]
+        [--functions N ...] [--solvers NAME ...] [--processes P] [--out FILE.json]
+
+Needs coco-experiment and cma. Both search with their default settings from x0 = 0 and
+σ₀ = 2, without bounds; pycma is told to restart anywhere in [−4, 4]ᴰ, ngvi restarts
+where its default says, in [−5, 5]ᴰ. A pair is a problem (function, instance) and one of
+51 targets 10², …, 10⁻⁸ above the optimum; the tables show the fraction of pairs solved
+within 100 D, 1,000 D and 10,000 D evaluations, by function and by group of functions. A
+search ends when it has reached the last target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TARGETS = 10 ** np.linspace(2, -8, 51)
+BUDGETS = (100, 1_000, 10_000)
+GROUPS = {
+    "separable": range(1, 6),
+    "moderate": range(6, 10),
+    "ill-conditioned": range(10, 15),
+    "multimodal": range(15, 20),
+    "weakly structured": range(20, 25),
+    "all": range(1, 25),
+}
+
+
+@dataclass
+class Trial:
+    """One search."""
+
+    solver: str
+    function: int
+    instance: int
+    dim: int
+    hits: list[int | None]
+    """Evaluations until each target was reached."""
+    evaluations: int
+    seconds: float
+    message: str
+
+
+def optimum(problem: Any) -> np.ndarray:
+    """Where the problem's minimum is; the suite tells it in a file only."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        problem._best_parameter("print")
+        return np.loadtxt("._bbob_problem_best_parameter.txt")
+
+
+class Watched:
+    """A problem that notes when its targets are reached."""
+
+    def __init__(self, problem: Any) -> None:
+        self.problem = problem
+        self.targets = problem(optimum(problem)) + TARGETS
+        self.hits: list[int | None] = [None] * len(TARGETS)
+        self.next, self.evaluations = 0, 0
+
+    def __call__(self, x: np.ndarray) -> float:
+        value = self.problem(x)
+        self.evaluations += 1
+        while self.next < len(TARGETS) and value <= self.targets[self.next]:
+            self.hits[self.next] = self.evaluations
+            self.next += 1
+        return value
+
+
+def with_ngvi(fun: Watched, x0: np.ndarray, budget: int, seed: int) -> str:
+    import ngvi
+
+    found = ngvi.minimize(
+        fun,
+        x0,
+        sigma0=2.0,
+        budget=budget,
+        seed=seed,
+        ftarget=float(fun.targets[-1]),
+        vectorized=False,
+    )
+    return "; ".join([*found.stops[-3:], found.message])
+
+
+def with_pycma(fun: Watched, x0: np.ndarray, budget: int, seed: int) -> str:
+    import cma
+
+    rng = np.random.default_rng(seed)
+    starts = iter([x0])
+    options = {
+        "ftarget": float(fun.targets[-1]),
+        "maxfevals": budget,
+        "seed": seed + 1,
+        "verbose": -9,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, es = cma.fmin2(
+            fun,
+            lambda: next(starts, rng.uniform(-4, 4, len(x0))),
+            2.0,
+            options,
+            restarts=1_000,
+            bipop=True,
+        )
+    return ", ".join(es.stop())
+
+
+SOLVERS: dict[str, Callable[[Watched, np.ndarray, int, int], str]] = {
+    "ngvi": with_ngvi,
+    "pycma": with_pycma,
+}
+
+
+def trials(
+    solver: str, dim: int, functions: list[int], instances: int, multiplier: int
+) -> list[Trial]:
+    """The searches of one solver in one dimension."""
+    import cocoex
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    chosen = ",".join(map(str, functions))
+    suite = cocoex.Suite(
+        "bbob",
+        "",
+        f"dimensions:{dim} function_indices:{chosen} instance_indices:1-{instances}",
+    )
+    done = []
+    for problem in suite:
+        function, instance = problem.id_function, problem.id_instance
+        watched = Watched(problem)
+        began = time.perf_counter()
+        message = SOLVERS[solver](watched, np.zeros(dim), multiplier * dim, instance)
+        done.append(
+            Trial(
+                solver,
+                function,
+                instance,
+                dim,
+                watched.hits,
+                watched.evaluations,
+                time.perf_counter() - began,
+                message,
+            )
+        )
+    return done
+
+
+def fraction(found: list[Trial], budget: int) -> float:
+    """Of the pairs, those solved within the budget."""
+    solved = [h is not None and h <= budget * t.dim for t in found for h in t.hits]
+    return float(np.mean(solved)) if solved else float("nan")
+
+
+def show(found: list[Trial], solvers: list[str], budgets: list[int]) -> str:
+    """The tables, in Markdown."""
+    lines = []
+    for dim in sorted({t.dim for t in found}):
+        head = " | ".join(f"{b:,} D: {' / '.join(solvers)}" for b in budgets)
+        lines += ["", f"| D = {dim} | {head} |", "|---" * (len(budgets) + 1) + "|"]
+        rows = {
+            **{f"f{f}": [f] for f in sorted({t.function for t in found})},
+            **GROUPS,
+        }
+        for name, members in rows.items():
+            here = [t for t in found if t.dim == dim and t.function in members]
+            if not here:
+                continue
+            cells = [
+                " / ".join(
+                    f"{fraction([t for t in here if t.solver == s], b):.3f}"
+                    for s in solvers
+                )
+                for b in budgets
+            ]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        for solver in solvers:
+            of_it = [t for t in found if t.dim == dim and t.solver == solver]
+            if of_it:
+                spent = sum(t.evaluations for t in of_it)
+                micro = 1e6 * sum(t.seconds for t in of_it) / spent
+                lines.append(
+                    f"\n{solver}: {spent:,} evaluations, {micro:.0f} µs for each"
+                )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--dims", type=int, nargs="+", default=[2, 3, 5, 10, 20])
+    parser.add_argument("--instances", type=int, default=3)
+    parser.add_argument("--multiplier", type=int, default=1_000)
+    parser.add_argument("--functions", type=int, nargs="+", default=[*range(1, 25)])
+    parser.add_argument("--solvers", nargs="+", default=[*SOLVERS])
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="where to write every search, JSON")
+    options = parser.parse_args()
+    jobs = [
+        (s, d, [f])
+        for d in options.dims
+        for f in options.functions
+        for s in options.solvers
+    ]
+    # Function by function for a pool; one call a dimension keeps compiled programs.
+    if options.processes == 1:
+        jobs = [
+            (s, d, options.functions) for d in options.dims for s in options.solvers
+        ]
+    # The matrices are small: threads would wait for each other more than they compute.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    found: list[Trial] = []
+    context = get_context("spawn")
+    with ProcessPoolExecutor(options.processes, mp_context=context) as pool:
+        waiting = [
+            pool.submit(trials, *job, options.instances, options.multiplier)
+            for job in jobs
+        ]
+        for future in waiting:
+            found += future.result()
+    budgets = [b for b in BUDGETS if b <= options.multiplier]
+    print(show(found, options.solvers, budgets))
+    if options.out:
+        options.out.write_text(json.dumps([asdict(t) for t in found]))
+
+
+if __name__ == "__main__":
+    main()
