@@ -136,8 +136,9 @@ def _rank_one(rng: np.random.Generator, dim: int) -> Member:
 
 
 def _spiked(rng: np.random.Generator, dim: int) -> Member:
-    deviations, spikes = np.exp(rng.standard_normal(dim)), np.exp(rng.normal(size=1))
-    axes = np.linalg.qr(rng.standard_normal((dim, 1)))[0]
+    count = min(dim, 2)
+    deviations, spikes = np.exp(rng.normal(size=dim)), np.exp(rng.normal(size=count))
+    axes = np.linalg.qr(rng.standard_normal((dim, count)))[0]
     parts = [jnp.asarray(part) for part in (deviations, axes, spikes)]
     inside = np.eye(dim) + axes * spikes @ axes.T
     covariance = np.outer(deviations, deviations) * inside

@@ -1,4 +1,4 @@
-"""One long direction in a diagonal: the natural gradient of the family itself."""
+"""Long directions in a diagonal: two ways to step, in the family and back to it."""
 
 from __future__ import annotations
 
@@ -86,6 +86,46 @@ def test_a_direction_along_a_coordinate_stays_finite() -> None:
         assert np.isfinite(leaf).all() and np.abs(leaf).max() < 20
 
 
+absorb = jax.jit(lambda p, eps, weights, keep: p.absorb(eps, weights, keep))
+
+
+def test_what_stays_in_the_structure_is_absorbed_exactly() -> None:
+    # Vectors along the axes, one weight negative: lengths change, directions do not.
+    rng = np.random.default_rng(4)
+    axes = np.linalg.qr(rng.standard_normal((6, 2)))[0]
+    deviations = np.exp(rng.standard_normal(6))
+    p = SpikedCovariance(*map(jnp.asarray, (deviations, axes, np.array([2.0, 5.0]))))
+    eps, weights = axes.T, np.array([0.7, -0.1])
+    moved = absorb(p, jnp.asarray(eps), jnp.asarray(weights), 0.8)
+    _, a = roots(p)
+    inside = 0.8 * np.eye(6) + eps.T @ np.diag(weights) @ eps
+    close(moved.inverse_dense(), a @ inside @ a.T)
+
+
+def test_the_diagonal_is_absorbed_exactly_and_repetition_finds_the_axes() -> None:
+    # C⁺ = 0.7 C + 0.3 T again and again, T of the structure with other axes.
+    rng = np.random.default_rng(5)
+    t = np.asarray(spiked_in(rng, 12, [30.0, 100.0]).inverse_dense())
+    columns, weights = jnp.asarray(np.linalg.cholesky(t).T), jnp.full(12, 0.3)
+
+    def again(_: int, p: SpikedCovariance) -> SpikedCovariance:
+        return p.absorb(p.whiten(columns), weights, 0.7)
+
+    p = SpikedCovariance.from_deviations(jnp.ones(12), 2)
+    expected = 0.7 * p.inverse_diagonal() + 0.3 * np.diag(t)
+    close(again(0, p).inverse_diagonal(), expected)
+    p = jax.jit(lambda p: jax.lax.fori_loop(0, 1000, again, p))(p)
+    close(p.inverse_dense(), t, 1e-4)
+
+
+def spiked_in(
+    rng: np.random.Generator, dim: int, spikes: list[float]
+) -> SpikedCovariance:
+    axes = np.linalg.qr(rng.standard_normal((dim, len(spikes))))[0]
+    deviations = np.exp(rng.standard_normal(dim) / 2)
+    return SpikedCovariance(*map(jnp.asarray, (deviations, axes, np.array(spikes))))
+
+
 def test_it_starts_with_the_volume_of_independent_coordinates() -> None:
     sd = jnp.asarray([0.1, 2.0, 30.0])
     p = SpikedCovariance.from_deviations(sd)
@@ -105,3 +145,8 @@ def test_leading_axes_are_a_loop() -> None:
         close(together.stretch[i], alone.stretch)
         one = member.retract(alone, retractions.exponential)
         close(moved.dense()[i], one.dense())
+    weights = jnp.linspace(0.2, -0.05, 6)
+    absorbed = absorb(stack(members), eps, weights, 0.9)
+    for i, member in enumerate(members):
+        one = absorb(member, eps[:, i], weights, 0.9)
+        close(absorbed.dense()[i], one.dense())
