@@ -246,7 +246,7 @@ def test_a_search_whose_values_are_all_lost_stays_finite() -> None:
 def test_long_directions_among_many_dimensions(make, longer: int) -> None:
     # 10⁴ times as flat along as across: a diagonal that shrinks to the narrow ones
     # stands still in the long.
-    dim, generations = 100, 2000
+    dim, generations = 100, 3000
     axes = np.linalg.qr(np.random.default_rng(0).standard_normal((dim, longer)))[0]
 
     def last(strategy: Strategy) -> tuple[State, float]:

@@ -131,17 +131,16 @@ class Paths(Update):
         signals = memory.signals
         if self.learning is None:
             moved = _moved(strategy, q, ascent, terms)
-            # The path as it is seen from the new frame, less what σ alone changes.
-            shape_path = moved.precision.whiten(q.precision.unwhiten(shape_path))
             moved = Gaussian(moved.mean, moved.precision.scale(factor**-2))
         else:
             moved, signals = self.learning.move(
                 strategy, q, signals, ascent, terms.curvature(q), factor
             )
-            growth = (q.precision.logdet() - moved.precision.logdet()) / (2 * q.dim)
-            shape_path = jnp.exp(growth) * moved.precision.whiten(
-                q.precision.unwhiten(shape_path)
-            )
+            # Of a part of the step only the volume says what of it was scale.
+            volumes = q.precision.logdet() - moved.precision.logdet()
+            factor = jnp.exp(volumes / (2 * q.dim))
+        # The path as it is seen from the new frame, less what σ alone changes.
+        shape_path = moved.precision.whiten(q.precision.unwhiten(factor * shape_path))
         return State(moved, Memory(scale_path, shape_path, signals), generation)
 
     def _is_short(
