@@ -25,12 +25,14 @@ from ngvi.nes.strategies import (
     spiked_cma,
     xnes,
 )
+from ngvi.nes.workers import PoolExecutor
 
 __all__ = [
     "Box",
     "CheckpointError",
     "Mixture",
     "Optimizer",
+    "PoolExecutor",
     "Population",
     "Run",
     "State",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,14 +14,17 @@ from jaxtyping import Array, Float
 
 from ngvi.nes.axes import AxisSearch
 from ngvi.nes.evaluation import HostObjective
+from ngvi.nes.flow import Flow, Population
 from ngvi.nes.generation import (
     Run,
     columns,
     programs,
+    regrow,
     row_without_distribution,
     run_key,
 )
 from ngvi.nes.methods import make_strategy
+from ngvi.nes.noise import LOOKS, WINDOW, NoisyRun
 from ngvi.nes.plan import Plan
 from ngvi.nes.restarts import ENOUGH_AGREE, Schedule, start_of
 from ngvi.nes.run import advance
@@ -55,8 +59,12 @@ class Campaign:
         self.best_point = np.asarray(plan.start.x0)
         self.best_value = np.inf
         self.best_converged = False
+        self.best_error = np.nan
+        """Of the value of a noisy objective."""
         self.spent, self.generations, self.failed = 0, 0, 0
-        """Of the runs that have ended."""
+        """Of the runs that have ended; evaluations that generations have seen."""
+        self.judged = 0
+        """Evaluations of the answers to a noisy objective."""
         self.stops: list[str] = []
         self.parts: list[dict[str, np.ndarray]] = []
         """The history, in pieces."""
@@ -81,9 +89,12 @@ class Campaign:
     def _along_axes(self, axes: AxisSearch) -> None:
         """One exchange with the search along the axes."""
         points = axes.ask()
-        if len(points) > int(self.plan.stopping.maxfevals) - self.spent:
+        left = int(self.plan.stopping.maxfevals) - self.nfev - len(points)
+        if left < 0:
             self._leave_axes(axes)
             return
+        if isinstance(self.plan.objective, HostObjective):
+            self.plan.objective.tally.spare = left
         values = self._values_at(points, axes.most)
         self.told.append(values.tolist())
         axes.tell(values)
@@ -121,14 +132,17 @@ class Campaign:
         self, objective: HostObjective, points: Float[np.ndarray, "n d"]
     ) -> Float[np.ndarray, "n"]:
         values = objective(points)
-        if self.nit == 0 and objective.raised >= len(values):
+        self._warn_if_none_works(objective, len(values))
+        return values
+
+    def _warn_if_none_works(self, objective: HostObjective, count: int) -> None:
+        if self.nit == 0 and objective.tally.raised >= count:
             warnings.warn(
                 "every evaluation of the first generation raised an error; the first "
-                f"one: {objective.first_error}",
+                f"one: {objective.tally.first_error}",
                 RuntimeWarning,
                 stacklevel=6,
             )
-        return values
 
     # -- one run ----------------------------------------------------------------------
 
@@ -136,8 +150,7 @@ class Campaign:
         """Begin the run that the schedule says."""
         plan, start = self.plan, self.plan.start
         number, popsize = self.schedule.number, self.schedule.current_popsize
-        self.strategy = make_strategy(plan.method, start.dim, popsize)
-        self.programs = programs(self.strategy)
+        self.set_popsize(popsize)
         point = start_of(
             number,
             plan.seed,
@@ -148,10 +161,21 @@ class Campaign:
         )
         sigma = np.asarray(start.sigma) * np.asarray(self.schedule.shrink, point.dtype)
         self.key = run_key(plan.seed, number)
+        self.flow = self._flow()
+        self.extra_before = self.extra
+        """Of `extra`, what earlier runs have cost."""
+        target = float(plan.stopping.ftarget)
+        self.noise = NoisyRun(target) if plan.noisy else None
         self.limits = self._limits()
         # A number is sent to the device once, not in every call.
         self._limits_there = jax.device_put(self.limits)
         self.go_on_from(self.programs.begin(point, sigma, start.box))
+
+    def set_popsize(self, popsize: int) -> None:
+        """Have generations of this size from now on."""
+        plan = self.plan
+        self.strategy = make_strategy(plan.method, plan.start.dim, popsize)
+        self.programs = programs(self.strategy)
 
     def go_on_from(self, run: Run) -> None:
         """Take the place of this run by itself, at another of its generations."""
@@ -160,6 +184,7 @@ class Campaign:
         """How many this run has had."""
         self.stopped = bool(np.asarray(run.fired).any())
         self.evaluated = self.generation * self.strategy.popsize
+        """Evaluations that the generations of this run have seen."""
         self.doubt: tuple[float, float] | None = None
         """This run's best value and σ when the model began to foresee no new best."""
         self.surrogate = (
@@ -169,20 +194,31 @@ class Campaign:
         )
         self._proposed: tuple[np.ndarray, np.ndarray] | None = None
         """Draws and points of the next generation."""
-        self._rows: list[np.ndarray] = []
-        """Of the history, not yet in a part of it."""
-        self._counts: list[int] = []
-        """Evaluations after each of them."""
+        self._rows: list[tuple[int, np.ndarray]] = []
+        """Of the history, not yet in a part of it, each after how many evaluations."""
+        self._exhausted = False
+        self._let_lead()
+
+    def _flow(self) -> Flow | None:
+        """What keeps evaluations in flight, if the search waits for no generation."""
+        objective, width = self.plan.objective, self.plan.in_flight
+        if not width or not isinstance(objective, HostObjective):
+            return None
+        assert objective.dispatcher is not None
+        return Flow(
+            objective, objective.dispatcher, width, self.key, self.plan.start.box
+        )
 
     def _limits(self) -> Stopping:
         """Of this run: what is left of the budget, or its share."""
         whole, share = self.plan.stopping, self.schedule.share
-        left = int(whole.maxfevals) - self.spent
-        return replace(
-            whole,
-            maxfevals=left if share is None else min(left, share),
-            maxiter=int(whole.maxiter) - self.generations,
-        )
+        left = int(whole.maxfevals) - self.spent - self.extra
+        left = left if share is None else min(left, share)
+        maxiter = int(whole.maxiter) - self.generations
+        limits = replace(whole, maxfevals=left, maxiter=maxiter)
+        if self.noise is None:
+            return limits
+        return self.noise.limits(limits, self.strategy.popsize)
 
     def advance(self, limit: int) -> None:
         """At most so many generations of this run, or one exchange along the axes."""
@@ -191,6 +227,12 @@ class Campaign:
             return
         objective = self.plan.objective
         if isinstance(objective, TracedObjective):
+            limits = self._limits_there
+            if self.noise is not None:
+                limit = min(limit, LOOKS - self.generation % LOOKS)
+                # The compiled loop takes all generations for as large as this one.
+                as_if = self.generation * self.strategy.popsize + self.left
+                limits = replace(limits, maxfevals=as_if)
             self.run, rows, done = _advance(
                 self.strategy,
                 objective,
@@ -199,29 +241,41 @@ class Campaign:
                 self.key,
                 self.plan.start.box,
                 self.plan.args,
-                self._limits_there,
+                limits,
                 min(limit, ROWS),
             )
-            popsize, before = self.strategy.popsize, self.generation
-            self.generation += int(done)
-            self.evaluated = self.generation * popsize
-            numbers = range(before + 1, self.generation + 1)
-            self._counts.extend(popsize * number for number in numbers)
             self.stopped = bool(np.asarray(self.run.fired).any())
-            self._rows.extend(np.asarray(rows)[: int(done)])
+            for row in np.asarray(rows)[: int(done)]:
+                self.evaluated += self.strategy.popsize
+                self._count(row)
+            self._answer_to_noise()
             self._let_lead()
             return
         for _ in range(limit):
             if not self.goes_on:
                 break
             self._generation(objective)
+            self._answer_to_noise()
             self._let_lead()
+
+    def _answer_to_noise(self) -> None:
+        """Stop at a median that is good enough; grow where there is no progress."""
+        if self.noise is None or self.generation % LOOKS:
+            return
+        self.stopped |= self.noise.on_target
+        popsize = 2 * self.strategy.popsize
+        if self.noise.wants(popsize, self.left):
+            self._file_rows()
+            self.noise.medians = []
+            self.set_popsize(popsize)
+            self.run = regrow(self.strategy, self.run)
+            self._proposed = None
 
     def _let_lead(self) -> None:
         """A run with a share of the budget that is better than all before may have the
         rest of it."""
-        left = int(self.plan.stopping.maxfevals) - self.spent
-        leads = float(self.run.best_value) < self.best_value
+        left = int(self.plan.stopping.maxfevals) - self.spent - self.extra_before
+        leads = float(self.run.best_value) < self.best_value and self.noise is None
         if leads and int(self.limits.maxfevals) < left:
             self.limits = replace(self.limits, maxfevals=left)
             self._limits_there = jax.device_put(self.limits)
@@ -232,13 +286,11 @@ class Campaign:
         if self._proposed is None:
             drawn, there = self.programs.propose(self.run, self.key, box)
             self._proposed = np.asarray(drawn), np.asarray(there)
-        eps, points = self._proposed
-        if self.surrogate is None:
-            values = self._called(objective, points)
-            self.evaluated += len(points)
-        else:
-            eps, points = eps.copy(), points.copy()
-            values = self._with_model(self.surrogate, objective, eps, points)
+        told = self._next_values(objective, *self._proposed)
+        if told is None:
+            self._exhausted = True
+            return
+        eps, points, values = told
         largest = np.finfo(points.dtype).max
         # A value beyond the largest of this precision is large, not a failure.
         values = np.where(np.isinf(values), np.nan, values).clip(-largest, largest)
@@ -254,10 +306,50 @@ class Campaign:
         facts = np.asarray(report)
         self._proposed = np.asarray(drawn), facts[: points.size].reshape(points.shape)
         row = facts[points.size :]
-        self.generation += 1
         self.stopped = bool(row[-1]) or self._is_hopeless(sigma=float(row[2]))
-        self._rows.append(row[:-1])
-        self._counts.append(self.evaluated)
+        self._count(row[:-1])
+
+    def _next_values(
+        self,
+        objective: HostObjective,
+        eps: Float[np.ndarray, "n d"],
+        points: Float[np.ndarray, "n d"],
+    ) -> Population | None:
+        """Draws, points and values of the next generation; None if the budget does not
+        suffice for another."""
+        popsize = self.strategy.popsize
+        if self.flow is not None:
+            maxiter = int(self.limits.maxiter) - self.generation
+            told = self.flow.generation(
+                self.strategy,
+                self.run,
+                self.generation,
+                (eps, points),
+                lambda: self.left,
+                maxiter,
+            )
+            if told is not None:
+                self.evaluated += popsize
+                self._warn_if_none_works(objective, popsize)
+            return told
+        objective.tally.spare = self.left - popsize
+        if self.surrogate is None:
+            values = self._called(objective, points)
+            self.evaluated += len(points)
+        else:
+            eps, points = eps.copy(), points.copy()
+            # A copy: a generation that is interrupted has not been.
+            surrogate = copy(self.surrogate)
+            values = self._with_model(surrogate, objective, eps, points)
+            self.surrogate = surrogate
+        return eps, points, values
+
+    def _count(self, row: np.ndarray) -> None:
+        """A generation more, with its row of the history."""
+        self.generation += 1
+        if self.noise is not None:
+            self.noise.see(float(row[1]))
+        self._rows.append((self.spent + self.evaluated + self.extra, row))
 
     def _with_model(
         self,
@@ -300,12 +392,21 @@ class Campaign:
         """Whether this run has another generation to go."""
         if self.axes is not None:
             return True
-        if self._done_by_axes:
+        if self._done_by_axes or self.stopped or self._exhausted:
             return False
-        limits, popsize = self.limits, self.strategy.popsize
-        affords = self.evaluated + popsize <= int(limits.maxfevals)
-        more = self.generation < int(limits.maxiter)
-        return not self.stopped and affords and more
+        affords = self.left >= self.strategy.popsize
+        return affords and self.generation < int(self.limits.maxiter)
+
+    @property
+    def left(self) -> int:
+        """Evaluations that this run may still have."""
+        used = self.evaluated + self.extra - self.extra_before
+        return int(self.limits.maxfevals) - used
+
+    def pause(self) -> None:
+        """Give up what is in flight."""
+        if self.flow is not None:
+            self.flow.pause()
 
     @property
     def _done_by_axes(self) -> bool:
@@ -320,27 +421,29 @@ class Campaign:
         """Close a run that has ended and begin the next, or say why there is none."""
         if self._done_by_axes:
             return self._ended_by_axes()
+        self.pause()
         why = self.reasons()
+        self._judge()
         found = converged(why)
         best, was_converged = self.best_value, self.best_converged
-        value = float(self.run.best_value)
+        point, value = self._best_of_run()
         is_best = value < best
         agree = self._agree(value, found)
         message = self._message(why)
         schedule = replace(self.schedule, agree=agree)
         left = int(self.plan.stopping.maxfevals) - self.nfev
-        spent = self.evaluated
-        following = schedule.after(spent, self.plan.seed)
+        following = schedule.after(self.evaluated, self.plan.seed)
         following = following.within(left)
         end = self._end(why, message, schedule, following)
         if end is not None:
             self.best_converged = found if is_best else was_converged
             return end
         if is_best:
-            self.best_point = np.asarray(self.run.best_point)
+            self.best_point = point
             self.best_value, self.best_converged = value, found
+            self.best_error = self.noise.error if self.noise else np.nan
         self._file_rows()
-        self.spent, self.generations = self.nfev, self.nit
+        self.spent, self.generations = self.nfev - self.extra, self.nit
         self.failed = self.nfailed
         self.stops.append(message)
         self.schedule = following
@@ -381,7 +484,9 @@ class Campaign:
         dtype = self.plan.start.x0.dtype
         if self.nit >= int(whole.maxiter):
             return describe("maxiter", self.nit, whole, dtype)
-        if int(whole.maxfevals) - self.nfev < following.current_popsize:
+        # Noise hides what a few generations find.
+        least = following.current_popsize * (WINDOW if self.plan.noisy else 1)
+        if int(whole.maxfevals) - self.nfev < least:
             return describe("maxfevals", self.nfev, whole, dtype)
         if self.plan.settles and schedule.agree >= ENOUGH_AGREE:
             return f"{message} (found by {schedule.agree} runs of growing populations)"
@@ -395,15 +500,21 @@ class Campaign:
             self.generation,
             self.evaluated,
             self.strategy.popsize,
-            self.limits,
+            replace(self.limits, maxfevals=2**31 - 1),
         )
+        if self.noise is not None and self.noise.on_target:
+            found["ftarget"] = self.noise.medians[-1]
+        spent = self._exhausted or self.left < self.strategy.popsize
+        if not found and spent:
+            found["maxfevals"] = int(self.limits.maxfevals) - self.left
         foreseen = None if self.surrogate is None else self.surrogate.foreseen
         if not found and foreseen is not None:
             found["hopeless"] = foreseen
         return found
 
     def _message(self, why: dict[str, float]) -> str:
-        limits, dtype = self.limits, self.plan.start.x0.dtype
+        target = self.plan.stopping.ftarget
+        limits, dtype = replace(self.limits, ftarget=target), self.plan.start.x0.dtype
         sign = self.plan.objective.sign
         return "; ".join(
             describe(name, value, limits, dtype, sign) for name, value in why.items()
@@ -414,7 +525,16 @@ class Campaign:
     @property
     def nfev(self) -> int:
         """Evaluations so far."""
-        return self.spent + self.evaluated
+        waiting = len(self.flow.told) if self.flow else 0
+        return self.spent + self.evaluated + waiting + self.extra
+
+    @property
+    def extra(self) -> int:
+        """Evaluations whose values no generation has seen."""
+        objective = self.plan.objective
+        if isinstance(objective, HostObjective):
+            return self.judged + objective.tally.extra
+        return self.judged
 
     @property
     def nit(self) -> int:
@@ -424,13 +544,47 @@ class Campaign:
     @property
     def nfailed(self) -> int:
         """Evaluations that gave no finite number."""
-        return self.failed + int(self.run.failed)
+        waiting = self.flow.told if self.flow else []
+        lost = sum(not np.isfinite(t.value) for t in waiting)
+        return self.failed + int(self.run.failed) + lost
 
     def best(self) -> tuple[np.ndarray, float]:
         """The best point of all runs, and its value (to be minimised)."""
-        if float(self.run.best_value) < self.best_value:
-            return np.asarray(self.run.best_point), float(self.run.best_value)
+        point, value = self._best_of_run()
+        if value < self.best_value:
+            return point, value
         return self.best_point, self.best_value
+
+    def error(self) -> float:
+        """The standard error of the best value of a noisy objective."""
+        if self.noise is None or self._best_of_run()[1] >= self.best_value:
+            return self.best_error
+        return self.noise.error
+
+    def _best_of_run(self) -> tuple[np.ndarray, float]:
+        if self.noise is not None:
+            value = self.noise.value
+            return self._mean(), float(self.run.median) if value is None else value
+        point, value = np.asarray(self.run.best_point), float(self.run.best_value)
+        if self.flow is not None:
+            other, least = self.flow.best()
+            if other is not None and least < value:
+                return other, least
+        return point, value
+
+    def _mean(self) -> np.ndarray:
+        """Of the distribution, as a point."""
+        mean, box = self.run.state.q.mean, self.plan.start.box
+        return np.asarray(mean if box is None else box.place(mean))
+
+    def _judge(self) -> None:
+        """Evaluate the answer of a noisy run again."""
+        if self.noise is None or not self.generation:
+            return
+        plan, left = self.plan, int(self.plan.stopping.maxfevals) - self.nfev
+        count, failed = self.noise.judge(plan.objective, plan.args, self._mean(), left)
+        self.judged += count
+        self.failed += failed
 
     def history(self) -> dict[str, np.ndarray]:
         """Columns with a row a generation, as they were minimised."""
@@ -451,7 +605,7 @@ class Campaign:
         row = row_without_distribution(values, mean)
         self.parts.append(
             {
-                "evaluations": np.array([self.spent]),
+                "evaluations": np.array([self.spent + self.extra]),
                 **columns(row[None]),
                 "run": np.array([-1]),
                 "popsize": np.array([len(values)]),
@@ -460,15 +614,15 @@ class Campaign:
 
     def _file_rows(self) -> None:
         """Make the rows of this run a part of the history."""
-        count, popsize = len(self._rows), self.strategy.popsize
-        if not count:
+        if not self._rows:
             return
+        counts, rows = zip(*self._rows, strict=True)
         self.parts.append(
             {
-                "evaluations": self.spent + np.array(self._counts),
-                **columns(np.stack(self._rows)),
-                "run": np.full(count, self.schedule.number),
-                "popsize": np.full(count, popsize),
+                "evaluations": np.array(counts),
+                **columns(np.stack(rows)),
+                "run": np.full(len(rows), self.schedule.number),
+                "popsize": np.full(len(rows), self.strategy.popsize),
             }
         )
-        self._rows, self._counts = [], []
+        self._rows = []

@@ -7,7 +7,7 @@ are all made of `begin`, `propose` and `digest`; so they draw the same points.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -91,6 +91,12 @@ def begin(
         measured=jnp.full(len(TESTS), inf),
         fired=jnp.zeros(len(TESTS), bool),
     )
+
+
+def regrow(strategy: Strategy, run: Run) -> Run:
+    """The run with another population: the search goes on, its record begins anew."""
+    dim, dtype = run.scale.size, run.scale.dtype
+    return replace(run, record=empty_record(dim, strategy.popsize, dtype))
 
 
 def propose(

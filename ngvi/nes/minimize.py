@@ -13,9 +13,11 @@ import numpy as np
 
 from ngvi.nes.campaign import ROWS, Campaign
 from ngvi.nes.checks import check_whole
+from ngvi.nes.dispatch import ExecutorError
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.generation import geometric_mean_sd
 from ngvi.nes.methods import choose_method, make_strategy, tries_axes, uses_surrogate
+from ngvi.nes.noise import FIRST_GROWTH
 from ngvi.nes.plan import Plan, make_stopping
 from ngvi.nes.progress import SearchProgress
 from ngvi.nes.result import so_far, summarize
@@ -23,7 +25,7 @@ from ngvi.nes.snapshot import Saver
 from ngvi.nes.start import Start
 from ngvi.nes.stopping import Stopping
 from ngvi.nes.tracing import TracedObjective, try_trace
-from ngvi.nes.workers import Executor, Workers, make_workers
+from ngvi.nes.workers import Executor, Workers, flight_width, make_workers
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -48,6 +50,10 @@ def minimize(
     callback: Callback | None = None,
     executor: Executor | None = None,
     workers: int | None = None,
+    asynchronous: bool | int = False,
+    timeout: float | None = None,
+    retries: int = 0,
+    noisy: bool = False,
     vectorized: bool | None = None,
     tol: float | None = None,
     ftarget: float | None = None,
@@ -87,14 +93,27 @@ def minimize(
         budget: evaluations, never exceeded, and spent on restarts unless there are to
             be none; by default 1,000 D², at least 10⁴ and at most 10⁶.
         popsize: evaluations of a generation in the first run; by default 4 + 3 log D.
-        seed: the same seed gives the same search.
+        seed: the same seed gives the same search, if it is not asynchronous.
         callback: called with an `OptimizeResult` (x, fun, nfev, nit) now and then:
             after every generation if those are slow. To stop it returns True or raises
             StopIteration.
-        executor: evaluates the points of a generation side by side: anything with
-            `submit`, as of `concurrent.futures` or a dask client.
-        workers: the same in so many processes (−1: one a core); `fun` must then be
-            importable.
+        executor: evaluates points side by side: anything with `submit`, as of
+            `concurrent.futures` or a dask client; `ngvi.nes.PoolExecutor` makes one of
+            pools like those of `multiprocessing` and Ray.
+        workers: the same in so many processes (−1: one a core), replaced when they die
+            or hang; `fun` must then be importable.
+        asynchronous: True to wait for no straggler: the search moves whenever `popsize`
+            values have come in, whichever, and as many evaluations are kept in flight
+            as the executor has workers (`popsize` if it does not say); a number, so
+            many. Only without it does the same seed give the same search.
+        timeout: seconds for one evaluation on an executor or workers; see
+            `ngvi.nes.dispatch` for when they begin.
+        retries: how often an evaluation that raises is tried again, each time at the
+            cost of one; what is lost with its worker is tried again at least once.
+        noisy: True if `fun` gives another value each time. Populations then begin at
+            six times the usual size and double where noise hides the way; `x` is the
+            mean of the distribution, not the luckiest point; `fun` is the mean of fresh
+            evaluations there and `fun_error` its standard error. See `ngvi.nes.noise`.
         vectorized: True if `fun` takes the points of a generation at once, (n, D), and
             returns n values; False if it must be called once a point, also if it looks
             like a JAX function; None to find out whether it is one.
@@ -115,7 +134,8 @@ def minimize(
     Returns:
         A `scipy.optimize.OptimizeResult`: `x`, `fun`, `nfev`, `nit`, `success` (the
         target was reached, or the best run converged), `message` (why the search
-        ended), `stops` (why the earlier runs did), `nfailed`, `first_error`,
+        ended), `stops` (why the earlier runs did), `nfailed`, `failures` (how many by
+        kind: "raised", "timed out", "lost", "not finite"), `first_error`,
         `history` (columns with a row a generation), and `distribution`, the last
         `Gaussian`; near bounds its coordinates are those of `ngvi.nes.bounds.Box`.
         Ctrl-C ends the search and returns what it has found.
@@ -139,6 +159,8 @@ def minimize(
     start = Start.of(x0, sigma0, bounds)
     chosen = choose_method(method, start.dim)
     count = make_strategy(chosen, start.dim, popsize).popsize
+    if noisy and popsize is None:
+        count *= FIRST_GROWTH
     sign = -1.0 if maximize else 1.0
     check_whole("seed", seed, 0)
     if restarts is not None:
@@ -147,10 +169,15 @@ def minimize(
     limits = make_stopping(stopping, budget, tol, ftarget, sign, start.dim, count)
     if executor is not None and workers is not None:
         raise ValueError("give an executor or a number of workers, not both")
+    check_whole("retries", retries, 0)
     pool = None if workers is None else make_workers(workers, fun, args)
-    objective = _objective(fun, start, args, sign, vectorized, executor or pool)
+    where = executor if pool is None else pool
+    in_flight = flight_width(asynchronous, where, count)
+    objective = _objective(fun, start, args, sign, vectorized, where, timeout, retries)
     # Of a compiled objective even a thousand values cost less than a model's.
     called = isinstance(objective, HostObjective) and objective.executor is None
+    # Neither a search along the axes nor a model knows of noise.
+    waits = not noisy and not in_flight
     given = stopping or Stopping()
     unlimited = budget is None and bool(given.maxfevals == Stopping().maxfevals)
     plan = Plan(
@@ -162,9 +189,11 @@ def minimize(
         args=args,
         stopping=limits,
         restarts=restarts,
-        axes=tries_axes(method, start.dim, int(limits.maxfevals)),
-        surrogate=called and uses_surrogate(method, start.dim),
+        axes=waits and tries_axes(method, start.dim, int(limits.maxfevals)),
+        surrogate=waits and called and uses_surrogate(method, start.dim),
         settles=unlimited and not np.isfinite(float(limits.ftarget)),
+        in_flight=in_flight,
+        noisy=bool(noisy),
     )
     search = Campaign(plan)
     saver = None if checkpoint is None else Saver(search, Path(checkpoint), every)
@@ -185,17 +214,29 @@ def _objective(
     sign: float,
     vectorized: bool | None,
     executor: Executor | Workers | None,
+    timeout: float | None,
+    retries: int,
 ) -> TracedObjective | HostObjective:
     if not callable(fun):
         raise TypeError(f"fun must be callable, got {type(fun).__name__}")
     if executor is not None and vectorized:
         raise ValueError("an executor evaluates single points: leave vectorized out")
+    if timeout is not None:
+        if not timeout > 0:
+            raise ValueError(f"timeout must be positive, got {timeout}")
+        if executor is None:
+            raise ValueError(
+                "a timeout needs an executor or workers: a call in this process cannot "
+                "be given up (workers=1 makes it one in another)"
+            )
     traced = None
     if executor is None and vectorized is not False:
         traced = try_trace(fun, start.layout, start.x0, args, sign, bool(vectorized))
     if traced is not None:
         return traced
-    return HostObjective(fun, start.layout, sign, args, bool(vectorized), executor)
+    return HostObjective(
+        fun, start.layout, sign, args, bool(vectorized), executor, timeout, retries
+    )
 
 
 def drive(
@@ -228,6 +269,12 @@ def drive(
                 return reason, True
     except KeyboardInterrupt:
         return INTERRUPTED, False
+    except ExecutorError as error:
+        if not search.nfev:
+            raise
+        return f"executor: {error}", False
+    finally:
+        search.pause()
 
 
 def _show(bar: SearchProgress, search: Campaign) -> None:

@@ -33,6 +33,9 @@ class Plan:
     """None: as many as it takes."""
     settles: bool = False
     """Whether it may end before the budget does, when runs agree."""
+    in_flight: int = 0
+    """Evaluations to keep going at any time; 0 waits for each generation."""
+    noisy: bool = False
     axes: bool = False
     """Whether to try first if the objective is a sum over coordinates."""
     surrogate: bool = False
@@ -50,6 +53,7 @@ class Plan:
             "axes": self.axes,
             "seed": self.seed,
             "direction (maximize)": self.objective.sign,
+            "noisy": self.noisy,
         } | {name: getattr(self.stopping, name) for name in _TESTED}
 
 

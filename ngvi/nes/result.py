@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ngvi.nes.campaign import Campaign
+from ngvi.nes.dispatch import KINDS, Tally
 from ngvi.nes.evaluation import HostObjective
 
 if TYPE_CHECKING:
@@ -33,16 +34,21 @@ def summarize(search: Campaign, reason: str, ended: bool) -> OptimizeResult:
     history = search.history()
     history |= {n: sign * history[n] for n in ("best", "median") if n in history}
     objective = search.plan.objective
-    error = objective.first_error if isinstance(objective, HostObjective) else None
+    tally = objective.tally if isinstance(objective, HostObjective) else Tally()
+    kinds = {kind.replace("_", " "): getattr(tally, kind) for kind in KINDS}
+    kinds["not finite"] = search.nfailed - sum(kinds.values())
     found = so_far(search)
     found.update(
         success=bool(ended and search.best_converged and np.isfinite(value)),
         message=reason,
         stops=list(search.stops),
         nfailed=search.nfailed,
-        first_error=error,
+        failures=kinds,
+        first_error=tally.first_error,
         history=history,
         distribution=search.run.state.q,
         method=search.plan.method,
     )
+    if search.plan.noisy:
+        found["fun_error"] = search.error()
     return found

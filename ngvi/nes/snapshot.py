@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ import numpy as np
 from ngvi.nes import checkpoint
 from ngvi.nes.campaign import Campaign
 from ngvi.nes.evaluation import HostObjective
+from ngvi.nes.noise import NoisyRun
 from ngvi.nes.restarts import Schedule
 
 # Of the time, for checkpoints: each holds the whole history, which grows.
@@ -22,13 +24,16 @@ LARGEST_SHARE = 0.1
 _RUN = "run/"
 _HISTORY = "history/"
 _SURROGATE = "surrogate/"
+_FLOW = "flow/"
 _FACTS = (
     "best_value",
     "best_converged",
+    "best_error",
     "spent",
     "generations",
     "failed",
     "stops",
+    "judged",
     "solved",
     "told",
     "evaluated",
@@ -46,11 +51,18 @@ def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         of_model = search.surrogate.to_arrays()
         arrays |= {_SURROGATE + name: array for name, array in of_model.items()}
     facts = {name: getattr(search, name) for name in _FACTS}
+    facts["popsize"] = search.strategy.popsize
+    if search.noise is not None:
+        facts["noise"] = asdict(search.noise)
     facts["along_axes"] = search.axes is not None
     facts["schedule"] = search.schedule.to_dict()
     objective = search.plan.objective
     if isinstance(objective, HostObjective):
-        facts |= {"raised": objective.raised, "first_error": objective.first_error}
+        facts["extra_before"] = search.extra_before
+        facts["tally"] = asdict(replace(objective.tally, spare=0))
+    if search.flow is not None:
+        of_flow = search.flow.to_arrays(search.best_point.size, search.best_point.dtype)
+        arrays |= {_FLOW + name: array for name, array in of_flow.items()}
     return arrays, facts
 
 
@@ -61,6 +73,10 @@ def restore(
     for name in _FACTS:
         setattr(search, name, facts[name])
     search.schedule = Schedule(**facts["schedule"])
+    objective = search.plan.objective
+    if isinstance(objective, HostObjective):
+        # A run's budget is what was left at its beginning.
+        objective.tally.extra = facts["extra_before"]
     if search.axes is not None:
         for values in search.told:
             search.axes.ask()
@@ -68,6 +84,11 @@ def restore(
     if not facts["along_axes"]:
         search.axes = None
     search.open_run()
+    if isinstance(objective, HostObjective):
+        vars(objective.tally).update(facts["tally"])
+    search.set_popsize(facts["popsize"])
+    if search.noise is not None:
+        search.noise = NoisyRun(**facts["noise"])
     leaves, structure = jax.tree.flatten(search.run)
     stored = [jnp.asarray(arrays[f"{_RUN}{i}"]) for i in range(len(leaves))]
     search.go_on_from(jax.tree.unflatten(structure, stored))
@@ -78,10 +99,9 @@ def restore(
     history = checkpoint.under(arrays, _HISTORY)
     search.parts = [history] if history else []
     search.best_point = arrays["best_point"]
-    objective = search.plan.objective
-    if isinstance(objective, HostObjective):
-        objective.raised = facts.get("raised", 0)
-        objective.first_error = facts.get("first_error")
+    of_flow = checkpoint.under(arrays, _FLOW)
+    if search.flow is not None and of_flow:
+        search.flow.go_on_from(of_flow)
 
 
 class Saver:

@@ -262,7 +262,7 @@ def describe(
         else getattr(stopping, name, 0)
     )
     texts = {
-        "ftarget": f"the best value {sign * measured:.6g} has reached the target "
+        "ftarget": f"the value {sign * measured:.6g} has reached the target "
         f"{sign * limit:.6g}",
         "tolfun": f"the values of a generation and the best of recent ones span "
         f"{measured:.3g} (limit {limit}, or rounding)",

@@ -29,9 +29,8 @@ def test_is_the_search_of_minimize():
     while not search.stop():
         points = search.ask()
         search.tell(points, sphere(points))
-    found = ngvi.minimize(
-        lambda x: float(sphere(x)), np.zeros(3), sigma0=0.3, ftarget=1e-6
-    )
+    options = dict(sigma0=0.3, ftarget=1e-6, method="cma")
+    found = ngvi.minimize(lambda x: float(sphere(x)), np.zeros(3), **options)
     assert search.stop() == {"ftarget": search.result.fun}
     assert search.result.nfev == found.nfev and search.result.success
     np.testing.assert_array_equal(search.result.x, found.x)

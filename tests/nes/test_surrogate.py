@@ -132,7 +132,7 @@ def test_a_valley_that_ends_above_the_best_one_is_left():
         return min(others.min(), ((x - 2) ** 2 @ np.arange(1, DIM + 1.0)))
 
     found = ngvi.minimize(
-        valleys, np.full(DIM, -3.0), sigma0=1.0, ftarget=1e-3, seed=1, vectorized=False
+        valleys, np.full(DIM, -1.0), sigma0=1.5, ftarget=1e-3, seed=1, vectorized=False
     )
     assert found.success
     assert any(reason.startswith("hopeless: ") for reason in found.stops)
