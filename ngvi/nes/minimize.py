@@ -88,8 +88,9 @@ def minimize(
         x0: where to start; an array, a list of numbers, or a pytree of arrays.
         args: further arguments of `fun`. For a JAX function arrays among them may
             change between calls without a new compilation.
-        method: "cma", "sep-cma", "xnes", "snes", "isotropic", or "auto": "cma" up to
-            200 dimensions, "sep-cma" beyond.
+        method: one of `ngvi.nes.methods.METHODS`, as "cma", "spiked-cma" for many
+            dimensions, "lra-cma" for noise, "xnes", "snes"; or "auto": "cma" up to 200
+            dimensions, "sep-cma" beyond.
         bounds: a `scipy.optimize.Bounds`, or a pair (low, high) for each number of
             x0, None meaning no bound. Only points within are evaluated.
         constraints: a `scipy.optimize.NonlinearConstraint` or `LinearConstraint`, a

@@ -136,7 +136,7 @@ def test_arguments_are_data_not_program():
     assert campaign._advance._cache_size() == before
 
 
-@pytest.mark.parametrize("method", ["sep-cma", "xnes", "isotropic"])
+@pytest.mark.parametrize("method", ["sep-cma", "xnes", "isotropic", "spiked-cma"])
 def test_every_method_finds_a_sphere(method):
     found = called(method=method, ftarget=1e-4)
     assert found.fun <= 1e-4 and found.method == method

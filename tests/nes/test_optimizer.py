@@ -92,8 +92,9 @@ def test_a_far_point_is_drawn_in():
     assert search.result.x[0] == 1e9
 
 
-def test_a_pickled_copy_goes_on_alike():
-    search = searched(make(bounds=[(-1, 1)] * 3), 3)
+@pytest.mark.parametrize("method", ["cma", "lra-cma", "cr-fm-nes", "xnes-as"])
+def test_a_pickled_copy_goes_on_alike(method):
+    search = searched(make(method=method, popsize=7, bounds=[(-1, 1)] * 3), 3)
     search.tell(search.ask(2), [1.0, 2.0])
     copy = pickle.loads(pickle.dumps(search))
     for one in (search, copy):
