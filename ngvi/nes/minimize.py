@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from ngvi.nes.campaign import ROWS, Campaign
+from ngvi.nes.attempt import ROWS
+from ngvi.nes.campaign import Campaign
 from ngvi.nes.checks import check_whole
 from ngvi.nes.constraints import Constraints, checked_ctol
 from ngvi.nes.dispatch import ExecutorError
@@ -322,14 +323,14 @@ def drive(
             raise
         return f"executor: {error}", False
     finally:
-        search.pause()
+        search.attempt.pause()
 
 
 def _show(bar: SearchProgress, search: Campaign) -> None:
     if bar.enabled:
-        sigma = float(geometric_mean_sd(search.run.state.q))
+        sigma = float(geometric_mean_sd(search.attempt.run.state.q))
         best = search.plan.objective.sign * search.best()[1]
-        bar.show(search.nfev, best, sigma, search.strategy.popsize)
+        bar.show(search.nfev, best, sigma, search.attempt.strategy.popsize)
 
 
 def _asks_to_stop(callback: Callback, search: Campaign) -> bool:

@@ -55,7 +55,7 @@ def summarize(search: Campaign, reason: str, ended: bool) -> OptimizeResult:
         failures=kinds,
         first_error=tally.first_error,
         history=history,
-        distribution=search.run.state.q,
+        distribution=search.attempt.run.state.q,
         method=search.plan.method,
     )
     if search.plan.noisy:

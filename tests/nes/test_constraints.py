@@ -10,7 +10,7 @@ import scipy.optimize
 from scipy.optimize import Bounds, LinearConstraint, NonlinearConstraint
 
 import ngvi
-from ngvi.nes import Stopping, campaign
+from ngvi.nes import Stopping, attempt
 from ngvi.nes.lagrangian import Lagrangian, judge
 
 
@@ -85,7 +85,7 @@ def test_arguments_are_data_not_program():
             sphere, np.full(3, 3.0), constraints=constraint, restarts=0
         )
         np.testing.assert_allclose(found.x, [1, 0, 0], atol=1e-5)
-        return campaign._advance._cache_size()
+        return attempt._advance._cache_size()
 
     assert search(2.0) == search(5.0)
 

@@ -6,7 +6,7 @@ import pytest
 import scipy.optimize
 
 import ngvi
-from ngvi.nes import Stopping, campaign
+from ngvi.nes import Stopping, attempt
 
 
 def sphere(x):
@@ -131,9 +131,9 @@ def test_arguments_are_data_not_program():
         np.testing.assert_allclose(found.x, goal, atol=1e-2)
     # Each call looks at the function twice; it is compiled in the first one only.
     assert len(traces) < 2 * 2 + 3
-    before = campaign._advance._cache_size()
+    before = attempt._advance._cache_size()
     ngvi.minimize(fun, np.full(3, 2.0), args=(np.full(3, 9.0),), tol=1e-3, **options)
-    assert campaign._advance._cache_size() == before
+    assert attempt._advance._cache_size() == before
 
 
 @pytest.mark.parametrize("method", ["sep-cma", "xnes", "isotropic", "spiked-cma"])
