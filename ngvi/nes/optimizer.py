@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,14 +37,14 @@ class Optimizer:
     """A search by asking and telling.
 
     Points may be asked for in any number and told in any order, each with its value, or
-    not at all; others may be told as well. Whenever `popsize` values have come in the
+    not at all; others may be injected. Whenever `popsize` values have come in the
     distribution moves. The same seed, asked and told alike, gives the same points; a
     copy by pickling goes on like the original.
 
     Args:
         x0: where to start; its D numbers are a point's coordinates.
         sigma0: as in `ngvi.minimize`.
-        method: as in `ngvi.minimize`.
+        method: as in `ngvi.minimize`; "auto" is a strategy and nothing around it.
         popsize: values that make a generation; by default 4 + 3 log D.
         seed: of the draws.
         bounds: as in `ngvi.minimize`.
@@ -94,7 +95,8 @@ class Optimizer:
         """Draws and points of this generation's first `popsize`."""
         self.generation = 0
         """Generations so far."""
-        self._pending: dict[bytes, _Draw] = {}
+        self._pending: dict[bytes, list[_Draw]] = {}
+        """What was asked for and not told; two draws may be one point."""
         self._told: list[Told] = []
         self._asked = 0
         """In this generation."""
@@ -128,7 +130,7 @@ class Optimizer:
             last = min(first + n - len(points), self.popsize)
             for i in range(first, last):
                 draw = _Draw(self._orders, self.generation, eps[i])
-                self._pending[x[i].tobytes()] = draw
+                self._pending.setdefault(x[i].tobytes(), []).append(draw)
                 self._orders += 1
                 points.append(x[i])
             self._asked += last - first
@@ -141,10 +143,37 @@ class Optimizer:
         return jax.device_get(drawn)
 
     def tell(self, xs: Any, values: Any) -> None:
-        """The values of points; NaN or an infinity for an evaluation that failed.
+        """The values of points asked for; NaN or an infinity for a failed evaluation.
 
-        Points that were not asked for, or were asked of an earlier distribution, are
-        used too, drawn in if they are far out.
+        Points asked of an earlier distribution are drawn in if they are far out now.
+
+        Args:
+            xs: shape (n, D), or (D,) for a single one.
+            values: shape (n,), or a number.
+
+        Raises:
+            ValueError: shapes that do not fit, or points that were not asked for.
+        """
+        points, numbers = self._checked(xs, values)
+        keys = [x.tobytes() for x in points]
+        for key, times in Counter(keys).items():
+            if times > len(self._pending.get(key, ())):
+                raise ValueError(
+                    f"the point {points[keys.index(key)]} is waiting for no value: it "
+                    "was not asked for, was told already, or was asked for "
+                    f"{_PATIENCE} generations ago; `inject` takes points from elsewhere"
+                )
+        for key, x, value in zip(keys, points, numbers, strict=True):
+            draw = self._pending[key].pop(0)
+            if not self._pending[key]:
+                del self._pending[key]
+            self._take(x, draw, value)
+
+    def inject(self, xs: Any, values: Any) -> None:
+        """Points from elsewhere with their values, drawn in if they are far out.
+
+        They take part in the generation like those asked for; a few good ones are
+        plenty, whole generations of them lead nowhere new.
 
         Args:
             xs: shape (n, D), or (D,) for a single one.
@@ -154,6 +183,21 @@ class Optimizer:
             ValueError: shapes that do not fit, or points that are NaN, out of bounds,
                 or no integers where they must be.
         """
+        points, numbers = self._checked(xs, values)
+        self._check(points)
+        for x, value in zip(points, numbers, strict=True):
+            draw = _Draw(self._orders, -1, np.zeros_like(x))
+            self._orders += 1
+            self._take(x, draw, value)
+
+    def _take(self, x: np.ndarray, draw: _Draw, value: float) -> None:
+        told = Told(draw.order, draw.generation, x, draw.eps, float(value))
+        self._told.append(told)
+        if len(self._told) == self.popsize:
+            self._update()
+
+    def _checked(self, xs: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Points and values, to be minimised, as arrays."""
         points = np.asarray(xs, self.run.best_point.dtype)
         if points.ndim == 1:
             points = points[None]
@@ -167,16 +211,7 @@ class Optimizer:
                 f"{len(points)} points need as many values, got shape "
                 f"{np.shape(values)}"
             )
-        self._check(points)
-        for x, value in zip(points, self.sign * numbers, strict=True):
-            draw = self._pending.pop(x.tobytes(), None)
-            if draw is None:
-                draw = _Draw(self._orders, -1, np.zeros_like(x))
-                self._orders += 1
-            told = Told(draw.order, draw.generation, x, draw.eps, float(value))
-            self._told.append(told)
-            if len(self._told) == self.popsize:
-                self._update()
+        return points, self.sign * numbers
 
     def _check(self, points: np.ndarray) -> None:
         if not np.isfinite(points).all():

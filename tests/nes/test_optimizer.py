@@ -75,7 +75,7 @@ def test_late_answers_and_foreign_points_help():
     plain, injected = make(seed=1), make(seed=1)
     points = plain.ask()
     plain.tell(points, sphere(points))
-    injected.tell(np.full((1, 3), 0.5), [0.0])
+    injected.inject(np.full((1, 3), 0.5), [0.0])
     points = injected.ask(6)
     injected.tell(points, sphere(points))
     assert injected.result.fun == 0 and injected.result.x.tolist() == [0.5] * 3
@@ -87,7 +87,7 @@ def test_late_answers_and_foreign_points_help():
 
 def test_a_far_point_is_drawn_in():
     search = make()
-    search.tell(np.full((7, 3), 1e9), np.arange(7.0))
+    search.inject(np.full((7, 3), 1e9), np.arange(7.0))
     assert np.abs(search.result.distribution.mean).max() < 3
     assert search.result.x[0] == 1e9
 
@@ -115,7 +115,7 @@ def test_bounds_hold_and_failures_count():
     np.testing.assert_allclose(search.result.x, 0.2, atol=1e-3)
     assert search.result.nfailed == 100
     with pytest.raises(ValueError, match="out of bounds"):
-        search.tell([[0.0, 0.0, 0.3]], [1.0])
+        search.inject([[0.0, 0.0, 0.3]], [1.0])
 
 
 def test_maximises_and_stops_for_the_budget():
@@ -125,7 +125,7 @@ def test_maximises_and_stops_for_the_budget():
         points = search.ask()
         search.tell(points, 9 - sphere(points))
     assert search.stop() == {"maxfevals": 28} and 8 < search.result.fun <= 9
-    search.tell(np.full((7, 3), 0.4), np.full(7, 11.0))
+    search.inject(np.full((7, 3), 0.4), np.full(7, 11.0))
     assert search.stop()["ftarget"] == 11.0
 
 
@@ -136,12 +136,32 @@ def test_maximises_and_stops_for_the_budget():
         (np.zeros(2), 0.0, r"shape \(n, 3\)"),
         (np.zeros((2, 3)), [0.0], "2 points need as many values"),
         (np.zeros((2, 3)), [[0.0], [0.0]], r"got shape \(2, 1\)"),
-        ([[0.0, np.nan, 0.0]], [0.0], "points must be finite"),
     ],
 )
 def test_what_cannot_be_told_is_refused(xs, values, message):
-    with pytest.raises(ValueError, match=message):
-        make().tell(xs, values)
+    for take in (make().tell, make().inject):
+        with pytest.raises(ValueError, match=message):
+            take(xs, values)
+    with pytest.raises(ValueError, match="points must be finite"):
+        make().inject([[0.0, np.nan, 0.0]], [0.0])
+
+
+def test_a_value_of_a_point_that_waits_for_none_is_refused():
+    search = make()
+    points = search.ask()
+    with pytest.raises(ValueError, match=r"\[0. 0. 0.\] is waiting for no value"):
+        search.tell(np.vstack([points[:2], np.zeros(3)]), np.zeros(3))
+    # Nothing of it was taken.
+    search.tell(points[0], 1.0)
+    with pytest.raises(ValueError, match="told already"):
+        search.tell(points[0], 1.0)
+    # Two draws that round to one point are two values.
+    whole = make(integrality=True, bounds=[(0, 1)] * 3)
+    for _ in range(3):
+        points = whole.ask()
+        assert len(np.unique(points, axis=0)) < len(points)
+        whole.tell(points, sphere(points))
+    assert whole.generation == 3
 
 
 def test_what_cannot_be_asked_is_refused():
