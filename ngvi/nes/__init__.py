@@ -9,6 +9,7 @@ from ngvi.nes.checkpoint import CheckpointError
 from ngvi.nes.generation import Run
 from ngvi.nes.minimize import minimize
 from ngvi.nes.optimizer import Optimizer
+from ngvi.nes.plot import plot
 from ngvi.nes.run import run
 from ngvi.nes.scipy_method import scipy_method
 from ngvi.nes.search import State, ask, init, tell
@@ -30,6 +31,7 @@ __all__ = [
     "make_box",
     "minimize",
     "openes",
+    "plot",
     "run",
     "scipy_method",
     "snes",

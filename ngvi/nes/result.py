@@ -44,5 +44,6 @@ def summarize(search: Campaign, reason: str, ended: bool) -> OptimizeResult:
         history=history,
         distribution=search.run.state.q,
         method=search.plan.method,
+        maximize=sign < 0,
     )
     return found
