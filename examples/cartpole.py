@@ -20,7 +20,7 @@ import ngvi
 
 GRAVITY, CART, POLE, LENGTH = 9.8, 1.0, 0.1, 0.5
 FORCE, TRACK, STEP, STEPS = 10.0, 2.4, 0.02, 250
-HIDDEN, STARTS, BUDGET = 8, 8, 20_000
+HIDDEN, STARTS, BUDGET = 8, 8, 10_000
 
 
 def physics(state: jax.Array, force: jax.Array) -> jax.Array:
@@ -87,7 +87,9 @@ def main() -> None:
     unseen = starts(1, 200)
     print(f"{found.nfev:,} policies, {found.nfev * STARTS * STEPS:,} steps of physics")
     print(f"in {took:.1f} s, compilation included\n")
-    print(f"{'policy':10s}{'return':>10s}{'on 200 new starts':>20s}{'they end up':>14s}")
+    print(
+        f"{'policy':10s}{'return':>10s}{'on 200 new starts':>20s}{'they end up':>14s}"
+    )
     paths = {}
     for name, weights in (("first", first), ("best", found.x)):
         returns, states = jax.vmap(lambda s, w=weights: episode(w, s))(unseen)
@@ -104,7 +106,12 @@ def draw(history: dict, paths: dict[str, np.ndarray]) -> None:
     )
     for column, style in (("median", "C0--"), ("best", "C0-")):
         left.plot(history["evaluations"], history[column], style, label=column)
-    left.set(xlabel="policies tried", ylabel="return", title="a generation's returns")
+    left.set(
+        xscale="log",
+        xlabel="policies tried",
+        ylabel="return",
+        title="a generation's returns",
+    )
     seconds = STEP * np.arange(1, STEPS + 1)
     for (name, path), style in zip(paths.items(), ("C7--", "C1-"), strict=True):
         middle.plot(seconds, np.cos(path[:, 2]), style, label=name)

@@ -104,9 +104,13 @@ def test_runs_are_broken_apart_and_named_by_their_populations():
     broken = np.flatnonzero(np.isnan(drawn[:, 0]))
     np.testing.assert_array_equal(broken, [1, 4, 7])
     # A population that grows within a run has a label of its own.
-    assert [name.split()[-1] for name in labels(figure)] == ["5", "10", "10", "20", "a"][
-        :4
-    ]
+    assert [name.split()[-1] for name in labels(figure)] == [
+        "5",
+        "10",
+        "10",
+        "20",
+        "a",
+    ][:4]
     marks = [one for one in figure.axes[1].get_lines() if len(one.get_xdata()) == 2]
     assert [one.get_xdata()[0] for one in marks] == [3, 13, 33, 43]
     assert len(figure.axes[2].patches) == 1 and not labels(figure, 2)
@@ -117,7 +121,9 @@ def test_a_maximum_is_approached_from_below():
     assert "below" in figure.axes[0].get_title("left")
     best_so_far = line(figure, 0, "best so far")[:, 1]
     np.testing.assert_array_equal(best_so_far, [2, np.nan, np.nan])
-    np.testing.assert_array_equal(line(figure, 0, "a generation's median")[:, 1], 3 - np.array([0, 1, 1]))
+    np.testing.assert_array_equal(
+        line(figure, 0, "a generation's median")[:, 1], 3 - np.array([0, 1, 1])
+    )
 
 
 def test_failures_and_values_that_cannot_be_the_answer_leave_gaps():
@@ -132,7 +138,8 @@ def test_failures_and_values_that_cannot_be_the_answer_leave_gaps():
 
 
 @pytest.mark.parametrize(
-    ("best", "fun", "said"), [(np.inf, np.inf, "no value"), (1, 1, "all values are equal")]
+    ("best", "fun", "said"),
+    [(np.inf, np.inf, "no value"), (1, 1, "all values are equal")],
 )
 def test_says_why_a_panel_is_empty(best, fun, said):
     figure = plot(result([0, 0], [best] * 2, [best] * 2, fun=fun))
