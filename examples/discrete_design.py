@@ -115,9 +115,7 @@ def draw(plan: np.ndarray, paths: np.ndarray, random: np.ndarray) -> None:
         axes = figure.add_subplot(grid[level + 1], aspect="equal")
         points = plan[plan[:, 2] == level, :2]
         points, counts = np.unique(points, axis=0, return_counts=True)
-        axes.scatter(*points.T, s=200, c="C0")
-        for point, count in zip(points, counts, strict=True):
-            axes.annotate(count, point, color="w", ha="center", va="center")
+        axes.scatter(*points.T, s=120 * counts, c="C0")
         axes.set(xticks=[0, 1, 2], yticks=[0, 1, 2], xlim=(-0.5, 2.5), ylim=(-0.5, 2.5))
         axes.set(xlabel="factor 1", title=f"factor 3 {name}")
         axes.grid(alpha=0.4)

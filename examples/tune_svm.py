@@ -81,7 +81,7 @@ def main() -> None:
 
 def draw(history: dict, losses: np.ndarray) -> None:
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9, 3.2), sharex=True, layout="constrained"
+        1, 2, figsize=(10, 3.2), sharex=True, layout="constrained"
     )
     evaluations = history["evaluations"]
     best = np.minimum.accumulate(history["best"])
@@ -90,10 +90,10 @@ def draw(history: dict, losses: np.ndarray) -> None:
     left.step(np.arange(1, BUDGET + 1), guessed, "C1--", where="post", label="random")
     left.set(xlabel="evaluations", title="loss, best so far", yscale="log")
     left.legend(frameon=False)
-    for name, line, style in zip(NAMES, history["mean"].T, "- -- -. :".split()):
-        right.plot(evaluations, line, f"C0{style}", label=name)
+    for i, style in enumerate(["C0-", "C1--", "C2-.", "C3:"]):
+        right.plot(evaluations, history["mean"][:, i], style, label=NAMES[i])
     right.set(xlabel="evaluations", title="mean of the search distribution")
-    right.legend(frameon=False, fontsize="small")
+    right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     Path("out").mkdir(exist_ok=True)
     figure.savefig("out/tune_svm.png", dpi=150)
     print("\nout/tune_svm.png: the search beside random points")
