@@ -24,17 +24,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from evosax.algorithms import CMA_ES, SNES, xNES
+from evosax.algorithms import CMA_ES, CR_FM_NES, SNES, xNES
 
 from ngvi.nes import search
-from ngvi.nes.strategies import Strategy, cma, snes, xnes
+from ngvi.nes.strategies import Strategy, cma, cr_fm_nes, snes, xnes
 
 OURS: dict[str, Callable[[int, int], Strategy]] = {
     "SNES": snes,
     "xNES": xnes,
     "CMA-ES": cma,
+    "CR-FM-NES": cr_fm_nes,
 }
-THEIRS = {"SNES": SNES, "xNES": xNES, "CMA-ES": CMA_ES}
+THEIRS = {"SNES": SNES, "xNES": xNES, "CMA-ES": CMA_ES, "CR-FM-NES": CR_FM_NES}
 TURNS = 7
 
 
@@ -156,7 +157,7 @@ def show(row: Row) -> str:
         return format(x, form) if x is not None else "–"
 
     return (
-        f"{row.strategy:8}{row.dim:6}{row.popsize:8}{row.ours:12.4g}"
+        f"{row.strategy:10}{row.dim:6}{row.popsize:8}{row.ours:12.4g}"
         f"{number(row.theirs, '.4g'):>12}{number(row.ratio, '.2f'):>8}"
         f"{row.compile_ours:10.2f}{number(row.compile_theirs, '.2f'):>10}"
     )
@@ -173,7 +174,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, generations/second")
     print(
-        f"{'':8}{'D':>6}{'popsize':>8}{'ngvi':>12}{'evosax':>12}{'ratio':>8}"
+        f"{'':10}{'D':>6}{'popsize':>8}{'ngvi':>12}{'evosax':>12}{'ratio':>8}"
         f"{'compile':>10}{'evosax':>10}"
     )
     rows = []

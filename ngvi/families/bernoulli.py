@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, Key
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.count_sampling import as_counts
 from ngvi.families.domains import PROBABILITY, REAL, Domain, whole_numbers
-from ngvi.families.parameters import checked, family, parameter
+from ngvi.families.parameters import as_floats, checked, family, only_if, parameter
 from ngvi.families.special.logistic import (
     binary_entropy,
     logistic_kl,
@@ -115,6 +115,11 @@ class Bernoulli(Successes):
     @classmethod
     def from_mean(cls, params: Values) -> Self:
         return cls(logit(jnp.asarray(params)))
+
+    @classmethod
+    def natural_from_mean(cls, params: Values) -> Values:
+        (p,) = as_floats(params)
+        return only_if(p, PROBABILITY, "Bernoulli: mean parameter", logit(p))
 
     def sample(
         self, key: Key[Array, ""], shape: tuple[int, ...] = ()

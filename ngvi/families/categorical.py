@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.count_sampling import as_counts
-from ngvi.families.domains import SIMPLEX, Domain, whole_numbers
-from ngvi.families.parameters import checked, family, parameter
+from ngvi.families.domains import REAL_VECTOR, SIMPLEX, Domain, whole_numbers
+from ngvi.families.parameters import checked, family, is_concrete, parameter
 from ngvi.families.special.softmax import (
     log_softmax,
     log_sum_exp,
@@ -49,9 +49,18 @@ def with_last(params: Free) -> Classes:
     return jnp.concatenate([params, jnp.zeros_like(params[..., :1])], -1)
 
 
-def logits_from_mean(probs: Free) -> Classes:
-    last = 1 - probs.sum(-1, keepdims=True)
-    return with_last(jnp.log(probs / last))
+def natural_from_probs(probs: Free) -> Free:
+    """λ from p without its last entry; all NaN where p is not positive."""
+    natural = jnp.log(probs / (1 - probs.sum(-1, keepdims=True)))
+    # Less zero, or NaN: a mask would keep this from being fused into one pass.
+    return natural - 0 * natural.sum(-1, keepdims=True)
+
+
+def valid_natural_params(cls: type, natural: Free) -> Free:
+    """λ; outside `jit` a NaN is an error."""
+    if is_concrete(natural):
+        checked(natural, REAL_VECTOR, f"{cls.__name__}: natural parameters")
+    return natural
 
 
 class ClassCounts(ExponentialFamily):
@@ -128,7 +137,11 @@ class Categorical(ClassCounts):
 
     @classmethod
     def from_mean(cls, params: Free) -> Self:
-        return cls(logits_from_mean(jnp.asarray(params)))
+        return cls(with_last(natural_from_probs(jnp.asarray(params))))
+
+    @classmethod
+    def natural_from_mean(cls, params: Free) -> Free:
+        return valid_natural_params(cls, natural_from_probs(jnp.asarray(params)))
 
     def sufficient_statistics(self, x: Values) -> Free:
         numbers = jnp.arange(self.logits.shape[-1] - 1)
@@ -147,6 +160,15 @@ class Categorical(ClassCounts):
     def mode(self) -> Int[Array, "*b"]:
         likeliest = jnp.argmax(self.logits, -1).astype(self.dtype)
         return as_counts(likeliest, ~jnp.isnan(self.logits[..., 0]))
+
+    def cdf(self, x: Values) -> Values:
+        """P(the class number is ≤ x)."""
+        x = self.as_floats(x)
+        numbers = jnp.arange(self.logits.shape[-1])
+        below = jnp.where(x[..., None] >= numbers, self.probs, 0).sum(-1)
+        # The last sum is one but for its rounding.
+        everything = jnp.where(x >= numbers[-1], 1 + 0 * below, below)
+        return jnp.where(jnp.isnan(x), jnp.nan, everything)
 
     def _log_density(self, x: Values) -> Values:
         here = x[..., None] == jnp.arange(self.logits.shape[-1])

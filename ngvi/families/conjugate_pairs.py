@@ -16,7 +16,7 @@ from ngvi.families.conjugacy import Pair
 from ngvi.families.dirichlet import Dirichlet
 from ngvi.families.domains import REAL_VECTOR, Domain, Joint, whole_numbers
 from ngvi.families.exponential import Exponential
-from ngvi.families.factored import factor, inverse, outer
+from ngvi.families.factored import factor, inverse
 from ngvi.families.gamma import Gamma
 from ngvi.families.gaussian import Gaussian
 from ngvi.families.geometric import Geometric
@@ -34,6 +34,7 @@ from ngvi.families.von_mises import VonMises
 from ngvi.families.von_mises_fisher import VonMisesFisher
 from ngvi.families.weibull import Rayleigh, Weibull
 from ngvi.families.wishart import Wishart
+from ngvi.linalg.small import outer
 
 Rows = dict[tuple[type, type], Pair]
 """By the prior's and the likelihood's class."""

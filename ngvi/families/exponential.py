@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Key
 
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.domains import NON_NEGATIVE, POSITIVE, Domain
-from ngvi.families.parameters import family, parameter
+from ngvi.families.parameters import as_floats, family, only_if, parameter
 from ngvi.families.special import log_ratio_gap
 from ngvi.linalg import Diagonal, PositiveDefinite
 
@@ -42,6 +42,13 @@ class ExponentialStatistic(ExponentialFamily):
     @classmethod
     def from_natural(cls, params: Float[Array, "*b"], **fixed: Any) -> Self:
         return cls.from_mean(-1 / jnp.asarray(params), **fixed)
+
+    @classmethod
+    def natural_from_mean(
+        cls, params: Float[Array, "*b"], **fixed: Any
+    ) -> Float[Array, "*b"]:
+        (s,) = as_floats(params)
+        return only_if(s, POSITIVE, f"{cls.__name__}: mean parameter", -1 / s)
 
     def log_partition(self, params: Float[Array, "*b"]) -> Float[Array, "*b"]:
         return -jnp.log(-params)

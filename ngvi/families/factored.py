@@ -17,12 +17,9 @@ from jaxtyping import Array, Float
 
 from ngvi.families.special import log1p_minus
 from ngvi.linalg.batching import diagonal_of, symmetric
+from ngvi.linalg.small import gram, multiply, roots
 
 Matrix = Float[Array, "*b p p"]
-
-# Measured on a CPU: up to here loops over rows are the faster, and quick to compile.
-_UNROLLED_ROOT = 6
-_UNROLLED_PRODUCT = 8
 
 
 class Factored(NamedTuple):
@@ -57,7 +54,7 @@ def factor(matrix: Matrix) -> Factored:
     units = lax.stop_gradient(jnp.sqrt(diagonal_of(matrix)))
     matrix = symmetric(matrix)
     scaled = matrix / (units[..., :, None] * units[..., None, :])
-    root, inverse_root = _roots(scaled)
+    root, inverse_root = roots(scaled)
     return Factored(matrix, units[..., None] * root, inverse_root / units[..., None, :])
 
 
@@ -66,31 +63,9 @@ def inverse(matrix: Matrix) -> Matrix:
     return factor(matrix).inverse()
 
 
-def multiply(x: Float[Array, "*b m n"], y: Float[Array, "*b n k"]) -> Array:
-    """x y for batches of small matrices."""
-    n = x.shape[-1]
-    if n > _UNROLLED_PRODUCT:
-        return x @ y
-    total = x[..., :, 0, None] * y[..., 0, None, :]
-    for i in range(1, n):
-        total = total + x[..., :, i, None] * y[..., i, None, :]
-    # Else the sum would be fused into its readers, and computed again in each.
-    return lax.optimization_barrier(total)
-
-
-def gram(x: Float[Array, "*b n p"]) -> Matrix:
-    """xᵀ x, exactly symmetric."""
-    return symmetric(multiply(x.mT, x))
-
-
 def apply(matrix: Float[Array, "*b m n"], x: Float[Array, "*b n"]) -> Array:
     """M x for vectors, shape (*b, m)."""
     return (matrix * x[..., None, :]).sum(-1)
-
-
-def outer(x: Float[Array, "*b p"]) -> Matrix:
-    """x xᵀ."""
-    return x[..., :, None] * x[..., None, :]
 
 
 def stein_loss(
@@ -123,7 +98,7 @@ def _stein_loss(x: Factored, y: Factored, growth: Float[Array, "*b"]) -> Array:
     near = jnp.abs(excess).sum(-1).max(-1) < 0.5
     small = jnp.where(near[..., None, None], excess, 0)
     eye = jnp.eye(excess.shape[-1], dtype=excess.dtype)
-    below = (jnp.tril(_roots(small + eye)[0], -1) ** 2).sum(-1)
+    below = (jnp.tril(roots(small + eye)[0], -1) ** 2).sum(-1)
     close = (below - log1p_minus(diagonal_of(small) - below)).sum(-1)
     c = multiply(y.inverse_root, x.root)
     log_det = x.log_det() - y.log_det() + c.shape[-1] * jnp.log1p(growth)
@@ -161,58 +136,3 @@ def _log_det(x: Factored) -> Float[Array, "*b"]:
 def _(primals: tuple[Factored], tangents: tuple[Factored]) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
     return _log_det(x), (x.inverse() * dx.matrix).sum((-2, -1))
-
-
-@jax.custom_jvp
-def _roots(matrix: Matrix) -> tuple[Matrix, Matrix]:
-    """L and L⁻¹ of a symmetric P = L Lᵀ."""
-    if matrix.shape[-1] > _UNROLLED_ROOT:
-        lower = jnp.linalg.cholesky(matrix)
-    else:
-        columns, rest = [], matrix
-        while rest.shape[-1]:
-            # The first column of the root, and what its square leaves of the others.
-            column = rest[..., :, 0] / jnp.sqrt(rest[..., :1, 0])
-            columns.append(column)
-            rest = rest[..., 1:, 1:] - outer(column[..., 1:])
-        batch = [(0, 0)] * (matrix.ndim - 2)
-        columns = [jnp.pad(c, [*batch, (k, 0)]) for k, c in enumerate(columns)]
-        lower = jnp.stack(columns, -1)
-    return lower, inverse_triangular(lower)
-
-
-@_roots.defjvp
-def _roots_jvp(
-    primals: tuple[Matrix], tangents: tuple[Matrix]
-) -> tuple[tuple[Matrix, Matrix], tuple[Matrix, Matrix]]:
-    root, inverse_root = _roots(*primals)
-    # dL = L Φ(L⁻¹ dP L⁻ᵀ), Φ the lower triangle with half of the diagonal.
-    inner = multiply(multiply(inverse_root, tangents[0]), inverse_root.mT)
-    eye = jnp.eye(inner.shape[-1], dtype=inner.dtype)
-    phi = jnp.tril(inner) - eye * inner / 2
-    changes = multiply(root, phi), -multiply(phi, inverse_root)
-    return (root, inverse_root), changes
-
-
-@jax.custom_jvp
-def inverse_triangular(lower: Matrix) -> Matrix:
-    """L⁻¹ of a lower triangular L."""
-    p = lower.shape[-1]
-    eye = jnp.broadcast_to(jnp.eye(p, dtype=lower.dtype), lower.shape)
-    if p > _UNROLLED_ROOT:
-        return lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
-    rows: list[Array] = []
-    for k in range(p):
-        row = eye[..., k, :]
-        for j in range(k):
-            row = row - lower[..., k, j, None] * rows[j]
-        rows.append(row / lower[..., k, k, None])
-    return jnp.stack(rows, -2)
-
-
-@inverse_triangular.defjvp
-def _inverse_triangular_jvp(
-    primals: tuple[Matrix], tangents: tuple[Matrix]
-) -> tuple[Matrix, Matrix]:
-    value = inverse_triangular(*primals)
-    return value, -multiply(multiply(value, tangents[0]), value)

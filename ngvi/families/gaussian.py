@@ -154,6 +154,19 @@ class Gaussian(ExponentialFamily):
         covariance = jax.tree.map(jnp.subtract, second, outer)
         return cls(mean, _linear(structure).from_moments(covariance))
 
+    @classmethod
+    def natural_from_mean(
+        cls, params: Params, *, structure: PositiveDefinite
+    ) -> Params:
+        if is_concrete(*jax.tree.leaves(params)):
+            # By a member, which says what is wrong with them.
+            return cls.from_mean(params, structure=structure).natural_params
+        mean, second = params
+        outer = _linear(structure).outer(mean)
+        covariance = jax.tree.map(jnp.subtract, second, outer)
+        linear, entries = _linear(structure).solve_moments(covariance, mean)
+        return linear, jax.tree.map(lambda s: -s / 2, entries)
+
     def log_partition(self, params: Params) -> Float[Array, "*b"]:
         linear, precision = params[0], _precision(self.precision, params[1])
         return (linear * precision.solve(linear)).sum(-1) / 2 - precision.logdet() / 2

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ngvi.families.count_sampling import as_counts
 from ngvi.families.domains import PROBABILITY, REAL
-from ngvi.families.negative_binomial import Events, log_odds
+from ngvi.families.negative_binomial import Events, log_odds, natural_from_mean
 from ngvi.families.parameters import checked, family, parameter
 from ngvi.families.special.logistic import binary_entropy, logit, sigmoid, softplus
 
@@ -68,6 +68,10 @@ class Geometric(Events):
     @classmethod
     def from_mean(cls, params: Values) -> Self:
         return cls(-jnp.log(params))
+
+    @classmethod
+    def natural_from_mean(cls, params: Values) -> Values:
+        return natural_from_mean(cls.__name__, jnp.asarray(params))
 
     def sample(
         self, key: Key[Array, ""], shape: tuple[int, ...] = ()

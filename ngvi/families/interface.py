@@ -71,6 +71,14 @@ class Interface(ABC):
     def from_mean(cls, params: Params, *args: Any, **fixed: Any) -> Self:
         """The member with mean parameters μ, given what is fixed, by keyword."""
 
+    @classmethod
+    def natural_from_mean(cls, params: Params, *args: Any, **fixed: Any) -> Params:
+        """λ of the member with mean parameters μ, given what is fixed, by keyword.
+
+        A family overrides it where the way through its own parameters is longer.
+        """
+        return cls.from_mean(params, *args, **fixed).natural_params
+
     @abstractmethod
     def log_partition(self, params: Params) -> Float[Array, "*b"]:
         """A(λ), for any λ of this family's layout."""

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Key
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.domains import POSITIVE, Domain
 from ngvi.families.gamma import Pair, positive
-from ngvi.families.parameters import family, parameter
+from ngvi.families.parameters import as_floats, family, only_if, parameter
 from ngvi.families.reparameterization import moving_with
 from ngvi.families.special import log_ratio_gap, mills_ratio, scaled_exp1
 from ngvi.families.special.calculus import with_partials
@@ -65,6 +65,14 @@ class InverseGaussian(ExponentialFamily):
     def from_mean(cls, params: Pair) -> Self:
         mean, mean_inverse = params
         return cls(mean, 1 / (mean_inverse - 1 / mean))
+
+    @classmethod
+    def natural_from_mean(cls, params: Pair) -> Pair:
+        mean, mean_inverse = as_floats(*params)
+        gap = mean_inverse - 1 / mean
+        name = "InverseGaussian: the less of E[x] and E[1/x] - 1/E[x]"
+        half = only_if(jnp.minimum(mean, gap), POSITIVE, name, -0.5 / gap)
+        return half / mean**2, half
 
     def log_partition(self, params: Pair) -> Float[Array, "*b"]:
         cross = jnp.sqrt(-params[0]) * jnp.sqrt(-params[1])

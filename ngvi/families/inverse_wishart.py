@@ -21,14 +21,7 @@ from jaxtyping import Array, Bool, Float, Key
 from ngvi.families import wishart_terms as terms
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.domains import POSITIVE_DEFINITE, REAL, Domain
-from ngvi.families.factored import (
-    factor,
-    gram,
-    inverse_triangular,
-    multiply,
-    outer,
-    stein_loss,
-)
+from ngvi.families.factored import factor, stein_loss
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special.multivariate import (
     inverse_wishart_gap,
@@ -36,6 +29,7 @@ from ngvi.families.special.multivariate import (
     multivariate_log_gamma,
 )
 from ngvi.linalg.batching import diagonal_of
+from ngvi.linalg.small import gram, inverse_triangular, multiply, outer
 
 Matrix = Float[Array, "*b p p"]
 Pair = tuple[Float[Array, "*b"], Matrix]

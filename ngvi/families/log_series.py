@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.count_sampling import as_counts, beyond
-from ngvi.families.domains import PROBABILITY, REAL, Domain, whole_numbers
+from ngvi.families.domains import PROBABILITY, REAL, Domain, above, whole_numbers
 from ngvi.families.parameters import checked, family, parameter
 from ngvi.families.special.calculus import with_partials
 from ngvi.families.special.count_gaps import log_series_mean_log
@@ -92,6 +92,11 @@ class LogSeries(ExponentialFamily):
     def from_mean(cls, params: Values) -> Self:
         y = _y_from_log_mean(jnp.log(params))
         return cls(y + log1mexp(-y))
+
+    @classmethod
+    def natural_from_mean(cls, params: Values) -> Values:
+        mean = checked(params, above(1), "LogSeries: mean parameter")
+        return log1mexp(-_y_from_log_mean(jnp.log(mean)))
 
     def log_partition(self, params: Values) -> Values:
         return _log_partition(params)
@@ -172,8 +177,17 @@ def _mean_at(x: Values) -> Values:
 
 
 def _mean_change(x: Values, y: Values) -> Values:
-    """μ at logit y less that at logit x."""
-    return expm1_excess_rate(softplus(y)) - expm1_excess_rate(softplus(x))
+    """μ at logit y less that at logit x.
+
+    From the lesser a = −log(1 − p) to the greater b = a + d, all terms being positive,
+
+        μ_b − μ_a = (d/b) eᵃ [(eᵈ − 1 − d)/d + (e⁻ᵃ − 1 + a)/a].
+    """
+    low, high = jnp.minimum(x, y), jnp.maximum(x, y)
+    a, b, d = softplus(low), softplus(high), softplus_change(low, high)
+    rates = expm1_excess_rate(d) - expm1_excess_rate(-a)
+    share = d / jnp.maximum(b, jnp.finfo(b.dtype).tiny)
+    return jnp.sign(y - x) * share * jnp.exp(a) * rates
 
 
 @with_partials(

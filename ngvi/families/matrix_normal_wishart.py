@@ -30,15 +30,7 @@ from jaxtyping import Array, Bool, Float, Key
 from ngvi.families import wishart_terms as terms
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.domains import POSITIVE_DEFINITE, REAL, REAL_MATRIX, Joint
-from ngvi.families.factored import (
-    Factored,
-    factor,
-    gram,
-    inverse,
-    inverse_triangular,
-    multiply,
-    stein_loss,
-)
+from ngvi.families.factored import Factored, factor, inverse, stein_loss
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special.multivariate import (
     inverse_wishart_gap,
@@ -47,6 +39,7 @@ from ngvi.families.special.multivariate import (
 )
 from ngvi.families.wishart import Wishart
 from ngvi.linalg.batching import diagonal_of, symmetric
+from ngvi.linalg.small import gram, inverse_triangular, multiply
 
 Values = Float[Array, "*b"]
 Rectangle = Float[Array, "*b p q"]

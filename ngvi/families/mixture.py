@@ -151,7 +151,11 @@ class Mixture(ExponentialFamily):
         return jnp.where(here, self.log_weights + within, 0).sum(-1)
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Any:
-        """Draws (k, x) of the joint distribution."""
+        """Draws (k, x) of the joint distribution.
+
+        x moves with its component's parameters, but which component it comes from does
+        not move with the weights: derivatives of draws leave that part out.
+        """
         first, second = jax.random.split(key)
         component = jax.random.categorical(
             first, self.logits, shape=(*shape, *self.batch_shape)

@@ -23,7 +23,8 @@ from ngvi.families.categorical import (
     Classes,
     Free,
     Values,
-    logits_from_mean,
+    natural_from_probs,
+    valid_natural_params,
     with_last,
 )
 from ngvi.families.count_sampling import as_counts, draw_binomial
@@ -84,7 +85,13 @@ class Multinomial(ClassCounts):
 
     @classmethod
     def from_mean(cls, params: Free, total_count: int) -> Self:
-        return cls(logits_from_mean(jnp.asarray(params) / total_count), total_count)
+        natural = natural_from_probs(jnp.asarray(params) / total_count)
+        return cls(with_last(natural), total_count)
+
+    @classmethod
+    def natural_from_mean(cls, params: Free, total_count: int) -> Free:
+        natural = natural_from_probs(jnp.asarray(params) / total_count)
+        return valid_natural_params(cls, natural)
 
     def sufficient_statistics(self, x: Classes) -> Free:
         return self.as_floats(x)[..., :-1]
@@ -138,6 +145,21 @@ class Multinomial(ClassCounts):
     @property
     def mean(self) -> Classes:
         return self.total_count * self.probs
+
+    @property
+    def mode(self) -> Int[Array, "*b k"]:
+        """By adding to ⌊n p⌋, of which every mode has at least so much, fewer than K
+        trials one by one, where each raises the density most."""
+        p = self.probs
+        start = jnp.floor(self.total_count * p)
+        left = self.total_count - start.sum(-1, keepdims=True)
+
+        def add(i: Array, x: Classes) -> Classes:
+            best = jnp.argmax(p / (x + 1), -1, keepdims=True)
+            return x + ((jnp.arange(p.shape[-1]) == best) & (i < left))
+
+        mode = jax.lax.fori_loop(0, p.shape[-1] - 1, add, start)
+        return as_counts(mode, ~jnp.isnan(p))
 
     @property
     def variance(self) -> Classes:

@@ -25,9 +25,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.count_sampling import as_counts, beyond, draw_poisson
-from ngvi.families.domains import PROBABILITY, REAL, Domain, whole_numbers
+from ngvi.families.domains import POSITIVE, PROBABILITY, REAL, Domain, whole_numbers
 from ngvi.families.exponential import common_number
-from ngvi.families.parameters import checked, family, fixed, parameter
+from ngvi.families.parameters import checked, family, fixed, only_if, parameter
 from ngvi.families.special import log_gamma
 from ngvi.families.special.count_densities import negative_binomial_log_prob
 from ngvi.families.special.expectations import negative_binomial_entropy
@@ -42,6 +42,12 @@ from ngvi.families.special.logistic import (
 from ngvi.linalg import Diagonal, PositiveDefinite
 
 Values = Float[Array, "*b"]
+
+
+def natural_from_mean(name: str, mean: Values) -> Values:
+    """λ from the expected number of events before a stop."""
+    natural = -jnp.log1p(1 / mean)
+    return only_if(mean, POSITIVE, f"{name}: mean parameter", natural)
 
 
 def log_odds(params: Values) -> Values:
@@ -157,6 +163,10 @@ class NegativeBinomial(Events):
     @classmethod
     def from_mean(cls, params: Values, total_count: float) -> Self:
         return cls(jnp.log(params) - math.log(total_count), total_count)
+
+    @classmethod
+    def natural_from_mean(cls, params: Values, total_count: float) -> Values:
+        return natural_from_mean(cls.__name__, jnp.asarray(params) / total_count)
 
     def log_base_measure(self, x: Values) -> Values:
         x = self.as_floats(x)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key
 
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.domains import POSITIVE, REAL, Domain
-from ngvi.families.parameters import family, parameter
+from ngvi.families.parameters import checked, family, parameter
 from ngvi.families.special import log_ratio_gap
 
 Pair = tuple[Float[Array, "*b"], Float[Array, "*b"]]
@@ -60,6 +60,12 @@ class Normal(ExponentialFamily):
     def from_mean(cls, params: Pair) -> Self:
         mean, square = params
         return cls(mean, jnp.sqrt(square - mean**2))
+
+    @classmethod
+    def natural_from_mean(cls, params: Pair) -> Pair:
+        mean, square = params
+        variance = checked(square - mean**2, POSITIVE, f"{cls.__name__}: variance")
+        return mean / variance, -0.5 / variance
 
     def log_partition(self, params: Pair) -> Float[Array, "*b"]:
         linear, half = params

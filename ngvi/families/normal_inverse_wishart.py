@@ -34,16 +34,7 @@ from ngvi.families.domains import (
     REAL_VECTOR,
     Joint,
 )
-from ngvi.families.factored import (
-    Factored,
-    apply,
-    factor,
-    gram,
-    inverse_triangular,
-    multiply,
-    outer,
-    stein_loss,
-)
+from ngvi.families.factored import Factored, apply, factor, stein_loss
 from ngvi.families.inverse_wishart import InverseWishart
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special import log_ratio_gap
@@ -53,6 +44,7 @@ from ngvi.families.special.multivariate import (
     multivariate_log_gamma,
 )
 from ngvi.linalg.batching import diagonal_of, symmetric
+from ngvi.linalg.small import gram, inverse_triangular, multiply, outer
 
 Values = Float[Array, "*b"]
 Vector = Float[Array, "*b p"]

@@ -59,29 +59,24 @@ def family(cls: Class) -> Class:
     static = [f.name for f in fixed_fields(made)]
     leaves = [f.name for f in dataclasses.fields(made) if f.name not in static]
     keys = [jax.tree_util.GetAttrKey(name) for name in leaves]
-    flatten = _flattener(leaves, static)
+    flatten, unflatten = _flattener(leaves, static), _unflattener(made, leaves, static)
 
     def flatten_with_keys(member: Any) -> tuple[tuple, tuple]:
         children, aux = flatten(member)
         return tuple(zip(keys, children, strict=True)), aux
 
-    def unflatten(aux: tuple, children: Iterable[Any]) -> Any:
-        # Not through the constructor: leaves may be axes, specs or gradients.
-        member: Any = object.__new__(made)
-        member.__dict__.update(zip(leaves, children, strict=True))
-        if aux:
-            member.__dict__.update(zip(static, aux, strict=True))
-        return member
-
     jax.tree_util.register_pytree_with_keys(made, flatten_with_keys, unflatten, flatten)
     return made
+
+
+# Both of these run at every call of a compiled program that takes or gives a member:
+# the most common shapes of one are written out, which saves half of the time.
 
 
 def _flattener(
     leaves: list[str], static: list[str]
 ) -> Callable[[Any], tuple[tuple, tuple]]:
-    """The values of two lists of attributes, fast for few: it runs at every call of a
-    compiled program."""
+    """Of a member, the values of its leaves and of its static fields."""
     if static:
         return lambda member: (
             tuple([getattr(member, name) for name in leaves]),
@@ -91,6 +86,38 @@ def _flattener(
     if len(leaves) > 1:
         return lambda member: (values(member), ())
     return lambda member: ((values(member),), ())
+
+
+def _unflattener(
+    cls: type, leaves: list[str], static: list[str]
+) -> Callable[[tuple, Iterable[Any]], Any]:
+    """The member with these values, not through the constructor: they may be axes,
+    specifications or gradients."""
+    new, (first, *others) = object.__new__, leaves
+
+    def one(_: tuple, children: Iterable[Any]) -> Any:
+        member: Any = new(cls)
+        (member.__dict__[first],) = children
+        return member
+
+    def two(_: tuple, children: Iterable[Any]) -> Any:
+        member: Any = new(cls)
+        values = member.__dict__
+        values[first], values[second] = children
+        return member
+
+    def any_number(aux: tuple, children: Iterable[Any]) -> Any:
+        member: Any = new(cls)
+        member.__dict__.update(zip(leaves, children, strict=True))
+        member.__dict__.update(zip(static, aux, strict=True))
+        return member
+
+    if static or len(others) > 1:
+        return any_number
+    if not others:
+        return one
+    second = others[0]
+    return two
 
 
 def is_concrete(*values: Any) -> bool:
@@ -177,16 +204,30 @@ def checked(value: Any, domain: Domain, name: str) -> Array:
         ValueError: outside `jit`, it does not; inside, the array is NaN there.
     """
     (array,) = as_floats(value)
-    if array.ndim < domain.ndim:
+    return only_if(array, domain, name, array)
+
+
+def only_if(value: Array, domain: Domain, name: str, result: Array) -> Array:
+    """What follows from an array held to a domain: `checked` where the array itself is
+    of no use. Masking what is computed, not what it is computed from, leaves the
+    compiler a simpler loop.
+
+    Args:
+        value: what was given.
+        domain: where it must lie.
+        name: what to call it.
+        result: what it gave, of the same shape.
+    """
+    if value.ndim < domain.ndim:
         raise ValueError(
-            f"{name} must be {domain.description}, got shape {array.shape}"
+            f"{name} must be {domain.description}, got shape {value.shape}"
         )
-    if is_concrete(array):
+    if is_concrete(value):
         message = f"{name} must be {domain.description}"
-        _explain(np.asarray(array), domain.holds(np.asarray(array), np), message)
-        return array
-    mask = jnp.expand_dims(domain.holds(array), tuple(range(-domain.ndim, 0)))
-    return jnp.where(mask, array, jnp.nan)
+        _explain(np.asarray(value), domain.holds(np.asarray(value), np), message)
+        return result
+    mask = jnp.expand_dims(domain.holds(value), tuple(range(-domain.ndim, 0)))
+    return jnp.where(mask, result, jnp.nan)
 
 
 def _explain(value: np.ndarray, holds: Any, message: str) -> None:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.count_sampling import as_counts, beyond, draw_poisson
 from ngvi.families.domains import POSITIVE, Domain, whole_numbers
-from ngvi.families.parameters import family, parameter
+from ngvi.families.parameters import as_floats, family, only_if, parameter
 from ngvi.families.special import log_gamma
 from ngvi.families.special.count_densities import poisson_log_prob
 from ngvi.families.special.expectations import (
@@ -58,6 +58,11 @@ class Poisson(ExponentialFamily):
     @classmethod
     def from_mean(cls, params: Values) -> Self:
         return cls(params)
+
+    @classmethod
+    def natural_from_mean(cls, params: Values) -> Values:
+        (rate,) = as_floats(params)
+        return only_if(rate, POSITIVE, "Poisson: mean parameter", jnp.log(rate))
 
     def log_partition(self, params: Values) -> Values:
         return jnp.exp(params)

@@ -26,8 +26,10 @@ from ngvi.families.parameters import family, parameter
 from ngvi.families.polar_angle import sample_polar_angle
 from ngvi.families.special import (
     bessel_ratio,
+    inverse_bessel_ratio_of_both,
     log_bessel,
     log_bessel_scaled,
+    one_minus_bessel_ratio,
     von_mises_cdf,
 )
 from ngvi.linalg import Dense, PositiveDefinite
@@ -91,6 +93,16 @@ class VonMises(ExponentialFamily):
         return _wrap(self.loc + sign * angle)
 
     @property
+    def mean(self) -> Float[Array, "*b"]:
+        """The mean direction, as in NumPyro and SciPy, which is not the mean of x."""
+        return _wrap(self.loc)
+
+    @property
+    def variance(self) -> Float[Array, "*b"]:
+        """The circular variance 1 − I₁(κ)/I₀(κ), as in NumPyro."""
+        return one_minus_bessel_ratio(0, self.concentration)
+
+    @property
     def mode(self) -> Float[Array, "*b"]:
         return _wrap(self.loc)
 
@@ -142,7 +154,7 @@ class VonMises(ExponentialFamily):
         loc = _angle(direction)
         # 1 − ‖mean‖ from the distances to the mean direction: no digits lost near 1.
         deficit = jnp.tensordot(weights, _versine(x - loc), 1)
-        return type(self)(loc, vmf.concentration_of(length, deficit, 0))
+        return type(self)(loc, inverse_bessel_ratio_of_both(0, length, deficit))
 
 
 def _versine(angle: Float[Array, "*b"]) -> Float[Array, "*b"]:

@@ -31,8 +31,7 @@ from ngvi.families.polar_angle import sample_polar_angle
 from ngvi.families.special import (
     bessel_ratio,
     bessel_ratio_slope,
-    inverse_bessel_ratio,
-    inverse_one_minus_bessel_ratio,
+    inverse_bessel_ratio_of_both,
     log_bessel,
     log_bessel_scaled,
     one_minus_bessel_ratio,
@@ -89,7 +88,8 @@ class VonMisesFisher(ExponentialFamily):
         params = jnp.asarray(params)
         length, direction = polar(params)
         order = params.shape[-1] / 2 - 1
-        return cls(direction, concentration_of(length, _deficit(params), order))
+        kappa = inverse_bessel_ratio_of_both(order, length, _deficit(params))
+        return cls(direction, kappa)
 
     def log_partition(self, params: Vectors) -> Float[Array, "*b"]:
         return log_bessel(self._order, polar(params)[0])
@@ -168,7 +168,8 @@ class VonMisesFisher(ExponentialFamily):
         # 1 − ‖mean‖ from the distances to the mean direction: no digits lost near 1.
         turns = ((x - direction) ** 2).sum(-1) / 2
         deficit = jnp.tensordot(weights, turns, 1)
-        return type(self)(direction, concentration_of(length, deficit, self._order))
+        kappa = inverse_bessel_ratio_of_both(self._order, length, deficit)
+        return type(self)(direction, kappa)
 
 
 def log_area(dim: int) -> float:
@@ -195,16 +196,6 @@ def _deficit(mean: Vectors) -> Float[Array, "*b"]:
     others = jnp.where(largest, 0, mean**2).sum(-1)
     square = (1 - top) * (1 + top) - others
     return square / (1 + jnp.sqrt(top**2 + others))
-
-
-def concentration_of(
-    length: Float[Array, "*b"], deficit: Float[Array, "*b"], order: float
-) -> Float[Array, "*b"]:
-    """κ with A(κ) = length = 1 − deficit, from the one of them that has the digits."""
-    near = length < 0.5
-    low = inverse_bessel_ratio(order, jnp.where(near, length, 0.25))
-    high = inverse_one_minus_bessel_ratio(order, jnp.where(near, 0.5, deficit))
-    return jnp.where(near, low, high)
 
 
 def spread(

@@ -8,6 +8,7 @@ from ngvi.linalg.isotropic import Isotropic
 from ngvi.linalg.kronecker import Kronecker
 from ngvi.linalg.low_rank import LowRankPlusDiagonal
 from ngvi.linalg.rank_one import DiagonalMinusRankOne
+from ngvi.linalg.spiked import SpikedCovariance
 
 __all__ = [
     "BlockDiagonal",
@@ -20,4 +21,5 @@ __all__ = [
     "LowRankPlusDiagonal",
     "PositiveDefinite",
     "Retracted",
+    "SpikedCovariance",
 ]

@@ -191,6 +191,14 @@ class LinearStructure(PositiveDefinite):
         """The inverse of `inverse_moments`: the P of this structure whose inverse has
         these moments. So the maximum-likelihood precision, given second moments."""
 
+    def solve_moments(
+        self, moments: Moments, x: Float[Array, "*c d"]
+    ) -> tuple[Float[Array, "*c d"], Entries]:
+        """P x and the entries of P, for the P of `from_moments`, whose root is of no
+        use then."""
+        matrix = self.from_moments(moments)
+        return matrix.mv(x), matrix.entries()
+
     # -- the tangent space at P, in the frame ------------------------------------
 
     @abstractmethod

@@ -8,12 +8,12 @@ from typing import Self
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.batching import apply, symmetric, times
 from ngvi.linalg.matrix_functions import half_powers
+from ngvi.linalg.small import gram, inverse, lapack_roots, many, roots
 
 
 @jax.tree_util.register_dataclass
@@ -43,11 +43,11 @@ class Dense(LinearStructure):
         # Scaled to a unit diagonal first: units of 1e±4 cost no digits in float32.
         scale = jnp.sqrt(jnp.diagonal(matrix, axis1=-2, axis2=-1))
         outer = scale[..., :, None] * scale[..., None, :]
-        lower = jnp.linalg.cholesky(symmetric(matrix) / outer)
-        identity = jnp.eye(scale.shape[-1], dtype=lower.dtype)
-        inverse = solve_triangular(
-            lower, jnp.broadcast_to(identity, lower.shape), lower=True
-        )
+        scaled = symmetric(matrix) / outer
+        if many(matrix):
+            lower, inverse = roots(scaled)
+        else:
+            lower, inverse = lapack_roots(scaled)
         return cls(scale[..., None] * lower, inverse.mT / scale[..., None])
 
     @classmethod
@@ -63,6 +63,12 @@ class Dense(LinearStructure):
     def from_moments(cls, moments: Float[Array, "*c d d"]) -> Self:
         covariance = cls.from_dense(moments)
         return cls(covariance.inverse_root, covariance.root)
+
+    def solve_moments(
+        self, moments: Float[Array, "*c d d"], x: Float[Array, "*c d"]
+    ) -> tuple[Float[Array, "*c d"], Float[Array, "*c d d"]]:
+        entries = inverse(symmetric(moments))
+        return apply(entries, x), entries
 
     @classmethod
     def from_inverse_root(cls, inverse_root: Float[Array, "*c d d"]) -> Self:
@@ -94,10 +100,10 @@ class Dense(LinearStructure):
         return (self.inverse_root**2).sum(-1)
 
     def dense(self) -> Float[Array, "*c d d"]:
-        return self.root @ self.root.mT
+        return _square(self.root)
 
     def inverse_dense(self) -> Float[Array, "*c d d"]:
-        return self.inverse_root @ self.inverse_root.mT
+        return _square(self.inverse_root)
 
     def entries(self) -> Float[Array, "*c d d"]:
         return self.dense()
@@ -108,6 +114,11 @@ class Dense(LinearStructure):
     def scale(self, c: float | Float[Array, "*c"]) -> Self:
         s = jnp.sqrt(c)[..., None, None]
         return type(self)(self.root * s, self.inverse_root / s)
+
+    def stretch(self, factor: Float[Array, "*c d"]) -> Self:
+        """diag(1/f) P diag(1/f): of z whose coordinates are f times as large."""
+        f = factor[..., None]
+        return type(self)(self.root / f, self.inverse_root * f)
 
     def add(self, other: PositiveDefinite) -> Self:
         return self.from_dense(self.dense() + other.dense())
@@ -173,3 +184,8 @@ class Dense(LinearStructure):
     ) -> Self:
         grow, shrink = half_powers(direction, retraction)
         return type(self)(self.root @ grow, self.inverse_root @ shrink)
+
+
+def _square(root: Float[Array, "*c d d"]) -> Float[Array, "*c d d"]:
+    """B Bᵀ."""
+    return gram(root.mT) if many(root) else root @ root.mT

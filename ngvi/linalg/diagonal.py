@@ -47,6 +47,12 @@ class Diagonal(LinearStructure):
     def from_moments(cls, moments: Float[Array, "*c d"]) -> Self:
         return cls(1 / jnp.sqrt(moments))
 
+    def solve_moments(
+        self, moments: Float[Array, "*c d"], x: Float[Array, "*c d"]
+    ) -> tuple[Float[Array, "*c d"], Float[Array, "*c d"]]:
+        entries = jnp.where(moments > 0, 1 / moments, jnp.nan)
+        return x * entries, entries
+
     def mv(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         return x * self.root**2
 
@@ -90,6 +96,10 @@ class Diagonal(LinearStructure):
 
     def scale(self, c: float | Float[Array, "*c"]) -> Self:
         return type(self)(self.root * jnp.sqrt(c)[..., None])
+
+    def stretch(self, factor: Float[Array, "*c d"]) -> Self:
+        """diag(1/f) P diag(1/f): of z whose coordinates are f times as large."""
+        return type(self)(self.root / factor)
 
     def add(self, other: PositiveDefinite) -> Self:
         return self.from_entries(self.diagonal() + other.diagonal())

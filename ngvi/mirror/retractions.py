@@ -10,6 +10,7 @@ spectrum. All agree with exp to first order.
 | exponential  | exp x              | xNES, SNES                                     |
 | safeguarded  | 1 + x, bent at −.8 | the default of `ngvi.fit`                      |
 | covariance   | 1/(1 − x)          | CMA-ES: first order in S⁻¹ in place of S       |
+| deviations   | 1/(1 − ½x)²        | PGPE, CR-FM-NES: first order in S^−½           |
 
 First order is exact in one step on a quadratic and positive iff x > −1; second order
 and exp are always positive but overshoot from a far too small precision.
@@ -52,3 +53,11 @@ def safeguarded(x: Array) -> Array:
 def covariance(x: Array) -> Array:
     """1/(1 − x): the step of order one in the covariance, positive iff x < 1."""
     return 1 / (1 - x)
+
+
+def deviations(x: Array) -> Array:
+    """1/(1 − ½x)²: the step of order one in the standard deviations.
+
+    None falls more than tenfold in a step, however large x is.
+    """
+    return 1 / (1 - jnp.minimum(x, 1.8) / 2) ** 2

@@ -144,3 +144,20 @@ def gaussian_step(
     step = jax.tree.map(lambda leaf: step_size * leaf, direction)
     precision = q.precision.retract(step.curvature, retraction)
     return Gaussian(q.mean - q.precision.unwhiten(step.mean), precision)
+
+
+def moments_step(
+    q: Gaussian,
+    shift: Float[Array, "d"],
+    eps: Float[Array, "n d"],
+    weights: Float[Array, "n"],
+    keep: float | Float[Array, ""],
+) -> Gaussian:
+    """m⁺ = m + A·shift, Σ⁺ = A (keep I + Σ wᵢ εᵢεᵢᵀ) Aᵀ: a step in the second moments.
+
+    With keep = 1 − Σ w it is `gaussian_step` along M = −Σ wᵢ (εᵢεᵢᵀ − I) with the
+    covariance's retraction, for a structure that has no linear tangents: Σ⁺ is outside
+    of it, and the nearest member is taken.
+    """
+    precision = q.precision.absorb(eps, weights, keep)
+    return Gaussian(q.mean + q.precision.unwhiten(shift), precision)

@@ -7,6 +7,7 @@ whole search as one pure function, for `jit` and `vmap`.
 from ngvi.nes.bounds import Box, make_box
 from ngvi.nes.checkpoint import CheckpointError
 from ngvi.nes.generation import Run
+from ngvi.nes.importance_mixing import Mixture, Population, mix
 from ngvi.nes.minimize import minimize
 from ngvi.nes.optimizer import Optimizer
 from ngvi.nes.plot import plot
@@ -14,27 +15,45 @@ from ngvi.nes.run import run
 from ngvi.nes.scipy_method import scipy_method
 from ngvi.nes.search import State, ask, init, tell
 from ngvi.nes.stopping import Stopping
-from ngvi.nes.strategies import Strategy, cma, isotropic_nes, openes, snes, xnes
+from ngvi.nes.strategies import (
+    Strategy,
+    cma,
+    cr_fm_nes,
+    isotropic_nes,
+    openes,
+    pgpe,
+    snes,
+    spiked_cma,
+    xnes,
+)
+from ngvi.nes.workers import PoolExecutor
 
 __all__ = [
     "Box",
     "CheckpointError",
+    "Mixture",
     "Optimizer",
+    "PoolExecutor",
+    "Population",
     "Run",
     "State",
     "Stopping",
     "Strategy",
     "ask",
     "cma",
+    "cr_fm_nes",
     "init",
     "isotropic_nes",
     "make_box",
     "minimize",
+    "mix",
     "openes",
+    "pgpe",
     "plot",
     "run",
     "scipy_method",
     "snes",
+    "spiked_cma",
     "tell",
     "xnes",
 ]

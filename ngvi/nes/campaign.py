@@ -1,9 +1,11 @@
-"""A search with its restarts: what a call of `ngvi.minimize` is made of."""
+"""A search with its restarts: what a call of `ngvi.minimize` is made of.
+
+First, with method "auto", a search along the axes; then runs, one after another, until
+the schedule, the budget or a target ends them.
+"""
 
 from __future__ import annotations
 
-import warnings
-from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,34 +14,17 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from ngvi.nes.attempt import Attempt, Past, warn_that_none_works
 from ngvi.nes.axes import AxisSearch
 from ngvi.nes.evaluation import HostObjective
-from ngvi.nes.generation import (
-    Run,
-    columns,
-    programs,
-    row_without_distribution,
-    run_key,
-)
-from ngvi.nes.methods import make_strategy
+from ngvi.nes.generation import columns, row_without_distribution
+from ngvi.nes.noise import WINDOW
 from ngvi.nes.plan import Plan
-from ngvi.nes.restarts import ENOUGH_AGREE, Schedule, start_of
-from ngvi.nes.run import advance
-from ngvi.nes.stopping import Stopping, converged, describe, reasons
-from ngvi.nes.surrogate import Frame, Surrogate
+from ngvi.nes.restarts import ENOUGH_AGREE, Schedule
+from ngvi.nes.stopping import converged, describe
 from ngvi.nes.tracing import TracedObjective
 
-# Room for the history of one call of the compiled loop.
-ROWS = 512
-# A run without prospects is left when σ has fallen so far.
-CLOSER = 0.5
 SOLVED = "axes: the objective is a sum over coordinates, and none has a better valley"
-
-# Compiled once for equal strategies, objectives and shapes.
-_advance = jax.jit(advance, static_argnums=(0, 1, 2))
-
-
-_place = jax.jit(lambda box, y: box.place(y))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -53,11 +38,16 @@ class Campaign:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.schedule = Schedule(plan.popsize)
-        self.best_point = np.asarray(plan.start.x0)
+        self.best_point = np.asarray(plan.start.point)
         self.best_value = np.inf
+        constrained = plan.constraints is not None
+        self.best_row = (np.inf if constrained else 0.0, np.inf)
+        """The best point's largest violation, and its value even if it has one."""
         self.best_converged = False
+        self.best_error = np.nan
+        """Of the value of a noisy objective."""
         self.spent, self.generations, self.failed = 0, 0, 0
-        """Of the runs that have ended."""
+        """Evaluations, exchanges and failures of what has ended."""
         self.stops: list[str] = []
         self.parts: list[dict[str, np.ndarray]] = []
         """The history, in pieces."""
@@ -77,15 +67,35 @@ class Campaign:
             )
         self.open_run()
 
+    def open_run(self) -> None:
+        """Begin the run that the schedule says."""
+        past = Past(self.spent, self.generations, self.best_value)
+        self.attempt = Attempt(self.plan, self.schedule, past)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is more to do before the next run."""
+        if self.axes is not None:
+            return True
+        return not self._done_by_axes and self.attempt.goes_on
+
+    def advance(self, limit: int) -> None:
+        """At most so many generations of this run, or one exchange along the axes."""
+        if self.axes is not None:
+            self._along_axes(self.axes)
+        else:
+            self.attempt.advance(limit)
+
     # -- along the axes ---------------------------------------------------------------
 
     def _along_axes(self, axes: AxisSearch) -> None:
         """One exchange with the search along the axes."""
         points = axes.ask()
-        if len(points) > int(self.plan.stopping.maxfevals) - self.spent:
+        left = int(self.plan.stopping.maxfevals) - self.nfev - len(points)
+        if left < 0:
             self._leave_axes(axes)
             return
-        values = self._values_at(points, axes.most)
+        values = self._values_at(points, axes.most, left)
         self.told.append(values.tolist())
         axes.tell(values)
         self.failed += int((~np.isfinite(values)).sum())
@@ -93,7 +103,10 @@ class Campaign:
         least = values.argmin()
         if values[least] < self.best_value:
             self.best_point, self.best_value = points[least], float(values[least])
-        self.spent += len(points)
+            self.best_row = (0.0, self.best_value)
+        extra = self.attempt.extra
+        self.attempt.extra_before += extra
+        self.spent += len(points) + extra
         self.generations += 1
         self._file_exchange(axes.x0, values)
         if axes.ended or self.best_value <= float(self.plan.stopping.ftarget):
@@ -108,209 +121,19 @@ class Campaign:
         self.open_run()
 
     def _values_at(
-        self, points: Float[np.ndarray, "n d"], most: int
+        self, points: Float[np.ndarray, "n d"], most: int, spare: int
     ) -> Float[np.ndarray, "n"]:
         objective = self.plan.objective
         if isinstance(objective, HostObjective):
-            return self._called(objective, points)
+            objective.tally.spare = spare
+            values = objective(points)
+            if self.generations == 0 and objective.tally.raised >= len(values):
+                warn_that_none_works(objective)
+            return values
         # Always as many, so that one program does.
         rows = np.minimum(np.arange(most), len(points) - 1)
         values = _values(objective, points[rows], self.plan.args)
         return np.asarray(values, float)[: len(points)]
-
-    def _called(
-        self, objective: HostObjective, points: Float[np.ndarray, "n d"]
-    ) -> Float[np.ndarray, "n"]:
-        values = objective(points)
-        if self.nit == 0 and objective.raised >= len(values):
-            warnings.warn(
-                "every evaluation of the first generation raised an error; the first "
-                f"one: {objective.first_error}",
-                RuntimeWarning,
-                stacklevel=6,
-            )
-        return values
-
-    # -- one run ----------------------------------------------------------------------
-
-    def open_run(self) -> None:
-        """Begin the run that the schedule says."""
-        plan, start = self.plan, self.plan.start
-        number, popsize = self.schedule.number, self.schedule.current_popsize
-        self.strategy = make_strategy(plan.method, start.dim, popsize)
-        self.programs = programs(self.strategy)
-        point = start_of(
-            number,
-            plan.seed,
-            np.asarray(start.x0),
-            np.asarray(start.sigma),
-            start.lower,
-            start.upper,
-        )
-        sigma = np.asarray(start.sigma) * np.asarray(self.schedule.shrink, point.dtype)
-        self.key = run_key(plan.seed, number)
-        self.limits = self._limits()
-        # A number is sent to the device once, not in every call.
-        self._limits_there = jax.device_put(self.limits)
-        self.go_on_from(self.programs.begin(point, sigma, start.box))
-
-    def go_on_from(self, run: Run) -> None:
-        """Take the place of this run by itself, at another of its generations."""
-        self.run = run
-        self.generation = int(run.state.generation)
-        """How many this run has had."""
-        self.stopped = bool(np.asarray(run.fired).any())
-        self.evaluated = self.generation * self.strategy.popsize
-        self.doubt: tuple[float, float] | None = None
-        """This run's best value and σ when the model began to foresee no new best."""
-        self.surrogate = (
-            Surrogate(self.plan.start.dim, self.strategy.popsize)
-            if self.plan.surrogate
-            else None
-        )
-        self._proposed: tuple[np.ndarray, np.ndarray] | None = None
-        """Draws and points of the next generation."""
-        self._rows: list[np.ndarray] = []
-        """Of the history, not yet in a part of it."""
-        self._counts: list[int] = []
-        """Evaluations after each of them."""
-        self._let_lead()
-
-    def _limits(self) -> Stopping:
-        """Of this run: what is left of the budget, or its share."""
-        whole, share = self.plan.stopping, self.schedule.share
-        left = int(whole.maxfevals) - self.spent
-        return replace(
-            whole,
-            maxfevals=left if share is None else min(left, share),
-            maxiter=int(whole.maxiter) - self.generations,
-        )
-
-    def advance(self, limit: int) -> None:
-        """At most so many generations of this run, or one exchange along the axes."""
-        if self.axes is not None:
-            self._along_axes(self.axes)
-            return
-        objective = self.plan.objective
-        if isinstance(objective, TracedObjective):
-            self.run, rows, done = _advance(
-                self.strategy,
-                objective,
-                ROWS,
-                self.run,
-                self.key,
-                self.plan.start.box,
-                self.plan.args,
-                self._limits_there,
-                min(limit, ROWS),
-            )
-            popsize, before = self.strategy.popsize, self.generation
-            self.generation += int(done)
-            self.evaluated = self.generation * popsize
-            numbers = range(before + 1, self.generation + 1)
-            self._counts.extend(popsize * number for number in numbers)
-            self.stopped = bool(np.asarray(self.run.fired).any())
-            self._rows.extend(np.asarray(rows)[: int(done)])
-            self._let_lead()
-            return
-        for _ in range(limit):
-            if not self.goes_on:
-                break
-            self._generation(objective)
-            self._let_lead()
-
-    def _let_lead(self) -> None:
-        """A run with a share of the budget that is better than all before may have the
-        rest of it."""
-        left = int(self.plan.stopping.maxfevals) - self.spent
-        leads = float(self.run.best_value) < self.best_value
-        if leads and int(self.limits.maxfevals) < left:
-            self.limits = replace(self.limits, maxfevals=left)
-            self._limits_there = jax.device_put(self.limits)
-
-    def _generation(self, objective: HostObjective) -> None:
-        """One generation on the host."""
-        box = self.plan.start.box
-        if self._proposed is None:
-            drawn, there = self.programs.propose(self.run, self.key, box)
-            self._proposed = np.asarray(drawn), np.asarray(there)
-        eps, points = self._proposed
-        if self.surrogate is None:
-            values = self._called(objective, points)
-            self.evaluated += len(points)
-        else:
-            eps, points = eps.copy(), points.copy()
-            # A copy: a generation that is interrupted has not been.
-            surrogate = copy(self.surrogate)
-            values = self._with_model(surrogate, objective, eps, points)
-            self.surrogate = surrogate
-        largest = np.finfo(points.dtype).max
-        # A value beyond the largest of this precision is large, not a failure.
-        values = np.where(np.isinf(values), np.nan, values).clip(-largest, largest)
-        self.run, drawn, _, report = self.programs.step(
-            self.run,
-            self.key,
-            box,
-            eps,
-            points,
-            values.astype(points.dtype),
-            self._limits_there,
-        )
-        facts = np.asarray(report)
-        self._proposed = np.asarray(drawn), facts[: points.size].reshape(points.shape)
-        row = facts[points.size :]
-        self.generation += 1
-        self.stopped = bool(row[-1]) or self._is_hopeless(sigma=float(row[2]))
-        self._rows.append(row[:-1])
-        self._counts.append(self.evaluated)
-
-    def _with_model(
-        self,
-        surrogate: Surrogate,
-        objective: HostObjective,
-        eps: Float[np.ndarray, "n d"],
-        points: Float[np.ndarray, "n d"],
-    ) -> Float[np.ndarray, "n"]:
-        """The values of a generation, as few of them evaluated as the model allows; it
-        may overwrite a draw and its point."""
-        box, frame = self.plan.start.box, Frame.of(self.run.state.q)
-        row = surrogate.improve(eps, frame)
-        if row is not None:
-            y = frame.place(eps[row]).astype(points.dtype)
-            points[row] = y if box is None else _place(box, y)
-        values, known = surrogate.evaluate(
-            eps, frame, lambda rows: self._called(objective, points[rows])
-        )
-        self.evaluated += int(known.sum())
-        return values
-
-    def _is_hopeless(self, sigma: float) -> bool:
-        """Whether this run's valley ends, by its model, far above the best value, and
-        the run has been closing in on its end."""
-        foreseen = None if self.surrogate is None else self.surrogate.foreseen
-        if foreseen is None or not np.isfinite(self.best_value):
-            self.doubt = None
-            return False
-        value = float(self.run.best_value)
-        # What has been gained meanwhile counts too: a winding valley is slow.
-        from_value, from_sigma = self.doubt or (value, sigma)
-        if from_value - foreseen >= 0.1 * (value - self.best_value):
-            self.doubt = None
-            return False
-        self.doubt = from_value, from_sigma
-        return sigma < CLOSER * from_sigma
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether this run has another generation to go."""
-        if self.axes is not None:
-            return True
-        if self._done_by_axes:
-            return False
-        limits, popsize = self.limits, self.strategy.popsize
-        affords = self.evaluated + popsize <= int(limits.maxfevals)
-        more = self.generation < int(limits.maxiter)
-        return not self.stopped and affords and more
 
     @property
     def _done_by_axes(self) -> bool:
@@ -319,31 +142,39 @@ class Campaign:
         reached = self.best_value <= float(self.plan.stopping.ftarget)
         return reached or (self.solved and enough)
 
+    def _ended_by_axes(self) -> str:
+        if self.best_value > float(self.plan.stopping.ftarget):
+            return SOLVED
+        return self.attempt.describe({"ftarget": self.best_value})
+
     # -- from run to run --------------------------------------------------------------
 
     def next_run(self) -> str | None:
         """Close a run that has ended and begin the next, or say why there is none."""
         if self._done_by_axes:
             return self._ended_by_axes()
-        why = self.reasons()
+        attempt = self.attempt
+        attempt.pause()
+        why = attempt.reasons()
+        attempt.judge()
         found = converged(why)
-        best, was_converged = self.best_value, self.best_converged
-        value = float(self.run.best_value)
-        is_best = value < best
+        was_converged, is_best = self.best_converged, self._is_best()
+        point, value = attempt.best()
         agree = self._agree(value, found)
-        message = self._message(why)
+        message = attempt.describe(why)
         schedule = replace(self.schedule, agree=agree)
         left = int(self.plan.stopping.maxfevals) - self.nfev
-        spent = self.evaluated
-        following = schedule.after(spent, self.plan.seed)
+        following = schedule.after(attempt.evaluated, self.plan.seed)
         following = following.within(left)
         end = self._end(why, message, schedule, following)
         if end is not None:
             self.best_converged = found if is_best else was_converged
             return end
         if is_best:
-            self.best_point = np.asarray(self.run.best_point)
+            self.best_point = point
             self.best_value, self.best_converged = value, found
+            self.best_row = attempt.row()
+            self.best_error = attempt.noise.error if attempt.noise else np.nan
         self._file_rows()
         self.spent, self.generations = self.nfev, self.nit
         self.failed = self.nfailed
@@ -351,11 +182,6 @@ class Campaign:
         self.schedule = following
         self.open_run()
         return None
-
-    def _ended_by_axes(self) -> str:
-        if self.best_value > float(self.plan.stopping.ftarget):
-            return SOLVED
-        return self._message({"ftarget": self.best_value})
 
     def _agree(self, value: float, found: bool) -> int:
         """How many runs have found the best value, this one's included.
@@ -386,56 +212,54 @@ class Campaign:
         dtype = self.plan.start.x0.dtype
         if self.nit >= int(whole.maxiter):
             return describe("maxiter", self.nit, whole, dtype)
-        if int(whole.maxfevals) - self.nfev < following.current_popsize:
+        # Noise hides what a few generations find.
+        least = following.current_popsize * (WINDOW if self.plan.noisy else 1)
+        if int(whole.maxfevals) - self.nfev < least:
             return describe("maxfevals", self.nfev, whole, dtype)
         if self.plan.settles and schedule.agree >= ENOUGH_AGREE:
             return f"{message} (found by {schedule.agree} runs of growing populations)"
         return None
-
-    def reasons(self) -> dict[str, float]:
-        """Why this run stops, with the numbers the tests have looked at."""
-        found = reasons(
-            np.asarray(self.run.measured),
-            np.asarray(self.run.fired),
-            self.generation,
-            self.evaluated,
-            self.strategy.popsize,
-            self.limits,
-        )
-        foreseen = None if self.surrogate is None else self.surrogate.foreseen
-        if not found and foreseen is not None:
-            found["hopeless"] = foreseen
-        return found
-
-    def _message(self, why: dict[str, float]) -> str:
-        limits, dtype = self.limits, self.plan.start.x0.dtype
-        sign = self.plan.objective.sign
-        return "; ".join(
-            describe(name, value, limits, dtype, sign) for name, value in why.items()
-        )
 
     # -- what it has come to ----------------------------------------------------------
 
     @property
     def nfev(self) -> int:
         """Evaluations so far."""
-        return self.spent + self.evaluated
+        return self.spent + self.attempt.used
 
     @property
     def nit(self) -> int:
         """Generations so far."""
-        return self.generations + self.generation
+        return self.generations + self.attempt.generation
 
     @property
     def nfailed(self) -> int:
         """Evaluations that gave no finite number."""
-        return self.failed + int(self.run.failed)
+        return self.failed + self.attempt.failed
 
     def best(self) -> tuple[np.ndarray, float]:
         """The best point of all runs, and its value (to be minimised)."""
-        if float(self.run.best_value) < self.best_value:
-            return np.asarray(self.run.best_point), float(self.run.best_value)
-        return self.best_point, self.best_value
+        if self._is_best():
+            return self.attempt.best()[0], self.attempt.row()[1]
+        return self.best_point, self.best_row[1]
+
+    @property
+    def maxcv(self) -> float:
+        """The best point's largest violation of a constraint."""
+        return (self.attempt.row() if self._is_best() else self.best_row)[0]
+
+    def _is_best(self) -> bool:
+        """Whether this run's best point is the best of all."""
+        tolerance = self.plan.ctol
+        (mine, value), (other, best) = self.attempt.row(), self.best_row
+        return (max(mine, tolerance), value) < (max(other, tolerance), best)
+
+    def error(self) -> float:
+        """The standard error of the best value of a noisy objective."""
+        noise = self.attempt.noise
+        if noise is None or self.attempt.best()[1] >= self.best_value:
+            return self.best_error
+        return noise.error
 
     def history(self) -> dict[str, np.ndarray]:
         """Columns with a row a generation, as they were minimised."""
@@ -465,15 +289,6 @@ class Campaign:
 
     def _file_rows(self) -> None:
         """Make the rows of this run a part of the history."""
-        count, popsize = len(self._rows), self.strategy.popsize
-        if not count:
-            return
-        self.parts.append(
-            {
-                "evaluations": self.spent + np.array(self._counts),
-                **columns(np.stack(self._rows)),
-                "run": np.full(count, self.schedule.number),
-                "popsize": np.full(count, popsize),
-            }
-        )
-        self._rows, self._counts = [], []
+        rows = self.attempt.take_rows()
+        if rows is not None:
+            self.parts.append(rows)

@@ -62,7 +62,8 @@ def mirrored(
     key: Key[Array, ""], count: int, dim: int, dtype: Any
 ) -> Float[Array, "n d"]:
     """[ε; −ε]; of an odd number the last one is alone."""
-    half = _normals(key, ((count + 1) // 2, dim), dtype)
+    # Else each would be made twice, for itself and for its mirror image.
+    half = jax.lax.optimization_barrier(_normals(key, ((count + 1) // 2, dim), dtype))
     return jnp.concatenate([half, -half])[:count]
 
 

@@ -5,20 +5,23 @@ Any other callable is called with NumPy arrays: once a point, here or on an exec
 once a generation (`vectorized`). An evaluation that raises or gives no finite number is
 a failed one: its point ranks last, it is counted, and the search goes on. An objective
 that returns something else than a number is a mistake and ends it; so does an executor
-that evaluates nothing.
+that evaluates nothing. What may happen on an executor is in `ngvi.nes.dispatch`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ngvi.nes.dispatch import Dispatcher, Tally
 from ngvi.nes.layout import Layout
 from ngvi.nes.workers import Executor, Workers
+
+if TYPE_CHECKING:
+    from ngvi.nes.constraints import Constraints
 
 
 def check_shape(shape: tuple[int, ...] | None, count: int | None, value: Any) -> None:
@@ -48,99 +51,93 @@ class HostObjective:
     sign: float = 1.0
     args: tuple[Any, ...] = ()
     vectorized: bool = False
-    executor: Executor | None = None
-    raised: int = 0
-    first_error: str | None = None
-    workers_answered: bool = False
-    """Whether a worker process has evaluated a point."""
+    executor: Executor | Workers | None = None
+    timeout: float | None = None
+    """Seconds for an evaluation on the executor."""
+    retries: int = 0
+    """Of an evaluation that raises."""
+    constraints: Constraints | None = None
+    """Evaluated here; their values follow each value."""
+    tally: Tally = field(default_factory=Tally)
+    dispatcher: Dispatcher | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.executor is not None:
+            self.dispatcher = Dispatcher(
+                self.executor, self.tally, self.timeout, self.retries
+            )
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """The values, to be minimised; NaN where an evaluation failed."""
         # A copy: what an objective writes into its argument must not move the point.
         points = np.array(points, float)
+        values = self._values(points)
+        if self.constraints is None:
+            return values
+        return np.column_stack([values, self.constraints.values(points, self._fail)])
+
+    def _values(self, points: np.ndarray) -> np.ndarray:
+        if self.dispatcher is not None:
+            return self._on(self.dispatcher, points)
         if self.vectorized:
-            values = self._at_once(points)
-        elif self.executor is None:
-            values = np.array([self._guarded(self._here, x) for x in points])
-        else:
-            values = self._on(self.executor, points)
-        return self.sign * values
+            return self.sign * self._at_once(points)
+        return self.sign * np.array([self._here(x) for x in points])
 
-    def _guarded(self, get: Callable[..., Any], *args: Any) -> float:
+    def _fail(self, error: Exception) -> None:
+        self.tally.fail("raised", error)
+
+    def _here(self, x: np.ndarray) -> float:
         """One value; NaN if the evaluation raises."""
-        try:
-            value = get(*args)
-        except BrokenExecutor:
-            raise
-        except Exception as error:  # an objective may raise anything
-            return self._fail(error)
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                # Tried again it must find the point as it was.
+                point = x.copy() if self.retries else x
+                value = self.fun(self.layout.unflatten(point), *self.args)
+                break
+            except Exception as error:  # an objective may raise anything
+                if not self.tally.may_retry(tries, self.retries):
+                    self.tally.fail("raised", error)
+                    return np.nan
         return value if isinstance(value, float) else as_number(value)
-
-    def _fail(self, error: Exception) -> float:
-        self.raised += 1
-        if self.first_error is None:
-            self.first_error = f"{type(error).__name__}: {error}"
-        return np.nan
-
-    def _here(self, x: np.ndarray) -> Any:
-        return self.fun(self.layout.unflatten(x), *self.args)
 
     def _at_once(self, points: np.ndarray) -> np.ndarray:
         try:
             values = self.fun(self.layout.unflatten(points.copy()), *self.args)
         except Exception as error:
             if len(points) == 1:
-                return np.array([self._fail(error)])
+                self.tally.fail("raised", error)
+                return np.array([np.nan])
             # One point must not take the others along.
             return np.concatenate([self._at_once(x[None]) for x in points])
         return as_numbers(values, len(points))
 
-    def _on(self, executor: Executor, points: np.ndarray) -> np.ndarray:
-        def submit(x: np.ndarray) -> Any:
-            return executor.submit(self.fun, self.layout.unflatten(x), *self.args)
+    def start(self, dispatcher: Dispatcher, tag: Any, x: np.ndarray) -> None:
+        """Begin an evaluation on the executor."""
 
-        futures: list[Any] = []
+        def call() -> tuple[Any, ...]:
+            # Its own copy of the point for every try.
+            return (self.fun, self.layout.unflatten(np.array(x, float)), *self.args)
+
+        dispatcher.start(tag, call)
+
+    def arrivals(self, dispatcher: Dispatcher) -> list[tuple[Any, float]]:
+        """Wait for evaluations: their tags, and their values to be minimised."""
+        return [(tag, self.sign * as_number(v)) for tag, v in dispatcher.wait()]
+
+    def _on(self, dispatcher: Dispatcher, points: np.ndarray) -> np.ndarray:
+        values = np.full(len(points), np.nan)
         try:
-            futures.extend(map(submit, points))
-            collect = self._of_workers if isinstance(executor, Workers) else _result
-            return np.array(
-                [
-                    self._guarded(collect, future, submit, x)
-                    for future, x in zip(futures, points, strict=True)
-                ]
-            )
+            for i, x in enumerate(points):
+                self.start(dispatcher, i, x)
+            while len(dispatcher):
+                for i, value in self.arrivals(dispatcher):
+                    values[i] = value
         except BaseException:
-            for future in futures:
-                if hasattr(future, "cancel"):
-                    future.cancel()
+            dispatcher.cancel()
             raise
-
-    def _of_workers(
-        self, future: Any, submit: Callable[..., Any], x: np.ndarray
-    ) -> Any:
-        try:
-            try:
-                value = future.result()
-            except BrokenExecutor:
-                # A worker died, and all that waited for it with it: each again, alone,
-                # so that only the point that kills is lost.
-                value = submit(x).result()
-        except BrokenExecutor as error:
-            if not self.workers_answered:
-                raise BrokenExecutor(
-                    "worker processes die before they have evaluated any point; a "
-                    "script must start them under `if __name__ == '__main__':`"
-                ) from error
-            return self._fail(error)
-        except Exception:
-            self.workers_answered = True
-            raise
-        self.workers_answered = True
-        return value
-
-
-def _result(future: Any, *_: Any) -> Any:
-    return future.result()
+        return values
 
 
 def as_number(value: Any) -> float:

@@ -7,7 +7,7 @@ are all made of `begin`, `propose` and `digest`; so they draw the same points.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -19,7 +19,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ngvi.families import Gaussian
 from ngvi.families.parameters import as_floats
 from ngvi.nes import search
-from ngvi.nes.bounds import Box
+from ngvi.nes.lagrangian import Lagrangian, judge
+from ngvi.nes.lattice import Domain, Lattice
 from ngvi.nes.shaping import rank
 from ngvi.nes.stopping import (
     TESTS,
@@ -56,6 +57,8 @@ class Run:
     measured: Float[Array, "t"]
     """What `stopping.TESTS` saw in the last generation."""
     fired: Bool[Array, "t"]
+    lagrangian: Lagrangian | None = None
+    """With constraints."""
 
     @property
     def stopped(self) -> Bool[Array, ""]:
@@ -72,17 +75,21 @@ def begin(
     strategy: Strategy,
     x0: Float[Array, "d"],
     sigma: Float[Array, "d"] | float,
-    box: Box | None = None,
+    box: Domain | None = None,
 ) -> Run:
     """The run before its first generation."""
     (x0,) = as_floats(x0)
     sigma = jnp.broadcast_to(jnp.asarray(sigma, x0.dtype), x0.shape)
     mean = x0 if box is None else box.invert(x0)
     state = search.init(strategy, mean, sigma)
+    scale = jnp.sqrt(state.q.variance)
+    if isinstance(box, Lattice):
+        state, scale = box.keep_margin(state, scale, strategy.popsize)
+        x0 = box.place(x0)
     inf = jnp.asarray(jnp.inf, x0.dtype)
     return Run(
         state=state,
-        scale=jnp.sqrt(state.q.variance),
+        scale=scale,
         best_point=x0,
         best_value=inf,
         median=inf,
@@ -93,8 +100,14 @@ def begin(
     )
 
 
+def regrow(strategy: Strategy, run: Run) -> Run:
+    """The run with another population: the search goes on, its record begins anew."""
+    dim, dtype = run.scale.size, run.scale.dtype
+    return replace(run, record=empty_record(dim, strategy.popsize, dtype))
+
+
 def propose(
-    strategy: Strategy, run: Run, key: Key[Array, ""], box: Box | None = None
+    strategy: Strategy, run: Run, key: Key[Array, ""], box: Domain | None = None
 ) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
     """The base draws of the next generation, and the points x they stand for.
 
@@ -110,7 +123,7 @@ def propose(
 
 
 def place(
-    run: Run, eps: Float[Array, "n d"], box: Box | None = None
+    run: Run, eps: Float[Array, "n d"], box: Domain | None = None
 ) -> Float[Array, "n d"]:
     """Where base draws lie in x."""
     y = run.state.q.place(eps)
@@ -122,8 +135,9 @@ def digest(
     run: Run,
     eps: Float[Array, "n d"],
     points: Float[Array, "n d"],
-    values: Float[Array, "n"],
+    values: Float[Array, "n *c"],
     stopping: Stopping,
+    box: Domain | None = None,
 ) -> Run:
     """The run after a generation.
 
@@ -132,32 +146,50 @@ def digest(
         run: that `eps` was asked of.
         eps: base draws.
         points: the x they stand for.
-        values: of the objective, to be minimised. What is not finite ranks last.
+        values: of the objective, to be minimised, each followed by those of the
+            constraints if there are any. What is not finite ranks last.
         stopping: the limits of the stop tests.
+        box: the bounds.
     """
-    finite = jnp.isfinite(values)
-    values = jnp.where(finite, values, jnp.inf).astype(eps.dtype)
     number = run.state.generation
-    ranking = rank(values)
+    if run.lagrangian is None:
+        finite = jnp.isfinite(values)
+        ranking = rank(jnp.where(finite, values, jnp.inf).astype(eps.dtype))
+        better = ranking.values[0] < run.best_value
+        best = jnp.where(better, ranking.values[0], run.best_value)
+        size, lagrangian = best, None
+        best_point = jnp.where(better, points[ranking.place[0]], run.best_point)
+        failed = (~finite).sum()
+    else:
+        judged = judge(run.lagrangian, values.astype(eps.dtype), run.scale.size)
+        ranking, lagrangian, failed = judged.ranking, judged.lagrangian, judged.failed
+        best, size = lagrangian.best_value, ranking.values[0]
+        at, stopping = judged.best, judged.limits(stopping)
+        best_point = jnp.where(at > 0, points[at - 1], run.best_point)
     least, median = ranking.values[0], ranking.values[strategy.popsize // 2]
-    better = least < run.best_value
-    best = jnp.where(better, least, run.best_value)
     length = block_length(run.scale.size, strategy.popsize)
     record = remember(run.record, number, least, median, length)
-    state = search.tell_ranks(strategy, run.state, eps, ranking)
+    if run.lagrangian is not None:
+        first, middle = judged.lacking[0], judged.lacking[1]
+        lacking = remember(run.record, number, first, middle, length)
+        record = replace(record, blocks=lacking.blocks)
+    state, scale = search.tell_ranks(strategy, run.state, eps, ranking), run.scale
+    if isinstance(box, Lattice):
+        state, scale = box.keep_margin(state, scale, strategy.popsize)
     measured, fired = measure(
-        state.q, run.scale, record, number, length, ranking.values[-1], best, stopping
+        state.q, scale, record, number, length, ranking.values[-1], best, stopping, size
     )
     return Run(
         state=state,
-        scale=run.scale,
-        best_point=jnp.where(better, points[ranking.place[0]], run.best_point),
+        scale=scale,
+        best_point=best_point,
         best_value=best,
         median=median,
         record=record,
-        failed=run.failed + (~finite).sum(),
+        failed=run.failed + failed,
         measured=measured,
         fired=fired,
+        lagrangian=lagrangian,
     )
 
 
@@ -166,15 +198,19 @@ def geometric_mean_sd(q: Gaussian) -> Float[Array, ""]:
     return jnp.exp(jnp.log(q.variance).mean() / 2)
 
 
-def observe(run: Run, box: Box | None = None) -> Float[Array, "c"]:
+def observe(run: Run, box: Domain | None = None) -> Float[Array, "c"]:
     """The history's row of the last generation, see `columns`."""
     q = run.state.q
     last = (run.state.generation - 1) % run.record.recent.size
     # At most the ratio of the longest to the shortest axis, at least one D-th of it.
     axis_ratio = jnp.sqrt(q.variance.sum() * q.precision.diagonal().sum()) / q.dim
-    numbers = jnp.stack(
-        [run.record.recent[last], run.median, geometric_mean_sd(q), axis_ratio]
-    )
+    best, median = run.record.recent[last], run.median
+    if run.lagrangian is not None:
+        best, median = run.lagrangian.first[0], run.lagrangian.median
+    numbers = jnp.stack([best, median, geometric_mean_sd(q), axis_ratio])
+    if run.lagrangian is not None:
+        first = run.lagrangian.violations(run.lagrangian.first).max()
+        numbers = jnp.append(numbers, first)
     if q.dim > LARGEST_HISTORY:
         return numbers
     mean = q.mean if box is None else box.place(q.mean)
@@ -189,15 +225,17 @@ def row_without_distribution(values: np.ndarray, mean: np.ndarray) -> np.ndarray
     return np.concatenate([row, mean, np.full_like(mean, np.nan)])
 
 
-def columns(rows: np.ndarray) -> dict[str, np.ndarray]:
+def columns(rows: np.ndarray, constrained: bool = False) -> dict[str, np.ndarray]:
     """The history's columns by name.
 
     `best` and `median` are of the generation's values, `sigma` is the geometric mean of
     the standard deviations, `axis_ratio` √(tr C · tr C⁻¹)/D, `mean` is in x; it and
-    `sd` are left out where D > 40.
+    `sd` are left out where D > 40. With constraints the best and the median point are
+    those by rank, and `maxcv` is the largest violation of the best one.
     """
-    found = dict(zip(_COLUMNS, rows.T[: len(_COLUMNS)], strict=True))
-    rest = rows[:, len(_COLUMNS) :]
+    names = [*_COLUMNS, *["maxcv"] * constrained]
+    found = dict(zip(names, rows.T[: len(names)], strict=True))
+    rest = rows[:, len(names) :]
     if rest.shape[1]:
         found["mean"], found["sd"] = np.split(rest, 2, axis=1)
     return found
@@ -207,10 +245,10 @@ def step(
     strategy: Strategy,
     run: Run,
     key: Key[Array, ""],
-    box: Box | None,
+    box: Domain | None,
     eps: Float[Array, "n d"],
     points: Float[Array, "n d"],
-    values: Float[Array, "n"],
+    values: Float[Array, "n *c"],
     stopping: Stopping,
 ) -> tuple[Run, Float[Array, "n d"], Float[Array, "n d"], Float[Array, "r"]]:
     """`digest`, and `propose` for the next generation: one call of a compiled program.
@@ -219,7 +257,7 @@ def step(
         The run, the next draws and points, and in one array all that the host wants to
         know: the points, the history's row, and 1 if a test says stop.
     """
-    run = digest(strategy, run, eps, points, values, stopping)
+    run = digest(strategy, run, eps, points, values, stopping, box)
     eps, points = propose(strategy, run, key, box)
     stopped = run.stopped[None].astype(eps.dtype)
     report = jnp.concatenate([points.ravel(), observe(run, box), stopped])

@@ -15,7 +15,7 @@ def run_begins(search: Campaign) -> None:
         "run %d begins%s: population %d, %d evaluations so far",
         search.schedule.number,
         "" if search.axes is None else " along the axes",
-        search.strategy.popsize,
+        search.attempt.strategy.popsize,
         search.nfev,
     )
 

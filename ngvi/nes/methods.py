@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ngvi.nes.strategies import Strategy, cma, isotropic_nes, snes, xnes
+from ngvi.nes.strategies import (
+    Strategy,
+    cma,
+    cr_fm_nes,
+    isotropic_nes,
+    pgpe,
+    snes,
+    spiked_cma,
+    xnes,
+)
 
 # A full covariance costs D³ operations a generation, and about 10 D² evaluations to
 # learn; beyond this neither pays within the default budget.
@@ -21,9 +30,15 @@ _LARGEST_MODEL = 30
 METHODS: dict[str, Callable[[int, int | None], Strategy]] = {
     "cma": cma,
     "sep-cma": partial(cma, separable=True),
+    "spiked-cma": spiked_cma,
+    "lra-cma": partial(cma, adaptive=True),
+    "cr-fm-nes": cr_fm_nes,
     "xnes": xnes,
+    "xnes-as": partial(xnes, adaptive=True),
     "snes": snes,
+    "snes-as": partial(snes, adaptive=True),
     "isotropic": isotropic_nes,
+    "pgpe": pgpe,
 }
 
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from ngvi.nes import log
-from ngvi.nes.campaign import ROWS, Campaign
+from ngvi.nes.attempt import ROWS
+from ngvi.nes.campaign import Campaign
 from ngvi.nes.checks import check_whole
+from ngvi.nes.constraints import Constraints, checked_ctol
+from ngvi.nes.dispatch import ExecutorError
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.generation import geometric_mean_sd
 from ngvi.nes.methods import choose_method, make_strategy, tries_axes, uses_surrogate
+from ngvi.nes.noise import FIRST_GROWTH
 from ngvi.nes.plan import Plan, make_stopping
 from ngvi.nes.progress import SearchProgress
 from ngvi.nes.result import so_far, summarize
@@ -24,7 +30,7 @@ from ngvi.nes.snapshot import Saver
 from ngvi.nes.start import Start
 from ngvi.nes.stopping import Stopping
 from ngvi.nes.tracing import TracedObjective, try_trace
-from ngvi.nes.workers import Executor, Workers, make_workers
+from ngvi.nes.workers import Executor, Workers, flight_width, make_workers
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -42,6 +48,8 @@ def minimize(
     args: tuple[Any, ...] = (),
     method: str = "auto",
     bounds: Any = None,
+    constraints: Any = None,
+    integrality: Any = None,
     sigma0: Any = None,
     budget: int | None = None,
     popsize: int | None = None,
@@ -49,9 +57,14 @@ def minimize(
     callback: Callback | None = None,
     executor: Executor | None = None,
     workers: int | None = None,
+    asynchronous: bool | int = False,
+    timeout: float | None = None,
+    retries: int = 0,
+    noisy: bool = False,
     vectorized: bool | None = None,
     tol: float | None = None,
     ftarget: float | None = None,
+    ctol: float | None = None,
     stopping: Stopping | None = None,
     restarts: int | None = None,
     maximize: bool = False,
@@ -78,30 +91,52 @@ def minimize(
         x0: where to start; an array, a list of numbers, or a pytree of arrays.
         args: further arguments of `fun`. For a JAX function arrays among them may
             change between calls without a new compilation.
-        method: "cma", "sep-cma", "xnes", "snes", "isotropic", or "auto": "cma" up to
-            200 dimensions, "sep-cma" beyond.
+        method: one of `ngvi.nes.methods.METHODS`, as "cma", "spiked-cma" for many
+            dimensions, "lra-cma" for noise, "xnes", "snes"; or "auto": "cma" up to 200
+            dimensions, "sep-cma" beyond.
         bounds: a `scipy.optimize.Bounds`, or a pair (low, high) for each number of
             x0, None meaning no bound. Only points within are evaluated.
+        constraints: a `scipy.optimize.NonlinearConstraint` or `LinearConstraint`, a
+            dict of "type" ("ineq": fun(x) ≥ 0, or "eq") and "fun", or a sequence of
+            them, each a function of one point, called in this process; see
+            `ngvi.nes.lagrangian`. Points that violate them are evaluated on the way.
+        integrality: 1 where a number of x must be an integer, elsewhere 0, one for each
+            number of x0 or for all; see `ngvi.nes.lattice`. x0 need not be one.
         sigma0: the first standard deviation, one or one for each number; the optimum
             should be within about three of them. By default .3 of the width between
             two bounds, elsewhere .3 max(1, |x0|).
         budget: evaluations, never exceeded, and spent on restarts unless there are to
             be none; by default 1,000 D², at least 10⁴ and at most 10⁶.
         popsize: evaluations of a generation in the first run; by default 4 + 3 log D.
-        seed: the same seed gives the same search.
+        seed: the same seed gives the same search, if it is not asynchronous.
         callback: called with an `OptimizeResult` (x, fun, nfev, nit) now and then:
             after every generation if those are slow. To stop it returns True or raises
             StopIteration.
-        executor: evaluates the points of a generation side by side: anything with
-            `submit`, as of `concurrent.futures` or a dask client.
-        workers: the same in so many processes (−1: one a core); `fun` must then be
-            importable.
+        executor: evaluates points side by side: anything with `submit`, as of
+            `concurrent.futures` or a dask client; `ngvi.nes.PoolExecutor` makes one of
+            pools like those of `multiprocessing` and Ray.
+        workers: the same in so many processes (−1: one a core), replaced when they die
+            or hang; `fun` must then be importable.
+        asynchronous: True to wait for no straggler: the search moves whenever `popsize`
+            values have come in, whichever, and as many evaluations are kept in flight
+            as the executor has workers (`popsize` if it does not say); a number, so
+            many. Only without it does the same seed give the same search.
+        timeout: seconds for one evaluation on an executor or workers; see
+            `ngvi.nes.dispatch` for when they begin.
+        retries: how often an evaluation that raises is tried again, each time at the
+            cost of one; what is lost with its worker is tried again at least once.
+        noisy: True if `fun` gives another value each time. Populations then begin at
+            six times the usual size and double where noise hides the way; `x` is the
+            mean of the distribution, not the luckiest point; `fun` is the mean of fresh
+            evaluations there and `fun_error` its standard error. See `ngvi.nes.noise`.
         vectorized: True if `fun` takes the points of a generation at once, (n, D), and
             returns n values; False if it must be called once a point, also if it looks
             like a JAX function; None to find out whether it is one.
         tol: values nearer than this are equal (tolfun, and a tenth of it for
             tolfunhist).
         ftarget: stop at a value as good as this.
+        ctol: how far a feasible point may violate a constraint; by default 1e-6, in
+            single precision 1e-3.
         stopping: limits of all tests, see `ngvi.nes.Stopping`.
         restarts: at most so many. By default there are restarts until the budget is
             spent; without a budget and an `ftarget`, until three populations of growing
@@ -116,15 +151,19 @@ def minimize(
     Returns:
         A `scipy.optimize.OptimizeResult`: `x`, `fun`, `nfev`, `nit`, `success` (the
         target was reached, or the best run converged), `message` (why the search
-        ended), `stops` (why the earlier runs did), `nfailed`, `first_error`,
+        ended), `stops` (why the earlier runs did), `nfailed`, `failures` (how many by
+        kind: "raised", "timed out", "lost", "not finite"), `first_error`,
         `history` (columns with a row a generation; `ngvi.nes.plot` draws them), and
         `distribution`, the last `Gaussian`; near bounds its coordinates are those of
-        `ngvi.nes.bounds.Box`.
+        `ngvi.nes.bounds.Box`. With constraints `maxcv` is the largest violation at x: x
+        is the best feasible point, and if there is none the one that violates least,
+        which is no success.
         Ctrl-C ends the search and returns what it has found.
 
     Raises:
-        ValueError: a bad x0, sigma0, bound, population, budget or name; an objective
-            that does not return one number; a checkpoint of another search.
+        TypeError, ValueError: a bad x0, sigma0, bound, constraint, population, budget
+            or name; an objective that does not return one number; a checkpoint of
+            another search.
 
     Example:
         >>> import jax.numpy as jnp, ngvi
@@ -138,9 +177,18 @@ def minimize(
     CMA evolution strategy: a tutorial; Hansen (2009), Benchmarking a BI-population
     CMA-ES on the BBOB-2009 function testbed.
     """
-    start = Start.of(x0, sigma0, bounds)
+    start = Start.of(x0, sigma0, bounds, integrality)
+    limited = None
+    if np.size(constraints) and constraints is not None:
+        limited = Constraints(constraints, start.layout, start.x0)
+        if noisy or asynchronous:
+            raise ValueError(
+                "constraints do not go together with noisy or asynchronous evaluations"
+            )
     chosen = choose_method(method, start.dim)
     count = make_strategy(chosen, start.dim, popsize).popsize
+    if noisy and popsize is None:
+        count *= FIRST_GROWTH
     sign = -1.0 if maximize else 1.0
     check_whole("seed", seed, 0)
     if restarts is not None:
@@ -149,10 +197,20 @@ def minimize(
     limits = make_stopping(stopping, budget, tol, ftarget, sign, start.dim, count)
     if executor is not None and workers is not None:
         raise ValueError("give an executor or a number of workers, not both")
+    check_whole("retries", retries, 0)
     pool = None if workers is None else make_workers(workers, fun, args)
-    objective = _objective(fun, start, args, sign, vectorized, executor or pool)
+    where = executor if pool is None else pool
+    in_flight = flight_width(asynchronous, where, count)
+    objective = _objective(
+        fun, start, args, sign, vectorized, where, timeout, retries, limited
+    )
+    if limited is not None and isinstance(objective, TracedObjective):
+        args = (*args, limited.data)
     # Of a compiled objective even a thousand values cost less than a model's.
     called = isinstance(objective, HostObjective) and objective.executor is None
+    # Neither a search along the axes nor a model knows of noise, constraints, integers.
+    real = limited is None and not start.whole.any()
+    waits = not noisy and not in_flight and real
     given = stopping or Stopping()
     unlimited = budget is None and bool(given.maxfevals == Stopping().maxfevals)
     plan = Plan(
@@ -164,9 +222,13 @@ def minimize(
         args=args,
         stopping=limits,
         restarts=restarts,
-        axes=tries_axes(method, start.dim, int(limits.maxfevals)),
-        surrogate=called and uses_surrogate(method, start.dim),
+        axes=waits and tries_axes(method, start.dim, int(limits.maxfevals)),
+        surrogate=waits and called and uses_surrogate(method, start.dim),
         settles=unlimited and not np.isfinite(float(limits.ftarget)),
+        in_flight=in_flight,
+        noisy=bool(noisy),
+        constraints=limited,
+        ctol=0.0 if limited is None else checked_ctol(ctol, start.x0.dtype),
     )
     search = Campaign(plan)
     saver = None if checkpoint is None else Saver(search, Path(checkpoint), every)
@@ -188,17 +250,46 @@ def _objective(
     sign: float,
     vectorized: bool | None,
     executor: Executor | Workers | None,
+    timeout: float | None,
+    retries: int,
+    constraints: Constraints | None,
 ) -> TracedObjective | HostObjective:
     if not callable(fun):
         raise TypeError(f"fun must be callable, got {type(fun).__name__}")
     if executor is not None and vectorized:
         raise ValueError("an executor evaluates single points: leave vectorized out")
+    if timeout is not None:
+        if not timeout > 0:
+            raise ValueError(f"timeout must be positive, got {timeout}")
+        if executor is None:
+            raise ValueError(
+                "a timeout needs an executor or workers: a call in this process cannot "
+                "be given up (workers=1 makes it one in another)"
+            )
     traced = None
     if executor is None and vectorized is not False:
         traced = try_trace(fun, start.layout, start.x0, args, sign, bool(vectorized))
     if traced is not None:
-        return traced
-    return HostObjective(fun, start.layout, sign, args, bool(vectorized), executor)
+        if constraints is None:
+            return traced
+        limits = constraints.traced(start.x0)
+        if limits is not None:
+            return replace(traced, constraints=limits)
+        # What calls Python between generations compiles a generation's values.
+        if not vectorized:
+            fun, vectorized = jax.vmap(fun, (0, *[None] * len(args))), True
+        fun = jax.jit(fun)
+    return HostObjective(
+        fun,
+        start.layout,
+        sign,
+        args,
+        bool(vectorized),
+        executor,
+        timeout,
+        retries,
+        constraints,
+    )
 
 
 def drive(
@@ -234,13 +325,19 @@ def drive(
             log.run_ends(search, number, search.stops[-1])
     except KeyboardInterrupt:
         return INTERRUPTED, False
+    except ExecutorError as error:
+        if not search.nfev:
+            raise
+        return f"executor: {error}", False
+    finally:
+        search.attempt.pause()
 
 
 def _show(bar: SearchProgress, search: Campaign) -> None:
     if bar.enabled:
-        sigma = float(geometric_mean_sd(search.run.state.q))
+        sigma = float(geometric_mean_sd(search.attempt.run.state.q))
         best = search.plan.objective.sign * search.best()[1]
-        bar.show(search.nfev, best, sigma, search.strategy.popsize)
+        bar.show(search.nfev, best, sigma, search.attempt.strategy.popsize)
 
 
 def _asks_to_stop(callback: Callback, search: Campaign) -> bool:

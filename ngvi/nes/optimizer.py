@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
-from ngvi.nes import search
-from ngvi.nes.bounds import Box
 from ngvi.nes.checks import check_whole
-from ngvi.nes.generation import Run, place, programs, run_key
+from ngvi.nes.generation import Run, programs, run_key
+from ngvi.nes.lattice import Lattice
 from ngvi.nes.methods import choose_method, make_strategy
 from ngvi.nes.start import Start
 from ngvi.nes.stopping import Stopping, bounded, converged, reasons, towards
-from ngvi.nes.strategies import Strategy
+from ngvi.nes.told import Told, draw_more, make_generation
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -27,45 +24,12 @@ if TYPE_CHECKING:
 _PATIENCE = 100
 
 
-@partial(jax.jit, static_argnums=0)
-def _draw(
-    strategy: Strategy, run: Run, key: Key[Array, ""], batch: int, box: Box | None
-) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
-    """One more population of draws from the distribution as it is, the batch-th."""
-    key = jax.random.fold_in(key, run.state.generation)
-    eps = search.ask(strategy, run.state, jax.random.fold_in(key, batch))
-    return eps, place(run, eps, box)
-
-
-@jax.jit
-def _draws_of(
-    run: Run, points: Float[Array, "n d"], box: Box | None
-) -> Float[Array, "n d"]:
-    """The base draws of points from elsewhere, none longer than draws may be."""
-    y = points if box is None else box.invert(points)
-    q = run.state.q
-    eps = q.precision.whiten(y - q.mean)
-    # Source of the bound: Hansen (2011), Injecting external solutions into CMA-ES.
-    longest = jnp.sqrt(q.dim) + 2 * q.dim / (q.dim + 2)
-    length = jnp.linalg.norm(eps, axis=-1, keepdims=True)
-    return eps * jnp.minimum(1, longest / jnp.maximum(length, 1e-30))
-
-
 class _Draw(NamedTuple):
     """A point that was asked for."""
 
     order: int
     generation: int
     eps: np.ndarray
-
-
-class _Told(NamedTuple):
-    order: int
-    generation: int
-    """−1 for a point from elsewhere."""
-    point: np.ndarray
-    eps: np.ndarray
-    value: float
 
 
 class Optimizer:
@@ -83,6 +47,7 @@ class Optimizer:
         popsize: values that make a generation; by default 4 + 3 log D.
         seed: of the draws.
         bounds: as in `ngvi.minimize`.
+        integrality: as in `ngvi.minimize`.
         maximize: larger values are better.
         stopping: the limits of `stop`.
 
@@ -108,10 +73,11 @@ class Optimizer:
         popsize: int | None = None,
         seed: int = 0,
         bounds: Any = None,
+        integrality: Any = None,
         maximize: bool = False,
         stopping: Stopping | None = None,
     ) -> None:
-        start = Start.of(x0, sigma0, bounds)
+        start = Start.of(x0, sigma0, bounds, integrality)
         self.layout, self.box = start.layout, start.box
         self.method = choose_method(method, start.dim)
         self.strategy = make_strategy(self.method, start.dim, popsize)
@@ -129,7 +95,7 @@ class Optimizer:
         self.generation = 0
         """Generations so far."""
         self._pending: dict[bytes, _Draw] = {}
-        self._told: list[_Told] = []
+        self._told: list[Told] = []
         self._asked = 0
         """In this generation."""
         self._orders = 0
@@ -171,7 +137,7 @@ class Optimizer:
         return np.stack(points)
 
     def _draw(self, batch: int) -> tuple[Any, Any]:
-        drawn = _draw(self.strategy, self.run, self._key, batch, self.box)
+        drawn = draw_more(self.strategy, self.run, self._key, batch, self.box)
         return jax.device_get(drawn)
 
     def tell(self, xs: Any, values: Any) -> None:
@@ -185,7 +151,8 @@ class Optimizer:
             values: shape (n,), or a number.
 
         Raises:
-            ValueError: shapes that do not fit, or points that are NaN or out of bounds.
+            ValueError: shapes that do not fit, or points that are NaN, out of bounds,
+                or no integers where they must be.
         """
         points = np.asarray(xs, self.run.best_point.dtype)
         if points.ndim == 1:
@@ -206,7 +173,7 @@ class Optimizer:
             if draw is None:
                 draw = _Draw(self._orders, -1, np.zeros_like(x))
                 self._orders += 1
-            told = _Told(draw.order, draw.generation, x, draw.eps, float(value))
+            told = Told(draw.order, draw.generation, x, draw.eps, float(value))
             self._told.append(told)
             if len(self._told) == self.popsize:
                 self._update()
@@ -221,23 +188,24 @@ class Optimizer:
         if (below | above).any():
             i = int(np.argmax((below | above).any(1)))
             raise ValueError(f"a point lies out of bounds: {points[i]}")
+        if isinstance(self.box, Lattice):
+            broken = np.asarray(self.box.whole) & (points != np.round(points))
+            if broken.any():
+                i = int(np.argmax(broken.any(1)))
+                raise ValueError(f"a point is no integer where it must be: {points[i]}")
 
     def _update(self) -> None:
-        # In the order of asking, so that the order of telling cannot matter.
-        told = sorted(self._told, key=lambda t: t.order)
+        eps, points, values = make_generation(
+            self._told, self.run, self.generation, self.box
+        )
         self._told = []
-        points = np.stack([t.point for t in told])
-        eps = np.stack([t.eps for t in told])
-        old = np.array([t.generation != self.generation for t in told])
-        if old.any():
-            eps = np.where(old[:, None], _draws_of(self.run, points, self.box), eps)
         self.run, *drawn, _ = programs(self.strategy).step(
             self.run,
             self._key,
             self.box,
             eps,
             points,
-            np.array([t.value for t in told], eps.dtype),
+            values.astype(eps.dtype),
             self._limits,
         )
         self._first = jax.device_get(tuple(drawn))

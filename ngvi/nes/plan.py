@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ngvi.nes.constraints import Constraints
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.start import Start
 from ngvi.nes.stopping import Stopping, bounded, towards
@@ -33,10 +34,22 @@ class Plan:
     """None: as many as it takes."""
     settles: bool = False
     """Whether it may end before the budget does, when runs agree."""
+    in_flight: int = 0
+    """Evaluations to keep going at any time; 0 waits for each generation."""
+    noisy: bool = False
     axes: bool = False
     """Whether to try first if the objective is a sum over coordinates."""
     surrogate: bool = False
     """Whether a model of the objective is to save evaluations."""
+    constraints: Constraints | None = None
+    ctol: float = 0.0
+    """Of a violation."""
+
+    @property
+    def equality(self) -> np.ndarray:
+        """Which of the constraints are equalities; empty if there are none."""
+        none = np.zeros(0, bool)
+        return none if self.constraints is None else self.constraints.equality
 
     def identity(self) -> dict[str, Any]:
         """What makes two searches the same, given the same objective and budget."""
@@ -50,6 +63,10 @@ class Plan:
             "axes": self.axes,
             "seed": self.seed,
             "direction (maximize)": self.objective.sign,
+            "noisy": self.noisy,
+            "integrality": self.start.whole,
+            "ctol": self.ctol,
+            "number or kind of constraints": self.equality,
         } | {name: getattr(self.stopping, name) for name in _TESTED}
 
 

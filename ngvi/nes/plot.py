@@ -43,6 +43,8 @@ _NAMED = 10
 """More coordinates than this are not named one by one."""
 _NARROW, _WIDE = 0.05, 0.2
 """Of the width: a shorter run has no room for its label, or for one in words."""
+_PAD = 16
+"""Of titles above the populations."""
 _FEW = 40
 """Rows that are drawn with a mark each."""
 
@@ -133,7 +135,7 @@ def _values(axes: Axes, result: OptimizeResult) -> None:
     # Better than the answer is only what could not be it: infeasible, or lucky.
     best_so_far = np.fmin.accumulate(np.where(best < 0, np.nan, best))
     side = "below" if sign < 0 else "above"
-    axes.set_title(f"distance {side} the best value found", loc="left")
+    axes.set_title(f"distance {side} the best value found", loc="left", pad=_PAD)
     _line(axes, history, _positive(median), REFERENCE, "a generation's median", lw=0.9)
     _line(axes, history, _positive(best), OBSERVED, "a generation's best", lw=0.9)
     evaluations = history["evaluations"]
@@ -155,7 +157,7 @@ def _values(axes: Axes, result: OptimizeResult) -> None:
 
 def _distribution(axes: Axes, history: dict[str, np.ndarray]) -> None:
     """Its size and its shape."""
-    axes.set_title("σ and axis ratio", loc="left")
+    axes.set_title("σ and axis ratio", loc="left", pad=_PAD)
     sigma, ratio = _positive(history["sigma"]), _positive(history["axis_ratio"])
     if not np.isfinite(sigma).any():
         say_nothing_to_draw(axes, "no distribution: a search along the axes only")
@@ -220,9 +222,6 @@ def _mark_runs(axes: Axes, history: dict[str, np.ndarray], labels: bool) -> None
     ends = evaluations[np.append(first[1:], len(run)) - 1]
     begins = np.concatenate([[0], ends[:-1]])
     axes.set_xlim(0, evaluations[-1] * 1.01)
-    if labels and axes.get_yscale() == "log":
-        low, high = axes.get_ylim()
-        axes.set_ylim(low, high * (high / low) ** 0.08)
     for at, begin, end in zip(first, begins, ends, strict=True):
         if begin:
             axes.axvline(begin, color=GRID, linewidth=0.8, zorder=0)
@@ -233,11 +232,11 @@ def _mark_runs(axes: Axes, history: dict[str, np.ndarray], labels: bool) -> None
             words = "population " if width >= _WIDE else ""
             axes.text(
                 (begin + end) / 2,
-                1.0,
+                1.01,
                 "axes" if run[at] < 0 else f"{words}{popsize[at]:,d}",
                 transform=axes.get_xaxis_transform(),
                 ha="center",
-                va="top",
+                va="bottom",
                 fontsize=8,
             )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ngvi.nes.campaign import Campaign
+from ngvi.nes.dispatch import KINDS, Tally
 from ngvi.nes.evaluation import HostObjective
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def so_far(search: Campaign) -> OptimizeResult:
         fun=search.plan.objective.sign * value,
         nfev=search.nfev,
         nit=search.nit,
+        **({} if search.plan.constraints is None else {"maxcv": search.maxcv}),
     )
 
 
@@ -33,17 +35,30 @@ def summarize(search: Campaign, reason: str, ended: bool) -> OptimizeResult:
     history = search.history()
     history |= {n: sign * history[n] for n in ("best", "median") if n in history}
     objective = search.plan.objective
-    error = objective.first_error if isinstance(objective, HostObjective) else None
+    tally = objective.tally if isinstance(objective, HostObjective) else Tally()
+    kinds = {kind.replace("_", " "): getattr(tally, kind) for kind in KINDS}
+    kinds["not finite"] = search.nfailed - sum(kinds.values())
     found = so_far(search)
+    feasible = search.maxcv <= search.plan.ctol
+    if not feasible:
+        reason = (
+            f"no feasible point was found: the best one violates a constraint by "
+            f"{search.maxcv:.3g} (ctol {search.plan.ctol:g}); {reason}"
+        )
     found.update(
-        success=bool(ended and search.best_converged and np.isfinite(value)),
+        success=bool(
+            ended and search.best_converged and np.isfinite(value) and feasible
+        ),
         message=reason,
         stops=list(search.stops),
         nfailed=search.nfailed,
-        first_error=error,
+        failures=kinds,
+        first_error=tally.first_error,
         history=history,
-        distribution=search.run.state.q,
+        distribution=search.attempt.run.state.q,
         method=search.plan.method,
         maximize=sign < 0,
     )
+    if search.plan.noisy:
+        found["fun_error"] = search.error()
     return found

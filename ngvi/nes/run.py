@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from ngvi.nes.bounds import Box
 from ngvi.nes.generation import Run, begin, digest, observe, propose
+from ngvi.nes.lattice import Domain
 from ngvi.nes.stopping import Stopping, bounded
 from ngvi.nes.strategies import Strategy
 
@@ -24,7 +24,7 @@ def advance(
     rows: int,
     run: Run,
     key: Key[Array, ""],
-    box: Box | None,
+    box: Domain | None,
     args: tuple[Any, ...],
     stopping: Stopping,
     limit: int | Int[Array, ""] = 0,
@@ -58,7 +58,7 @@ def advance(
         run, history, done = carry
         eps, points = propose(strategy, run, key, box)
         values = values_at(points, *args)
-        run = digest(strategy, run, eps, points, values, stopping)
+        run = digest(strategy, run, eps, points, values, stopping, box)
         if rows:
             history = history.at[done].set(observe(run, box))
         return run, history, done + 1
@@ -76,7 +76,7 @@ def run(
     max_generations: int | Int[Array, ""],
     *,
     args: tuple[Any, ...] = (),
-    box: Box | None = None,
+    box: Domain | None = None,
     stopping: Stopping | None = None,
 ) -> Run:
     """A whole search as one pure function: `jit` it, or `vmap` it over seeds or data.

@@ -40,9 +40,6 @@ def scipy_method(
         maxfev: evaluations.
         **options: those of `ngvi.minimize`.
 
-    Raises:
-        NotImplementedError: there are constraints.
-
     Example:
         >>> import numpy as np, scipy.optimize, ngvi
         >>> found = scipy.optimize.minimize(
@@ -54,7 +51,7 @@ def scipy_method(
     """
     del jac, hess, hessp
     if np.size(constraints):
-        raise NotImplementedError("constraints other than bounds are not supported")
+        options["constraints"] = constraints
     if maxiter is not None:
         given = options.get("stopping") or Stopping()
         options["stopping"] = replace(given, maxiter=maxiter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ngvi.nes import checkpoint
+from ngvi.nes.attempt import Attempt
 from ngvi.nes.campaign import Campaign
 from ngvi.nes.evaluation import HostObjective
+from ngvi.nes.noise import NoisyRun
 from ngvi.nes.restarts import Schedule
 
 # Of the time, for checkpoints: each holds the whole history, which grows.
@@ -22,66 +25,90 @@ LARGEST_SHARE = 0.1
 _RUN = "run/"
 _HISTORY = "history/"
 _SURROGATE = "surrogate/"
+_FLOW = "flow/"
 _FACTS = (
     "best_value",
+    "best_row",
     "best_converged",
+    "best_error",
     "spent",
     "generations",
     "failed",
     "stops",
     "solved",
     "told",
-    "evaluated",
-    "doubt",
 )
+_FACTS_OF_RUN = ("evaluated", "judged", "failed_answers", "extra_before", "doubt")
 
 
 def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """All that a search has come to: arrays, and what JSON takes."""
-    leaves = jax.tree.leaves(search.run)
+    attempt, objective = search.attempt, search.plan.objective
+    leaves = jax.tree.leaves(attempt.run)
     arrays = {f"{_RUN}{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-    arrays |= {_HISTORY + name: column for name, column in search.history().items()}
+    arrays |= _under(_HISTORY, search.history())
     arrays["best_point"] = search.best_point
-    if search.surrogate is not None:
-        of_model = search.surrogate.to_arrays()
-        arrays |= {_SURROGATE + name: array for name, array in of_model.items()}
+    if attempt.surrogate is not None:
+        arrays |= _under(_SURROGATE, attempt.surrogate.to_arrays())
+    if attempt.flow is not None:
+        point = search.best_point
+        arrays |= _under(_FLOW, attempt.flow.to_arrays(point.size, point.dtype))
     facts = {name: getattr(search, name) for name in _FACTS}
     facts["along_axes"] = search.axes is not None
     facts["schedule"] = search.schedule.to_dict()
-    objective = search.plan.objective
+    facts |= {name: getattr(attempt, name) for name in _FACTS_OF_RUN}
+    facts["popsize"] = attempt.strategy.popsize
+    if attempt.noise is not None:
+        facts["noise"] = asdict(attempt.noise)
     if isinstance(objective, HostObjective):
-        facts |= {"raised": objective.raised, "first_error": objective.first_error}
+        facts["tally"] = asdict(replace(objective.tally, spare=0))
     return arrays, facts
+
+
+def _under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {prefix + name: array for name, array in arrays.items()}
 
 
 def restore(
     search: Campaign, arrays: dict[str, np.ndarray], facts: dict[str, Any]
 ) -> None:
     """Take a new search to where another of the same plan was."""
+    objective = search.plan.objective
     for name in _FACTS:
         setattr(search, name, facts[name])
+    search.best_point = arrays["best_point"]
     search.schedule = Schedule(**facts["schedule"])
+    history = checkpoint.under(arrays, _HISTORY)
+    search.parts = [history] if history else []
     if search.axes is not None:
         for values in search.told:
             search.axes.ask()
             search.axes.tell(np.array(values))
     if not facts["along_axes"]:
         search.axes = None
-    search.open_run()
-    leaves, structure = jax.tree.flatten(search.run)
-    stored = [jnp.asarray(arrays[f"{_RUN}{i}"]) for i in range(len(leaves))]
-    search.go_on_from(jax.tree.unflatten(structure, stored))
-    search.evaluated = facts["evaluated"]
-    search.doubt = facts["doubt"] and tuple(facts["doubt"])
-    if search.surrogate is not None:
-        search.surrogate.restore(checkpoint.under(arrays, _SURROGATE))
-    history = checkpoint.under(arrays, _HISTORY)
-    search.parts = [history] if history else []
-    search.best_point = arrays["best_point"]
-    objective = search.plan.objective
     if isinstance(objective, HostObjective):
-        objective.raised = facts.get("raised", 0)
-        objective.first_error = facts.get("first_error")
+        vars(objective.tally).update(facts["tally"])
+    search.open_run()
+    _restore_run(search.attempt, arrays, facts)
+
+
+def _restore_run(
+    attempt: Attempt, arrays: dict[str, np.ndarray], facts: dict[str, Any]
+) -> None:
+    attempt.set_popsize(facts["popsize"])
+    if attempt.noise is not None:
+        attempt.noise = NoisyRun(**facts["noise"])
+    leaves, structure = jax.tree.flatten(attempt.run)
+    stored = [jnp.asarray(arrays[f"{_RUN}{i}"]) for i in range(len(leaves))]
+    attempt.go_on_from(jax.tree.unflatten(structure, stored))
+    for name in _FACTS_OF_RUN:
+        setattr(attempt, name, facts[name])
+    attempt.doubt = facts["doubt"] and tuple(facts["doubt"])
+    if attempt.surrogate is not None:
+        attempt.surrogate.restore(checkpoint.under(arrays, _SURROGATE))
+    of_flow = checkpoint.under(arrays, _FLOW)
+    if attempt.flow is not None and of_flow:
+        attempt.flow.go_on_from(of_flow)
 
 
 class Saver:

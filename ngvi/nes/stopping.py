@@ -132,6 +132,7 @@ def measure(
     worst: Float[Array, ""],
     best: Float[Array, ""],
     stopping: Stopping,
+    size: Float[Array, ""] | None = None,
 ) -> tuple[Float[Array, "t"], Bool[Array, "t"]]:
     """The number each of `TESTS` looks at, and whether it says stop.
 
@@ -144,11 +145,13 @@ def measure(
         worst: the generation's worst value.
         best: the best value so far.
         stopping: the limits.
+        size: a value as large as those recorded, `best` if not given.
     """
+    size = best if size is None else size
     dtype = q.dtype
     eps = jnp.finfo(dtype).eps
     # Values that differ by rounding alone are equal.
-    rounding = jnp.where(jnp.isfinite(best), 4 * eps * jnp.abs(best), 0)
+    rounding = jnp.where(jnp.isfinite(size), 4 * eps * jnp.abs(size), 0)
     full = generation + 1 >= record.recent.size
     lowest = record.recent.min()
     past = jnp.where(full, record.recent.max() - lowest, jnp.inf)
@@ -262,7 +265,7 @@ def describe(
         else getattr(stopping, name, 0)
     )
     texts = {
-        "ftarget": f"the best value {sign * measured:.6g} has reached the target "
+        "ftarget": f"the value {sign * measured:.6g} has reached the target "
         f"{sign * limit:.6g}",
         "tolfun": f"the values of a generation and the best of recent ones span "
         f"{measured:.3g} (limit {limit}, or rounding)",

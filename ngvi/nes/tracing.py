@@ -18,6 +18,14 @@ from ngvi.nes.layout import Layout
 
 
 @dataclass(frozen=True)
+class TracedConstraints:
+    """Constraints as a JAX function of a vector and data; equal as objectives are."""
+
+    at: Callable[[Float[Array, "d"], Any], Float[Array, "m"]] = field(compare=False)
+    program: str
+
+
+@dataclass(frozen=True)
 class TracedObjective:
     """A JAX objective at points (n, D); hashable, so that `jit` knows it.
 
@@ -32,8 +40,17 @@ class TracedObjective:
     sign: float = 1.0
     """−1 maximises."""
     vectorized: bool = False
+    constraints: TracedConstraints | None = None
+    """Their data are the last of the arguments; their values follow each value."""
 
-    def __call__(self, points: Float[Array, "n d"], *args: Any) -> Float[Array, "n"]:
+    def __call__(self, points: Float[Array, "n d"], *args: Any) -> Float[Array, "n *c"]:
+        if self.constraints is None:
+            return self._values(points, *args)
+        *args, data = args  # type: ignore[assignment]
+        c = jax.vmap(self.constraints.at, (0, None))(points, data)
+        return jnp.column_stack([self._values(points, *args), c.astype(points.dtype)])
+
+    def _values(self, points: Float[Array, "n d"], *args: Any) -> Float[Array, "n"]:
         if self.vectorized:
             values = self.fun(self.layout.unflatten(points), *args)
         else:
@@ -62,12 +79,28 @@ def try_trace(
             for each point).
     """
     point = jnp.stack([x0, x0]) if vectorized else x0
+    found = program_of(lambda x, *rest: fun(layout.unflatten(x), *rest), point, *args)
+    if found is None:
+        return None
+    program, shape = found
+    check_shape(getattr(shape, "shape", None), 2 if vectorized else None, shape)
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    if not any(jnp.issubdtype(shape.dtype, kind) for kind in kinds):
+        raise ValueError(f"fun must return real numbers, got {shape.dtype}")
+    return TracedObjective(fun, program, layout, sign, vectorized)
+
+
+def program_of(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any] | None:
+    """A digest of a function's program and the shape of its value.
+
+    None if it is no JAX function, or another one each time, or calls Python.
+    """
 
     def trace() -> tuple[str, Any]:
         # A new function each time: JAX would give back the old program of an old one.
         traced, shape = jax.make_jaxpr(
-            lambda x, *rest: fun(layout.unflatten(x), *rest), return_shape=True
-        )(point, *args)
+            lambda *given: function(*given), return_shape=True
+        )(*arguments)
         text = re.sub(r"0x[0-9a-f]+", "", str(traced))
         digest = hashlib.sha256(text.encode())
         for constant in traced.consts:
@@ -82,11 +115,7 @@ def try_trace(
         return None
     if not program or program != again:
         return None
-    check_shape(getattr(shape, "shape", None), 2 if vectorized else None, shape)
-    kinds = (jnp.floating, jnp.integer, jnp.bool_)
-    if not any(jnp.issubdtype(shape.dtype, kind) for kind in kinds):
-        raise ValueError(f"fun must return real numbers, got {shape.dtype}")
-    return TracedObjective(fun, program, layout, sign, vectorized)
+    return program, shape
 
 
 def _bytes(constant: Any) -> bytes:

@@ -260,9 +260,6 @@ FAMILIES = discover()
 NUMBERS = [c for c in FAMILIES if c.family.event_shape is ExponentialFamily.event_shape]
 """The families whose observations are numbers."""
 
-WITHOUT_CDF = {"Categorical"}
-"""Families of numbers that only number things."""
-
 HEAVY = {
     "InverseWishart",
     "MatrixNormalWishart",
@@ -288,7 +285,7 @@ def each(cases: list[Case], heavy_are_slow: bool = False) -> pytest.MarkDecorato
 
 
 every_family = each(FAMILIES)
-each_with_a_cdf = each([c for c in NUMBERS if c.family.__name__ not in WITHOUT_CDF])
+each_with_a_cdf = each(NUMBERS)
 
 
 def members(

@@ -16,6 +16,7 @@ from ngvi import families
 from ngvi.families import ExponentialFamily
 from ngvi.families.conjugate_pairs import PAIRS
 from ngvi.linalg import Dense, Diagonal
+from tests.families.checks import compiled
 
 
 def covariance(seed: int, dim: int) -> jax.Array:
@@ -132,7 +133,7 @@ def test_the_posterior_is_bayes_rule(
     prior = MEMBERS[prior_class.__name__]()
     likelihood = likelihood_of(likelihood_class)
 
-    @jax.jit
+    @compiled
     def evidence(prior: ExponentialFamily) -> tuple[jax.Array, ...]:
         """log p(y), which must not depend on the θ it is computed at, of data with
         weights, and of one datum, with that datum."""
@@ -179,7 +180,7 @@ def test_a_posterior_by_quadrature() -> None:
     )
 
 
-@jax.jit
+@compiled
 def _regression(
     prior: families.MatrixNormalWishart, x: jax.Array, y: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

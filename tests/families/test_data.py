@@ -18,6 +18,7 @@ from ngvi.families import (
     Poisson,
 )
 from ngvi.linalg import Dense
+from tests.families.checks import compiled
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_wrong_weights_are_named(weights: list[float], message: str) -> None:
         Poisson(1.0).fit(y, weights)
 
 
-@jax.jit
+@compiled
 def _observe_and_fit(y: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:
     prior, two = Dirichlet(jnp.ones((2, 3))), jnp.ones(2)
     return {

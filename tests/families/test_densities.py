@@ -139,7 +139,7 @@ def test_moments_and_cdf_are_those_of_scipy(case: Case) -> None:
         close(found[what][exists], value[exists], 1e-9 * np.abs(value[exists]), what)
 
 
-WITHOUT_MODE = {"Mixture", "Multinomial"}
+WITHOUT_MODE = {"Mixture"}
 """Families whose mode has no closed form."""
 
 

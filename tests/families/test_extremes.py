@@ -17,7 +17,7 @@ import pytest
 import ngvi.families as f
 from ngvi.linalg import Dense
 from tests.families.cases import double
-from tests.families.checks import close
+from tests.families.checks import close, compiled
 
 SHAPES = np.float32(10.0) ** np.arange(-6, 9, dtype=np.float32)
 
@@ -103,7 +103,7 @@ EXTREMES: dict[str, Callable[[], Pair]] = {
         ),
     ),
 }
-_sample = jax.jit(lambda q: q.sample(jax.random.key(0)))
+_sample = compiled(lambda q: q.sample(jax.random.key(0)))
 each = pytest.mark.parametrize("name", EXTREMES)
 
 
@@ -115,8 +115,8 @@ def _numbers(q: Any, p: Any, x: Any) -> dict[str, Any]:
 def test_values(name: str) -> None:
     q, p = EXTREMES[name]()
     x = _sample(q)
-    found = jax.jit(_numbers)(q, p, x)
-    exact = jax.jit(_numbers)(double(q), double(p), double(x))
+    found = compiled(_numbers)(q, p, x)
+    exact = compiled(_numbers)(double(q), double(p), double(x))
     for what, value in exact.items():
         assert found[what].dtype == jnp.float32
         scale = np.abs(value) + (1 if what != "kl" else 1e-30)
@@ -129,7 +129,7 @@ def test_derivatives_are_finite(name: str) -> None:
     q, p = EXTREMES[name]()
     x = _sample(q)
 
-    @jax.jit
+    @compiled
     def slopes(q: Any) -> list[Any]:
         def total(function: Callable[[Any], Any]) -> Any:
             return jax.grad(
@@ -157,7 +157,7 @@ def test_gamma_from_mean_and_its_derivatives_are_finite() -> None:
     q = f.Gamma(SHAPES[:11], np.float32(2.0))
     mean = q.mean_params
 
-    @jax.jit
+    @compiled
     def study(mean: Any) -> tuple[Any, Any]:
         made = f.Gamma.from_mean(mean)
         slope = jax.grad(lambda m: f.Gamma.from_mean(m).concentration.sum())(mean)

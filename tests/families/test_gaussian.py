@@ -17,7 +17,7 @@ from numpyro.distributions import kl_divergence
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense, Diagonal, PositiveDefinite
 from tests.families.cases import DIM, DRAWS, MODERATE, positive_definite, seeds
-from tests.families.checks import same, within_error
+from tests.families.checks import compiled, same, within_error
 
 structures = pytest.mark.parametrize("structure", [Dense, Diagonal])
 
@@ -34,7 +34,7 @@ def gaussian(structure: type[PositiveDefinite]) -> Callable:
     return member
 
 
-@jax.jit
+@compiled
 def _against_numpyro(q: Gaussian, p: Gaussian, x: jax.Array) -> tuple[list, list]:
     mine, other = (
         dist.MultivariateNormal(g.mean, g.precision.inverse_dense()) for g in (q, p)

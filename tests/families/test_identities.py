@@ -51,7 +51,7 @@ def _coordinates(q: ExponentialFamily) -> Coordinates:
         gradient=q.flatten(ExponentialFamily.mean_params.fget(q)),
         natural_of_natural=q.flatten(there.natural_params),
         mean_of_natural=q.flatten(there.mean_params),
-        natural_of_mean=q.flatten(back.natural_params),
+        natural_of_mean=q.flatten(type(q).natural_from_mean(mean, **q.fixed)),
         mean_of_mean=q.flatten(back.mean_params),
     )
 

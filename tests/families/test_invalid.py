@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
+from ngvi import families
 from ngvi.families.domains import Domain
 from ngvi.families.parameters import fixed_fields, parameter_fields
 from tests.families.cases import FAMILIES, Case, every_family, members
@@ -193,3 +194,29 @@ def test_log_prob_outside_the_support(case: Case) -> None:
     assert np.isnan(logs[missing]).all()
     assert (logs[~missing] == -np.inf).all()
     assert all(np.isfinite(s).all() for s in jax.tree.leaves(slopes))
+
+
+OUTSIDE: list[tuple[Any, Any]] = [
+    (families.Normal, (1.0, 0.5)),
+    (families.Exponential, -1.0),
+    (families.InverseGaussian, (2.0, 0.4)),
+    (families.Bernoulli, 1.0),
+    (families.Geometric, 0.0),
+    (families.Poisson, np.inf),
+    (families.LogSeries, 1.0),
+    (families.Categorical, [0.5, 0.5]),
+    (families.Categorical, [0.5, -0.1]),
+    (families.Gamma, (1.0, 1.0)),
+]
+"""Mean parameters of no member."""
+
+
+@pytest.mark.parametrize(("family", "mean"), OUTSIDE, ids=str)
+def test_mean_parameters_of_no_member(family: Any, mean: Any) -> None:
+    mean = jnp.asarray(mean) if isinstance(mean, list) else mean
+    mean = jax.tree.map(jnp.asarray, mean)
+    for make in (family.from_mean, family.natural_from_mean):
+        with pytest.raises(ValueError, match=rf"^{family.__name__}: .* must be"):
+            make(mean)
+        for leaf in jax.tree.leaves(compiled(make)(mean)):
+            assert np.isnan(leaf).all()

@@ -148,6 +148,14 @@ def test_von_mises_cdf_starts_at_minus_pi_whatever_the_mean():
     np.testing.assert_allclose(slope, jnp.exp(q.log_prob(x)), rtol=1e-12)
 
 
+def test_circular_moments_are_those_of_numpyro():
+    q = VonMises(np.array([-3.0, 0.5, 9.0]), np.array([0.1, 3.0, 50.0]))
+    other = q.to_numpyro()
+    np.testing.assert_allclose(q.mean, other.mean, atol=1e-14)
+    # NumPyro's 1 − I₁/I₀ is a difference.
+    np.testing.assert_allclose(q.variance, other.variance, rtol=1e-5)
+
+
 def test_draws_cross_the_cut():
     q = VonMises(jnp.asarray(3.1), 10.0)
     draw = compiled(lambda q: q.sample(jax.random.key(0), (1000,)))

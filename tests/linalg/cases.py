@@ -22,6 +22,7 @@ from ngvi.linalg import (
     LinearStructure,
     LowRankPlusDiagonal,
     PositiveDefinite,
+    SpikedCovariance,
 )
 from ngvi.mirror import retractions
 
@@ -134,10 +135,21 @@ def _rank_one(rng: np.random.Generator, dim: int) -> Member:
     return DiagonalMinusRankOne(*parts), np.diag(diagonal) - np.outer(vector, vector)
 
 
+def _spiked(rng: np.random.Generator, dim: int) -> Member:
+    count = min(dim, 2)
+    deviations, spikes = np.exp(rng.normal(size=dim)), np.exp(rng.normal(size=count))
+    axes = np.linalg.qr(rng.standard_normal((dim, count)))[0]
+    parts = [jnp.asarray(part) for part in (deviations, axes, spikes)]
+    inside = np.eye(dim) + axes * spikes @ axes.T
+    covariance = np.outer(deviations, deviations) * inside
+    return SpikedCovariance(*parts), np.linalg.inv(covariance)
+
+
 OPERATORS = [
     Case("kronecker", _kronecker),
     Case("low-rank-plus-diagonal", _low_rank),
     Case("diagonal-minus-rank-one", _rank_one),
+    Case("spiked-covariance", _spiked),
 ]
 STRUCTURES: list[Case | LinearCase] = [*LINEAR, *OPERATORS]
 RETRACTIONS = [

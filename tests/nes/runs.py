@@ -55,6 +55,12 @@ def quadratic(x: jax.Array, matrix: jax.Array) -> jax.Array:
     return x @ matrix @ x
 
 
+def flat(x: jax.Array, axes: jax.Array) -> jax.Array:
+    """10⁴ times as flat along the columns of `axes` as across."""
+    along = x @ axes
+    return (along**2).sum() + 1e4 * ((x - axes @ along) ** 2).sum()
+
+
 def rotated_ellipsoid(dim: int, condition: float, seed: int) -> np.ndarray:
     """A matrix with eigenvalues from 1 to `condition` in generic directions."""
     rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((dim, dim)))[0]

@@ -12,7 +12,7 @@ import ngvi
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.layout import Layout
 from ngvi.nes.tracing import try_trace
-from ngvi.nes.workers import Workers, make_workers
+from ngvi.nes.workers import Workers
 
 LAYOUT, X0 = Layout.of(np.zeros(3))
 POINTS = np.arange(12.0).reshape(4, 3)
@@ -28,12 +28,6 @@ def fails_at_some(x):
     if x[0] == 6:
         return np.nan
     return sphere(x)
-
-
-def dies_at_one(x):
-    if x[0] == 3:
-        os._exit(1)
-    return float(sphere(x))
 
 
 def traced(fun, vectorized=False):
@@ -95,7 +89,8 @@ def test_failures_are_counted_and_the_rest_kept(executor):
     values = objective(POINTS)
     np.testing.assert_array_equal(np.isnan(values), [False, True, True, False])
     np.testing.assert_array_equal(values[[0, 3]], -(POINTS**2).sum(1)[[0, 3]])
-    assert objective.raised == 1 and objective.first_error == "OSError: disk full"
+    tally = objective.tally
+    assert tally.raised == 1 and tally.first_error == "OSError: disk full"
 
 
 def test_one_point_does_not_take_a_batch_along():
@@ -106,7 +101,7 @@ def test_one_point_does_not_take_a_batch_along():
     np.testing.assert_array_equal(
         np.isnan(objective(POINTS)), [False, True, True, False]
     )
-    assert objective.raised == 1
+    assert objective.tally.raised == 1
 
 
 def test_what_the_objective_writes_moves_no_point():
@@ -118,17 +113,6 @@ def test_what_the_objective_writes_moves_no_point():
     points = POINTS.copy()
     np.testing.assert_array_equal(objective(points), POINTS.sum(1) + 300)
     np.testing.assert_array_equal(points, POINTS)
-
-
-def test_workers_outlive_a_point_that_kills_them():
-    workers = make_workers(1, dies_at_one)
-    try:
-        objective = HostObjective(dies_at_one, LAYOUT, executor=workers)
-        values = objective(POINTS[:3])
-    finally:
-        workers.close()
-    np.testing.assert_array_equal(values, [5.0, np.nan, 149.0])
-    assert objective.raised == 1 and "Broken" in objective.first_error
 
 
 def test_workers_are_checked():

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ngvi.families import Gaussian
-from ngvi.linalg import Dense, Diagonal
+from ngvi.linalg import Dense
 from ngvi.nes.search import init
-from ngvi.nes.strategies import Strategy, cma, snes, xnes
+from ngvi.nes.strategies import Strategy, cma, cr_fm_nes, pgpe, snes, xnes
 from tests.nes.runs import keys, run
 
 DIM, SEEDS, GENERATIONS = 3, 1000, 30
@@ -34,6 +34,10 @@ STRATEGIES = {
     "xnes": xnes(DIM),
     "snes": snes(DIM),
     "cma": cma(DIM),
+    "xnes-as": xnes(DIM, adaptive=True),
+    "lra-cma": cma(DIM, adaptive=True),
+    "pgpe": pgpe(DIM),
+    "cr-fm-nes": cr_fm_nes(DIM),
 }
 
 
@@ -60,7 +64,8 @@ def test_searches_do_not_notice_a_change_of_units(name: str) -> None:
             return Gaussian(
                 jnp.asarray(mean), Dense(jnp.asarray(inverse), jnp.asarray(root))
             )
-        return Gaussian(jnp.asarray(mean), Diagonal(jnp.asarray(1 / np.diag(root))))
+        sd = jnp.asarray(np.diag(root))
+        return Gaussian(jnp.asarray(mean), strategy.structure.from_deviations(sd))
 
     plain = means(strategy, gaussian(mean, root), PLAIN)
 

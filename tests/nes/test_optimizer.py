@@ -29,9 +29,8 @@ def test_is_the_search_of_minimize():
     while not search.stop():
         points = search.ask()
         search.tell(points, sphere(points))
-    found = ngvi.minimize(
-        lambda x: float(sphere(x)), np.zeros(3), sigma0=0.3, ftarget=1e-6
-    )
+    options = dict(sigma0=0.3, ftarget=1e-6, method="cma")
+    found = ngvi.minimize(lambda x: float(sphere(x)), np.zeros(3), **options)
     assert search.stop() == {"ftarget": search.result.fun}
     assert search.result.nfev == found.nfev and search.result.success
     np.testing.assert_array_equal(search.result.x, found.x)
@@ -93,8 +92,9 @@ def test_a_far_point_is_drawn_in():
     assert search.result.x[0] == 1e9
 
 
-def test_a_pickled_copy_goes_on_alike():
-    search = searched(make(bounds=[(-1, 1)] * 3), 3)
+@pytest.mark.parametrize("method", ["cma", "lra-cma", "cr-fm-nes", "xnes-as"])
+def test_a_pickled_copy_goes_on_alike(method):
+    search = searched(make(method=method, popsize=7, bounds=[(-1, 1)] * 3), 3)
     search.tell(search.ask(2), [1.0, 2.0])
     copy = pickle.loads(pickle.dumps(search))
     for one in (search, copy):

@@ -10,6 +10,7 @@ Python number. For κ ≥ 0:
     bessel_ratio_slope(ν, κ)        A'(κ), 1/(2ν + 2) at 0, ≈ (ν + ½)/κ² for large κ
     inverse_bessel_ratio(ν, R)            κ with A(κ) = R, for 0 ≤ R < 1
     inverse_one_minus_bessel_ratio(ν, Q)  κ with 1 − A(κ) = Q, for R that rounds to 1
+    inverse_bessel_ratio_of_both(ν, R, Q) the same from R and Q = 1 − R
 
 Λ is the von Mises–Fisher log-normaliser against the uniform distribution on the sphere.
 
@@ -86,12 +87,19 @@ _ratio_slope = with_partials(lambda _, kappa, nu: _ratio_bend(kappa, nu), fixed=
 
 def inverse_bessel_ratio(nu: float, ratio: Values) -> Values:
     """κ ≥ 0 with A(κ) = R for 0 ≤ R < 1."""
-    return _inverse(ratio, nu)
+    return _inverse(ratio, 1 - ratio, nu)
 
 
 def inverse_one_minus_bessel_ratio(nu: float, complement: Values) -> Values:
     """κ ≥ 0 with 1 − A(κ) = Q for 0 < Q ≤ 1: the same where R = 1 − Q rounds to 1."""
-    return _inverse_complement(complement, nu)
+    return _inverse(1 - complement, complement, nu)
+
+
+def inverse_bessel_ratio_of_both(
+    nu: float, ratio: Values, complement: Values
+) -> Values:
+    """κ ≥ 0 with A(κ) = R from R and 1 − R, of which the lesser has the digits."""
+    return _inverse(ratio, complement, nu)
 
 
 @with_partials(lambda _, kappa, nu: _ratio(kappa, nu), fixed=1)
@@ -231,17 +239,12 @@ def _series_at_zero(nu: float) -> list[float]:
     return [float(c) for c in logarithm[1:]]
 
 
-@with_partials(lambda kappa, _, nu: 1 / _ratio_slope(kappa, nu), fixed=1)
-def _inverse(ratio: Values, nu: float) -> Values:
-    return _solve(ratio, 1 - ratio, nu)
-
-
-@with_partials(lambda kappa, _, nu: -1 / _ratio_slope(kappa, nu), fixed=1)
-def _inverse_complement(complement: Values, nu: float) -> Values:
-    return _solve(1 - complement, complement, nu)
-
-
-def _solve(ratio: Values, complement: Values, nu: float) -> Values:
+@with_partials(
+    lambda kappa, ratio, _, nu: jnp.where(ratio < 0.5, 1 / _ratio_slope(kappa, nu), 0),
+    lambda kappa, ratio, _, nu: jnp.where(ratio < 0.5, 0, -1 / _ratio_slope(kappa, nu)),
+    fixed=1,
+)
+def _inverse(ratio: Values, complement: Values, nu: float) -> Values:
     near_zero = ratio < 0.5
 
     def length(kappa: Values) -> tuple[Values, Values]:

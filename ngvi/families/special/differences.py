@@ -64,8 +64,7 @@ Values = Float[Array, "*s"]
 
 
 @with_partials(
-    lambda _, a, d: digamma_difference(a, d) - d * trigamma(a),
-    lambda _, a, d: digamma_difference(a, d),
+    lambda _, a, d: _bregman_slope(a, d), lambda _, a, d: digamma_difference(a, d)
 )
 def bregman_log_gamma(a: Values, d: Values) -> Values:
     """log Γ(a + d) − log Γ(a) − d ψ(a) ≥ 0, for a > 0 and a + d > 0."""
@@ -76,6 +75,15 @@ def bregman_log_gamma(a: Values, d: Values) -> Values:
     entropic = jnp.where(log.near, near, e.y * log.value - d)
     smooth = entropic + (log.excess / 2 + stirling_bregman(d, e.u, e.v))
     return _inside(a, e.b, logarithm_excess(d / a, e.b / a) + smooth)
+
+
+@with_partials(
+    lambda _, a, d: trigamma_difference(a, d) - d * tetragamma(a),
+    lambda _, a, d: trigamma_difference(a, d),
+)
+def _bregman_slope(a: Values, d: Values) -> Values:
+    """ψ(b) − ψ(a) − d ψ'(a)."""
+    return digamma_difference(a, d) - d * trigamma(a)
 
 
 @with_partials(

@@ -160,8 +160,8 @@ def odds(v: Values) -> Values:
 
 
 def expm1_excess_rate(y: Values) -> Values:
-    """(eʸ − 1 − y)/y for y > 0: ½ y as y → 0, also where y² underflows."""
-    tiny = y < jnp.finfo(y.dtype).eps
+    """(eʸ − 1 − y)/y: ½ y as y → 0, also where y² underflows."""
+    tiny = jnp.abs(y) < jnp.finfo(y.dtype).eps
     safe = jnp.where(tiny, 1, y)
     return jnp.where(tiny, y / 2, expm1_minus(safe) / safe)
 

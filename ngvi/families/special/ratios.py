@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -26,24 +27,48 @@ Values = Float[Array, "*s"]
 
 
 class Logarithm(NamedTuple):
-    """log(1 + r) and its distance from its tangent, with s = r / (2 + r)."""
+    """log(1 + r) and its distance from its tangent.
 
-    near: Array  # −½ < r < 1: series in s
+    1 + r = 2ⁿ (1 + t) with √½ ≤ 1 + t < √2, and s = t / (2 + t).
+    """
+
+    near: Array  # n = 0, t = r
     s: Values
-    cube: Values  # atanh s − s, only where near
+    cube: Values  # atanh s − s
     value: Values  # log(1 + r)
     excess: Values  # r − log(1 + r)
 
 
 def logarithm(r: Values, one_plus_r: Values) -> Logarithm:
-    """From log(1 + r) = 2 atanh(s) near 0; elsewhere from 1 + r, given for r → −1."""
-    near = (r > -0.5) & (r < 1)
-    s = r / (2 + r)
-    cube = atanh_excess(s)
-    far = jnp.log(one_plus_r)
-    value = jnp.where(near, 2 * (s + cube), far)
-    excess = jnp.where(near, s * r - 2 * cube, r - far)
-    return Logarithm(near, s, cube, value, excess)
+    """log(1 + r) = n log 2 + 2 atanh(s) and, without the digits that cancel,
+    r − log(1 + r) = (2ⁿ − 1)(1 + t) − n log 2 + s t − 2 (atanh s − s).
+
+    Near 0 it is r that has the digits, elsewhere 1 + r: both are given.
+    """
+    n, scaled = _split(one_plus_r)
+    t = jnp.where(n == 0, r, scaled - 1)
+    s = t / (2 + t)
+    squared = s * s
+    terms = 10 if jnp.finfo(s.dtype).bits > 32 else 5
+    cube = s * squared * polynomial([1 / (2 * k + 3) for k in range(terms)], squared)
+    beyond, log_power = one_plus_r - scaled, n.astype(s.dtype) * math.log(2)
+    value = log_power + 2 * (s + cube)
+    excess = (beyond - log_power) + (s * t - 2 * cube)
+    # What is too small to have an exponent counts as zero; infinity has one.
+    zero = one_plus_r < jnp.finfo(s.dtype).tiny
+    value = jnp.where(one_plus_r < jnp.inf, value, beyond)
+    value = jnp.where(zero, -jnp.inf, value)
+    return Logarithm(n == 0, s, cube, value, jnp.where(zero, jnp.inf, excess))
+
+
+def _split(x: Values) -> tuple[Array, Values]:
+    """n and x/2ⁿ between √½ and √2, of positive x: from the bits, at no cost."""
+    info = jnp.finfo(x.dtype)
+    integer = jnp.dtype(f"int{info.bits}")
+    bits = jax.lax.bitcast_convert_type(x, integer)
+    half = jax.lax.bitcast_convert_type(jnp.sqrt(jnp.asarray(0.5, x.dtype)), integer)
+    n = (bits - half) >> info.nmant
+    return n, jax.lax.bitcast_convert_type(bits - (n << info.nmant), x.dtype)
 
 
 def logarithm_excess(r: Values, one_plus_r: Values) -> Values:

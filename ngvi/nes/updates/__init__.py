@@ -1,0 +1,1 @@
+"""How strategies move: each file is one published update, made of mirror steps."""

@@ -1,0 +1,46 @@
+"""The plain natural gradient of the expected utility.
+
+    γ = −η_m Σ uᵢ εᵢ,   M = −η Σ vᵢ (εᵢ εᵢᵀ − I).
+
+Source: Wierstra et al. (2014), Natural evolution strategies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+from jaxtyping import Array, Float
+
+from ngvi.families import Gaussian
+from ngvi.linalg.base import Tangent
+from ngvi.nes.shaping import Ranking
+from ngvi.nes.strategy import State, Strategy, Update, spread, step, weights
+
+
+def curvature(
+    strategy: Strategy, q: Gaussian, eps: Float[Array, "n d"], v: Float[Array, "n"]
+) -> Tangent:
+    """−M."""
+    whole = spread(q.precision, eps, v)
+    return jax.tree.map(lambda s: strategy.shape_rate * s, whole)
+
+
+@dataclass(frozen=True)
+class Natural(Update):
+    """One step along the natural gradient; nothing is remembered."""
+
+    def begin(self, q: Gaussian) -> None:
+        return None
+
+    def move(
+        self,
+        strategy: Strategy,
+        state: State,
+        eps: Float[Array, "n d"],
+        ranking: Ranking,
+    ) -> State:
+        u, v = weights(strategy, ranking, eps.dtype)
+        shape = curvature(strategy, state.q, eps, v)
+        q = step(strategy, state.q, strategy.mean_rate * (u @ eps), shape)
+        return State(q, None, state.generation + 1)
