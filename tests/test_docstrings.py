@@ -78,6 +78,6 @@ def test_black_boxes_guide(tmp_path, monkeypatch):
     # The best of all 2¹⁰ knapsacks.
     bits = np.array(list(itertools.product((0, 1), repeat=10)))
     assert packed["values"].min() == np.asarray(packed["loss"](bits)).min()
-    assert mixed["state"][1].q.probs[0, 2] > 0.8
+    assert mixed["state"][1].q.probs[2] > 0.8
     assert last["found"].fun <= 1e-9 and last["found"].stops
     assert (tmp_path / "search.png").stat().st_size > 10_000

@@ -53,9 +53,10 @@ def plot(result: OptimizeResult, path: str | PathLike[str] | None = None) -> Fig
     """Draw the history of a search.
 
     Values are drawn as distances from the answer, in log scale, so that those as good
-    as it have no place. Runs are shaded in turn and named by their populations; "axes"
-    is the search along the axes, before the first of them. Above 40 dimensions there
-    are two panels: the history has no coordinates.
+    as it have no place; those of a noisy objective as they are. Runs are shaded in turn
+    and named by their populations; "axes" is the search along the axes, before the
+    first of them. Above 40 dimensions there are two panels: the history has no
+    coordinates.
 
     Args:
         result: of `ngvi.minimize`.
@@ -70,7 +71,7 @@ def plot(result: OptimizeResult, path: str | PathLike[str] | None = None) -> Fig
 
     Example:
         >>> import jax.numpy as jnp, ngvi
-        >>> found = ngvi.minimize(lambda x: ((x - 1) ** 4).sum(), jnp.zeros(3))
+        >>> found = ngvi.minimize(lambda x: x @ x, jnp.ones(2), budget=100)
         >>> figure = ngvi.nes.plot(found)
     """
     try:
@@ -98,7 +99,7 @@ def _draw(result: OptimizeResult) -> Figure:
     figure.set_facecolor("white")
     figure.suptitle(_headline(result), x=0.012, ha="left", fontsize=10.5)
     panels = figure.subplots(rows, 2, sharex=True, squeeze=False)
-    _values(panels[0, 0], result)
+    (_noisy_values if "fun_error" in result else _values)(panels[0, 0], result)
     _distribution(panels[0, 1], history)
     if rows == 2:
         names = list(_names(result.x))
@@ -132,16 +133,18 @@ def _values(axes: Axes, result: OptimizeResult) -> None:
     best, median = (
         sign * (tame(history[name]) - result.fun) for name in ("best", "median")
     )
-    # Better than the answer is only what could not be it: infeasible, or lucky.
-    best_so_far = np.fmin.accumulate(np.where(best < 0, np.nan, best))
+    # Better than the answer is only what could not be it.
+    violates = history.get("maxcv", 0.0) > result.get("maxcv", 0.0)
+    best_so_far = np.where((best < 0) | violates, np.nan, best)
+    best_so_far = _positive(np.fmin.accumulate(best_so_far))
     side = "below" if sign < 0 else "above"
-    axes.set_title(f"distance {side} the best value found", loc="left", pad=_PAD)
+    title = f"distance {side} the best value found"
+    axes.set_title(title, loc="left", pad=_PAD)
     _line(axes, history, _positive(median), REFERENCE, "a generation's median", lw=0.9)
     _line(axes, history, _positive(best), OBSERVED, "a generation's best", lw=0.9)
-    evaluations = history["evaluations"]
     axes.plot(
-        evaluations,
-        _positive(best_so_far),
+        history["evaluations"],
+        best_so_far,
         color=POSTERIOR,
         label="best so far",
         drawstyle="steps-post",
@@ -152,6 +155,17 @@ def _values(axes: Axes, result: OptimizeResult) -> None:
         say_nothing_to_draw(axes, "all values are equal" if known else "no value")
         return
     log_axis(axes, "y")
+    _legend(axes)
+
+
+def _noisy_values(axes: Axes, result: OptimizeResult) -> None:
+    """The values: no distance from what they scatter around has a logarithm."""
+    history = result.history
+    axes.set_title("values", loc="left", pad=_PAD)
+    median, best = tame(history["median"]), tame(history["best"])
+    _line(axes, history, median, REFERENCE, "a generation's median", lw=1.6)
+    _line(axes, history, best, OBSERVED, "a generation's best", lw=0.9)
+    axes.axhline(result.fun, color=POSTERIOR, label="mean at the answer")
     _legend(axes)
 
 

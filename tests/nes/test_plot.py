@@ -98,22 +98,17 @@ def test_values_are_distances_from_the_answer(found):
 
 def test_runs_are_broken_apart_and_named_by_their_populations():
     run = [-1, 0, 0, 1, 1, 2, 2]
-    size = [3, 5, 5, 10, 10, 10, 20]
+    size = [4, 5, 5, 10, 10, 10, 20]
     figure = plot(result(run, range(9, 2, -1), range(19, 12, -1), size))
     drawn = line(figure, 0, "a generation's median")
     broken = np.flatnonzero(np.isnan(drawn[:, 0]))
     np.testing.assert_array_equal(broken, [1, 4, 7])
     # A population that grows within a run has a label of its own.
-    assert [name.split()[-1] for name in labels(figure)] == [
-        "5",
-        "10",
-        "10",
-        "20",
-        "a",
-    ][:4]
+    words = ["axes", "5", "population 10", "10", "population 20"]
+    assert labels(figure) == words and not labels(figure, 2)
     marks = [one for one in figure.axes[1].get_lines() if len(one.get_xdata()) == 2]
-    assert [one.get_xdata()[0] for one in marks] == [3, 13, 33, 43]
-    assert len(figure.axes[2].patches) == 1 and not labels(figure, 2)
+    assert [one.get_xdata()[0] for one in marks] == [4, 14, 34, 44]
+    assert len(figure.axes[2].patches) == 1
 
 
 def test_a_maximum_is_approached_from_below():
@@ -135,6 +130,27 @@ def test_failures_and_values_that_cannot_be_the_answer_leave_gaps():
     drawn = line(figure, 0, "a generation's median")[:, 1]
     np.testing.assert_array_equal(drawn, [np.nan, np.nan, 7, 1])
     assert ", 6 failed; ended by tolfun" in figure.get_suptitle()
+
+
+def test_what_violates_more_than_the_answer_is_not_the_best_so_far():
+    found = result([0] * 4, [9, 5, 6, 4], [9] * 4, maxcv=1e-7)
+    found.history["maxcv"] = np.array([1, 1e-3, 0, 1e-7])
+    figure = plot(found)
+    np.testing.assert_array_equal(
+        line(figure, 0, "best so far")[:, 1], [np.nan, np.nan, 2, np.nan]
+    )
+    np.testing.assert_array_equal(
+        line(figure, 0, "a generation's best")[:, 1], [5, 1, 2, np.nan]
+    )
+
+
+def test_noisy_values_are_drawn_as_they_are():
+    figure = plot(result([0] * 3, [1, -2, -1], [2, 1, 0], fun=0.5, fun_error=0.1))
+    assert figure.axes[0].get_yscale() == "linear"
+    np.testing.assert_array_equal(
+        line(figure, 0, "a generation's median")[:, 1], [2, 1, 0]
+    )
+    np.testing.assert_array_equal(line(figure, 0, "mean at the answer")[:, 1], 0.5)
 
 
 @pytest.mark.parametrize(
@@ -161,10 +177,10 @@ def test_a_search_along_the_axes_alone_has_no_distribution():
         assert any("axes only" in text for text in labels(figure, panel))
 
 
-def test_many_dimensions_have_two_panels_and_unknown_columns_are_no_matter():
+def test_many_dimensions_have_two_panels_and_other_columns_are_no_matter():
     found = result([0, 0], [2, 1], [3, 2])
     del found.history["mean"], found.history["sd"]
-    found.history["maxcv"] = np.zeros(2)
+    found.history["novelty"] = np.zeros(2)
     figure = plot(found)
     assert len(figure.axes) == 2 and not figure.legends
 
