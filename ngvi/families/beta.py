@@ -22,7 +22,7 @@ from ngvi.families.base import ExponentialFamily
 from ngvi.families.domains import POSITIVE, PROBABILITY, Domain
 from ngvi.families.gamma import Pair
 from ngvi.families.parameters import family, parameter
-from ngvi.families.special import inverse_dirichlet
+from ngvi.families.special import digamma_difference, inverse_dirichlet
 from ngvi.linalg import PositiveDefinite
 
 
@@ -94,11 +94,12 @@ class Beta(ExponentialFamily):
         a, b = self.concentration1, self.concentration0
         return betainc(*jnp.broadcast_arrays(a, b, jnp.clip(x, 0, 1)))
 
-    # Closed forms, the Dirichlet family's.
-
     @property
     def mean_params(self) -> Pair:
-        return _unstack(dirichlet.mean_log(self._both))
+        a, b = self.concentration1, self.concentration0
+        return -digamma_difference(a, b), -digamma_difference(b, a)
+
+    # Closed forms, the Dirichlet family's.
 
     def _log_density(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
         return dirichlet.log_density(self._both, jnp.stack([x, 1 - x], -1))

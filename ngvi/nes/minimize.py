@@ -93,7 +93,10 @@ def minimize(
             change between calls without a new compilation.
         method: one of `ngvi.nes.methods.METHODS`, as "cma", "spiked-cma" for many
             dimensions, "lra-cma" for noise, "xnes", "snes"; or "auto": "cma" up to 200
-            dimensions, "sep-cma" beyond.
+            dimensions, "sep-cma" beyond. Only "auto" finds out first, by D + 2
+            evaluations, whether `fun` is a sum over its numbers, which it then
+            minimises axis by axis (`ngvi.nes.axes`), and saves evaluations of a Python
+            function of up to 30 numbers by a model of it (`ngvi.nes.surrogate`).
         bounds: a `scipy.optimize.Bounds`, or a pair (low, high) for each number of
             x0, None meaning no bound. Only points within are evaluated.
         constraints: a `scipy.optimize.NonlinearConstraint` or `LinearConstraint`, a

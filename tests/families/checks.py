@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -11,11 +10,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from tests.families.cases import STANDARD_ERRORS
-
-compiled = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
-"""`jax.jit` for programs that run once or twice: compiling them is what takes time."""
 
 TOLERANCE = {np.dtype(np.float64): 1e-10, np.dtype(np.float32): 1e-4}
 """Relative, of results that are well conditioned."""

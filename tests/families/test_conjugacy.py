@@ -16,7 +16,7 @@ from ngvi import families
 from ngvi.families import ExponentialFamily
 from ngvi.families.conjugate_pairs import PAIRS
 from ngvi.linalg import Dense, Diagonal
-from tests.families.checks import compiled
+from tests.programs import compiled
 
 
 def covariance(seed: int, dim: int) -> jax.Array:

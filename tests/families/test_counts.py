@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ngvi.families import Categorical, Multinomial
-from tests.families.checks import compiled
+from tests.programs import compiled
 
 
 def test_the_multinomial_mode_is_the_likeliest_of_all_counts() -> None:

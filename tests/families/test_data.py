@@ -18,7 +18,7 @@ from ngvi.families import (
     Poisson,
 )
 from ngvi.linalg import Dense
-from tests.families.checks import compiled
+from tests.programs import compiled
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ from tests.families.cases import (
     every_family,
     members,
 )
-from tests.families.checks import close, compiled, within_error
+from tests.families.checks import close, within_error
 from tests.families.scipy_counterparts import ON_NUMBERS, ONE_BY_ONE
+from tests.programs import compiled
 
 BATCH, COUNT = (32,), 8
 DECADES = 2.0

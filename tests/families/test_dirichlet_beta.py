@@ -10,7 +10,7 @@ import scipy.special
 import scipy.stats
 
 from ngvi.families import Beta, Dirichlet
-from tests.families.checks import compiled
+from tests.programs import compiled
 
 WIDE = 1_000
 

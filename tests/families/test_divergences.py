@@ -23,7 +23,8 @@ from tests.families.cases import (
     seeds,
     single,
 )
-from tests.families.checks import TOLERANCE, close, compiled, roundings
+from tests.families.checks import TOLERANCE, close, roundings
+from tests.programs import compiled
 
 BATCH = (64,)
 # Every example is a batch: parameters by the hundred.

@@ -23,8 +23,9 @@ from tests.families.cases import (
     each_with_a_cdf,
     members,
 )
-from tests.families.checks import Estimate, agrees, compiled, estimate
+from tests.families.checks import Estimate, agrees, estimate
 from tests.families.observations import draws
+from tests.programs import compiled
 
 BATCH, COUNT = (8,), 5_000
 FALSE_ALARM = 1e-7

@@ -18,7 +18,7 @@ from ngvi.families import (
     Weibull,
     from_numpyro,
 )
-from tests.families.checks import compiled
+from tests.programs import compiled
 
 SCALES = {
     "exponential": (lambda s: Exponential(1 / s), 0.5),

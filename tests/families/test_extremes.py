@@ -17,7 +17,8 @@ import pytest
 import ngvi.families as f
 from ngvi.linalg import Dense
 from tests.families.cases import double
-from tests.families.checks import close, compiled
+from tests.families.checks import close
+from tests.programs import compiled
 
 SHAPES = np.float32(10.0) ** np.arange(-6, 9, dtype=np.float32)
 

@@ -13,8 +13,9 @@ from jaxtyping import Array
 
 from ngvi.families import ExponentialFamily
 from tests.families.cases import Case, every_family, members, seeds
-from tests.families.checks import close, compiled
+from tests.families.checks import close
 from tests.families.observations import draws, interior
+from tests.programs import compiled
 
 BATCH, COUNT = (8,), 256
 # Every example is a batch of fits.

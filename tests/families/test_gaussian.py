@@ -17,7 +17,8 @@ from numpyro.distributions import kl_divergence
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense, Diagonal, PositiveDefinite
 from tests.families.cases import DIM, DRAWS, MODERATE, positive_definite, seeds
-from tests.families.checks import compiled, same, within_error
+from tests.families.checks import same, within_error
+from tests.programs import compiled
 
 structures = pytest.mark.parametrize("structure", [Dense, Diagonal])
 

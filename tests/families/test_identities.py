@@ -20,7 +20,8 @@ from tests.families.cases import (
     seeds,
     single,
 )
-from tests.families.checks import TOLERANCE, close, compiled, roundings
+from tests.families.checks import TOLERANCE, close, roundings
+from tests.programs import compiled
 
 BATCH = (64,)
 # Matrices over six decades are singular, or so nearly that ∇A by derivatives is lost.

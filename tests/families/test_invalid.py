@@ -15,8 +15,8 @@ from ngvi import families
 from ngvi.families.domains import Domain
 from ngvi.families.parameters import fixed_fields, parameter_fields
 from tests.families.cases import FAMILIES, Case, every_family, members
-from tests.families.checks import compiled
 from tests.families.observations import interior
+from tests.programs import compiled
 
 
 def elements_and_others(domain: Domain, element: np.ndarray) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ import scipy.special
 import scipy.stats
 
 from ngvi.families import InverseGaussian, special
-from tests.families.checks import compiled
+from tests.programs import compiled
 
 LOC = np.array([1e-4, 0.3, 1.0, 20.0, 1e4, 1.0, 1.0])
 CONCENTRATION = np.array([1.0, 2.0, 1.0, 0.5, 1e-4, 1e6, 1e-6])

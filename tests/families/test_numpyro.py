@@ -14,7 +14,8 @@ from jaxtyping import Array
 import ngvi.families
 from ngvi.families import ExponentialFamily, from_numpyro
 from tests.families.cases import FAMILIES, Case, members
-from tests.families.checks import close, compiled
+from tests.families.checks import close
+from tests.programs import compiled
 
 BATCH, COUNT = (3,), 6
 

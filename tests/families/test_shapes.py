@@ -12,7 +12,8 @@ from jaxtyping import Array
 
 from ngvi.families import ExponentialFamily
 from tests.families.cases import FAMILIES, Case, each, every_family, members, single
-from tests.families.checks import close, compiled
+from tests.families.checks import close
+from tests.programs import compiled
 
 KEY = jax.random.key(0)
 BATCH = (2, 3)

@@ -12,7 +12,7 @@ import scipy.stats
 
 from ngvi.families import VonMises, VonMisesFisher, special
 from ngvi.families.polar_angle import sample_polar_angle
-from tests.families.checks import compiled
+from tests.programs import compiled
 
 LARGE = np.array([1e-3, 1.0, 30.0, 1e3, 1e5, 1e6])
 DIMS = [3, 500]

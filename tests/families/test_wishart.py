@@ -22,7 +22,7 @@ from ngvi.families import (
 from ngvi.families.factored import factor, stein_loss
 from ngvi.families.wishart_terms import bregman_remainder
 from tests.families.cases import positive_definite
-from tests.families.checks import compiled
+from tests.programs import compiled
 
 SCIPY = {Wishart: scipy.stats.wishart, InverseWishart: scipy.stats.invwishart}
 BERNOULLI = {3: 1 / 6, 5: -1 / 30, 7: 1 / 42, 9: -1 / 30, 11: 5 / 66}

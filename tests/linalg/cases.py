@@ -25,6 +25,7 @@ from ngvi.linalg import (
     SpikedCovariance,
 )
 from ngvi.mirror import retractions
+from tests.programs import compiled
 
 Member = tuple[Any, np.ndarray]
 
@@ -231,7 +232,7 @@ def close(actual: object, expected: object, tolerance: float = 1e-10) -> None:
 Numbers = dict[str, Any]
 
 
-@jax.jit
+@compiled
 def on_vectors(p: PositiveDefinite, x: jax.Array) -> Numbers:
     """What any structure makes of vectors."""
     return {
@@ -245,7 +246,7 @@ def on_vectors(p: PositiveDefinite, x: jax.Array) -> Numbers:
     }
 
 
-@jax.jit
+@compiled
 def numbers_of(p: PositiveDefinite) -> Numbers:
     """What any structure says about its matrix."""
     diagonal = p.diagonal()
@@ -268,7 +269,7 @@ def numbers_of(p: PositiveDefinite) -> Numbers:
     }
 
 
-@jax.jit
+@compiled
 def linear(p: LinearStructure, eps: jax.Array) -> Numbers:
     """What a linear structure adds: entries, moments, arithmetic, and a step."""
     moved = p.along(p.tangent(eps, eps[::-1]))(

@@ -11,6 +11,7 @@ import pytest
 
 from ngvi.linalg import LowRankPlusDiagonal
 from tests.linalg.cases import close
+from tests.programs import compiled
 
 
 def single(diagonal: np.ndarray, factor: np.ndarray) -> LowRankPlusDiagonal:
@@ -81,7 +82,7 @@ def _values(diagonal: jax.Array, factor: jax.Array) -> jax.Array:
     return jnp.concatenate([*numbers, p.mv(x), p.solve(x), p.whiten(x), p.unwhiten(x)])
 
 
-@jax.jit
+@compiled
 @partial(jax.vmap, in_axes=(None, 0))
 def _values_and_slopes(diagonal: jax.Array, factor: jax.Array) -> list:
     modes = jax.jacfwd(_values, (0, 1)), jax.jacrev(_values, (0, 1))
@@ -116,7 +117,7 @@ def test_gradients_are_those_of_the_dense_matrix() -> None:
     moderate = [u for name, u in FACTORS.items() if name != "equal and huge"]
     factors = jnp.asarray(np.stack(moderate))
     slopes, expected = (
-        jax.jit(jax.vmap(jax.grad(f, (0, 1)), (None, 0)))(jnp.arange(1.0, 5), factors)
+        compiled(jax.vmap(jax.grad(f, (0, 1)), (None, 0)))(jnp.arange(1.0, 5), factors)
         for f in (ours, plain)
     )
     for one, other in zip(slopes, expected, strict=True):

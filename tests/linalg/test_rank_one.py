@@ -11,6 +11,7 @@ import pytest
 
 from ngvi.linalg import DiagonalMinusRankOne
 from tests.linalg.cases import close
+from tests.programs import compiled
 
 
 def categorical(rng: np.random.Generator, dim: int, last: float) -> np.ndarray:
@@ -73,7 +74,7 @@ def test_without_a_vector_it_is_diagonal() -> None:
         vectors = p.mv(x), p.solve(x), p.whiten(x), p.unwhiten(x)
         return jnp.concatenate([*vectors, p.diagonal(), p.logdet()[None]])
 
-    values, *slopes = jax.jit(
+    values, *slopes = compiled(
         lambda w: (numbers(w), jax.jacfwd(numbers)(w), jax.jacrev(numbers)(w))
     )(jnp.zeros(3))
     roots = np.sqrt(d)
@@ -99,8 +100,8 @@ def test_gradients_are_those_of_the_dense_matrix() -> None:
         return logdet + 2 * x @ matrix @ x + 2 * x @ jnp.linalg.solve(matrix, x)
 
     logits = jnp.array([0.5, -0.2, 0.1, 0.8])
-    value, slope = jax.jit(jax.value_and_grad(ours))(logits)
-    expected, expected_slope = jax.jit(jax.value_and_grad(plain))(logits)
+    value, slope = compiled(jax.value_and_grad(ours))(logits)
+    expected, expected_slope = compiled(jax.value_and_grad(plain))(logits)
     np.testing.assert_allclose(value, expected, rtol=1e-12)
     np.testing.assert_allclose(slope, expected_slope, rtol=1e-9)
 

@@ -18,6 +18,7 @@ from tests.linalg.cases import (
     seeds,
     stack,
 )
+from tests.programs import compiled
 
 
 @every_structure
@@ -75,8 +76,8 @@ def test_leading_axes_are_a_loop(case: Case) -> None:
     assert (together.dim, together.batch_shape) == (4, (3,))
     x = jnp.asarray(rng.standard_normal((2, 3, 4)))
     many, of_one = on_vectors(together, x), on_vectors(together, x[0, 0])
-    mapped = jax.jit(jax.vmap(on_vectors, (0, None)))(together, x)
-    numbers = numbers_of(together), jax.jit(jax.vmap(numbers_of))(together)
+    mapped = compiled(jax.vmap(on_vectors.__wrapped__, (0, None)))(together, x)
+    numbers = numbers_of(together), compiled(jax.vmap(numbers_of.__wrapped__))(together)
     alone = on_vectors(members[0], x[0, 0])
     for i, member in enumerate(members):
         for name, value in on_vectors(member, x).items():
@@ -103,7 +104,7 @@ def test_slopes_are_those_of_differences(case: Case) -> None:
         pieces = scaled.logdet(), scaled.mv(x), scaled.solve(x), scaled.unwhiten(x)
         return sum((jnp.sin(piece).sum() for piece in pieces), jnp.zeros(()))
 
-    every = jax.jit(lambda c: (total(c), jax.jacfwd(total)(c), jax.grad(total)(c)))
+    every = compiled(lambda c: (total(c), jax.jacfwd(total)(c), jax.grad(total)(c)))
     h = 1e-6
     (_, slope, backward), above, below = (every(1.3 + step) for step in (0.0, h, -h))
     np.testing.assert_allclose(slope, (above[0] - below[0]) / (2 * h), rtol=1e-6)

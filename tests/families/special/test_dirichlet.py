@@ -10,8 +10,8 @@ import pytest
 import scipy.special
 
 from ngvi.families import special
-from tests.families.checks import compiled
 from tests.families.special.references import dtypes
+from tests.programs import compiled
 
 inverse = compiled(special.inverse_dirichlet)
 difference = compiled(special.digamma_difference)

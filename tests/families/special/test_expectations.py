@@ -20,7 +20,7 @@ from ngvi.families.special.expectations import (
     poisson_log_factorial,
 )
 from ngvi.families.special.logistic import binary_entropy, sigmoid
-from tests.families.checks import compiled
+from tests.programs import compiled
 
 dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 

@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from ngvi.families import LogSeries
 from ngvi.families.special import logistic, softmax
-from tests.families.checks import compiled
+from tests.programs import compiled
 
 SLOPE = {"float32": 2e-6, "float64": 1e-14}
 dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
