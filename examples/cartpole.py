@@ -88,7 +88,7 @@ def main() -> None:
     print(f"{found.nfev:,} policies, {found.nfev * STARTS * STEPS:,} steps of physics")
     print(f"in {took:.1f} s, compilation included\n")
     print(
-        f"{'policy':10s}{'return':>10s}{'on 200 new starts':>20s}{'they end up':>14s}"
+        f"{'policy':10s}{'return':>10s}{'on 200 new starts':>20s}{'end upright':>14s}"
     )
     paths = {}
     for name, weights in (("first", first), ("best", found.x)):

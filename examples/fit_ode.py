@@ -84,8 +84,11 @@ def main() -> None:
 
     print(f"ngvi: {found.nfev:,} evaluations; {found.message}")
     near, lost = int((ends < 1.01 * found.fun).sum()), int(np.isinf(ends).sum())
-    print(f"L-BFGS-B: {near} of {len(ends)} starts end within 1% of ngvi's error,")
-    print(f"{lost} where the integrator blows up\n")
+    slopes = sum(d.nfev for d in descents)
+    print(
+        f"L-BFGS-B: {slopes:,} values and gradients; {near} of {len(ends)} starts end"
+    )
+    print(f"within 1% of ngvi's error, {lost} where the integrator blows up\n")
     print(f"{'':16s}{'ngvi':>10s}{'L-BFGS-B':>10s}{'its median':>12s}")
     columns = [10**fit.x for fit in (found, best, middle)]
     rows = dict(zip(NAMES, np.transpose(columns), strict=True))
