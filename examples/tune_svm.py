@@ -1,13 +1,16 @@
-"""Tuning a support vector machine: five numbers that no grid can cover.
+"""Tuning a support vector machine: four numbers, each on a scale of its own.
 
 A classifier of breast tumours: its penalty, the width of its kernel, and how much each
 of the data's three groups of features (means, standard errors, worst cells) counts. The
 objective is scikit-learn's, called point by point; its values are known by evaluation
-only. The table compares the search with as many random ones.
+only. The table and the picture compare the search with as many random points.
 
     python examples/tune_svm.py
 """
 
+from pathlib import Path
+
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -57,7 +60,8 @@ def main() -> None:
     )
     rng = np.random.default_rng(0)
     guesses = rng.uniform(*np.array(BOUNDS, float).T, (BUDGET, len(BOUNDS)))
-    guess = min(guesses, key=lambda theta: cross_validated(theta, x, y))
+    losses = np.array([cross_validated(theta, x, y) for theta in guesses])
+    guess = guesses[losses.argmin()]
 
     print(f"{found.nfev} evaluations; {found.message}\n")
     print(f"{'':16s}{'start':>10s}{'random':>10s}{'ngvi':>10s}")
@@ -72,6 +76,27 @@ def main() -> None:
     rows["loss, test"] = [loss(m, y_test) for m in margins]
     for name, values in rows.items():
         print(f"{name:16s}" + "".join(f"{value:10.4f}" for value in values))
+    draw(found.history, losses)
+
+
+def draw(history: dict, losses: np.ndarray) -> None:
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, 3.2), sharex=True, layout="constrained"
+    )
+    evaluations = history["evaluations"]
+    best = np.minimum.accumulate(history["best"])
+    left.step(evaluations, best, "C0-", where="post", label="ngvi")
+    guessed = np.minimum.accumulate(losses)
+    left.step(np.arange(1, BUDGET + 1), guessed, "C1--", where="post", label="random")
+    left.set(xlabel="evaluations", title="loss, best so far", yscale="log")
+    left.legend(frameon=False)
+    for i, style in enumerate(["C0-", "C1--", "C2-.", "C3:"]):
+        right.plot(evaluations, history["mean"][:, i], style, label=NAMES[i])
+    right.set(xlabel="evaluations", title="mean of the search distribution")
+    right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    Path("out").mkdir(exist_ok=True)
+    figure.savefig("out/tune_svm.png", dpi=150)
+    print("\nout/tune_svm.png: the search beside random points")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import doctest
 import importlib
+import itertools
+import logging
 import pkgutil
 import re
 from pathlib import Path
@@ -41,12 +43,41 @@ def test_readme_example(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(names["result"].x, [1.0, 1.0], atol=1e-4)
 
 
-def test_families_guide():
-    text = (ROOT / "docs/families.md").read_text()
+def run_guide(name):
+    """What the code of a page, run from top to bottom, has defined after each block."""
+    text = (ROOT / "docs" / name).read_text()
     names: dict = {}
     for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(code, names)
+        yield dict(names)
+
+
+def test_families_guide():
+    *_, names = run_guide("families.md")
     fitted = names["incomes"].fit(names["x"])
     np.testing.assert_allclose(fitted.concentration, [1.5, 3.0], rtol=0.1)
     expected = scipy.stats.pareto(1.5, scale=10.0).logpdf(20.0)
     np.testing.assert_allclose(names["incomes"].log_prob(20.0)[0], expected, rtol=1e-9)
+
+
+def test_black_boxes_guide(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    # The page makes the logger talk; both are put back.
+    monkeypatch.setattr(logging.getLogger("ngvi.nes"), "handlers", [])
+    caplog.set_level("INFO", logger="ngvi.nes")
+    after = list(run_guide("black_boxes.md"))
+    fit, net, bought, failing, *_, asked, _, packed, mixed, last = after
+    np.testing.assert_allclose(fit["found"].x, [3, 0.4, 1], atol=0.1)
+    assert net["found"].x["in"].shape == (2, 4) and net["found"].success
+    np.testing.assert_allclose(bought["found"].x, [4, 12.5], rtol=1e-4)
+    assert bought["found"].maxcv <= 1e-6
+    assert failing["found"].nfailed > 0
+    assert failing["found"].first_error == "RuntimeError: the solver diverged"
+    np.testing.assert_allclose(asked["search"].result.x, 1, atol=1e-5)
+    np.testing.assert_allclose(last["runs"].best_point, last["goals"], atol=1e-4)
+    # The best of all 2¹⁰ knapsacks.
+    bits = np.array(list(itertools.product((0, 1), repeat=10)))
+    assert packed["values"].min() == np.asarray(packed["loss"](bits)).min()
+    assert mixed["state"][1].q.probs[2] > 0.8
+    assert last["found"].fun <= 1e-9 and last["found"].stops
+    assert (tmp_path / "search.png").stat().st_size > 10_000

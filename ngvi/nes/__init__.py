@@ -10,6 +10,7 @@ from ngvi.nes.generation import Run
 from ngvi.nes.importance_mixing import Mixture, Population, mix
 from ngvi.nes.minimize import minimize
 from ngvi.nes.optimizer import Optimizer
+from ngvi.nes.plot import plot
 from ngvi.nes.run import run
 from ngvi.nes.scipy_method import scipy_method
 from ngvi.nes.search import State, ask, init, tell
@@ -48,6 +49,7 @@ __all__ = [
     "mix",
     "openes",
     "pgpe",
+    "plot",
     "run",
     "scipy_method",
     "snes",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from ngvi.nes import log
 from ngvi.nes.attempt import ROWS
 from ngvi.nes.campaign import Campaign
 from ngvi.nes.checks import check_whole
@@ -81,7 +82,8 @@ def minimize(
     A JAX function is traced, and whole stretches of the search are one compiled loop;
     any other function is called, with NumPy arrays. Computations on points are in the
     precision of x0 (single, unless JAX's x64 is enabled), which also bounds how
-    accurate an answer can be.
+    accurate an answer can be. The logger "ngvi.nes" is told, at level INFO, when a run
+    begins and why it ended.
 
     Args:
         fun: x ↦ a number; x is built as `x0` is. What raises, or gives NaN or an
@@ -154,10 +156,11 @@ def minimize(
         target was reached, or the best run converged), `message` (why the search
         ended), `stops` (why the earlier runs did), `nfailed`, `failures` (how many by
         kind: "raised", "timed out", "lost", "not finite"), `first_error`,
-        `history` (columns with a row a generation), and `distribution`, the last
-        `Gaussian`; near bounds its coordinates are those of `ngvi.nes.bounds.Box`. With
-        constraints `maxcv` is the largest violation at x: x is the best feasible point,
-        and if there is none the one that violates least, which is no success.
+        `history` (columns with a row a generation; `ngvi.nes.plot` draws them), and
+        `distribution`, the last `Gaussian`; near bounds its coordinates are those of
+        `ngvi.nes.bounds.Box`. With constraints `maxcv` is the largest violation at x: x
+        is the best feasible point, and if there is none the one that violates least,
+        which is no success.
         Ctrl-C ends the search and returns what it has found.
 
     Raises:
@@ -236,6 +239,7 @@ def minimize(
     try:
         with SearchProgress(progress, name) as bar, saver or nullcontext():
             reason, ended = drive(search, callback, saver, bar)
+            log.run_ends(search, search.schedule.number, reason)
     finally:
         if pool is not None:
             pool.close()
@@ -305,6 +309,8 @@ def drive(
     stride = 1
     try:
         while True:
+            number = search.schedule.number
+            log.run_begins(search)
             while search.goes_on:
                 limit = stride if saver is None else min(stride, saver.generations_left)
                 before = time.perf_counter()
@@ -319,6 +325,7 @@ def drive(
             reason = search.next_run()
             if reason is not None:
                 return reason, True
+            log.run_ends(search, number, search.stops[-1])
     except KeyboardInterrupt:
         return INTERRUPTED, False
     except ExecutorError as error:

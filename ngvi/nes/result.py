@@ -57,6 +57,7 @@ def summarize(search: Campaign, reason: str, ended: bool) -> OptimizeResult:
         history=history,
         distribution=search.attempt.run.state.q,
         method=search.plan.method,
+        maximize=sign < 0,
     )
     if search.plan.noisy:
         found["fun_error"] = search.error()

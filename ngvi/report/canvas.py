@@ -162,12 +162,10 @@ def plain(value: float) -> str:
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
-def say_nothing_to_draw(axes: Axes) -> None:
-    """Write into empty axes that the numbers were not finite."""
+def say_nothing_to_draw(axes: Axes, why: str = "no finite values") -> None:
+    """Write into empty axes why they are."""
     axes.set_axis_off()
-    axes.text(
-        0.5, 0.5, "no finite values", ha="center", va="center", transform=axes.transAxes
-    )
+    axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes)
 
 
 def inline_svg(figure: Figure, label: str, prefix: str) -> str:

@@ -169,6 +169,27 @@ def test_callback_sees_and_stops():
     assert found.nit == 1 and np.isfinite(found.fun)
 
 
+def test_the_log_says_when_runs_begin_and_why_they_end(caplog, capsys):
+    called(budget=60)
+    assert not caplog.records and capsys.readouterr() == ("", "")
+    with caplog.at_level("INFO", logger="ngvi.nes"):
+        found = called(lambda x: -sphere(x), maximize=True, tol=1e-3, restarts=1)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "run 0 begins: population 7, 0 evaluations so far"
+    first = found.history["run"] == 0
+    spent, value = 7 * first.sum(), found.history["best"][first].max()
+    assert lines[1] == (
+        f"run 0 ends: {spent} evaluations so far, best value {value:.6g}; "
+        f"{found.stops[0]}"
+    )
+    assert lines[2] == f"run 1 begins: population 14, {spent} evaluations so far"
+    assert lines[3] == (
+        f"run 1 ends: {found.nfev} evaluations so far, best value {found.fun:.6g}; "
+        f"{found.message}"
+    )
+    assert len(lines) == 4
+
+
 def test_ctrl_c_returns_what_was_found():
     calls = []
 
