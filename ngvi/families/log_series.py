@@ -169,13 +169,19 @@ class LogSeries(ExponentialFamily):
         return _divergence(self.logits, other.logits)
 
 
-@with_partials(lambda value, x: value * log_expm1_ratio_slope(softplus(x)) * sigmoid(x))
+def _mean_slope(x: Values) -> Values:
+    """dμ/dx at logit x."""
+    return _mean_at(x) * log_expm1_ratio_slope(softplus(x)) * sigmoid(x)
+
+
+@with_partials(lambda _, x: _mean_slope(x))
 def _mean_at(x: Values) -> Values:
     """μ of the member with logit x."""
     x = jnp.maximum(x, -60)
     return jnp.exp(x) / softplus(x)
 
 
+@with_partials(lambda _, x, y: -_mean_slope(x), lambda _, x, y: _mean_slope(y))
 def _mean_change(x: Values, y: Values) -> Values:
     """μ at logit y less that at logit x.
 
@@ -191,10 +197,7 @@ def _mean_change(x: Values, y: Values) -> Values:
 
 
 @with_partials(
-    lambda _, x, y: (
-        softplus_change(-x, -y)
-        * (_mean_at(x) * log_expm1_ratio_slope(softplus(x)) * sigmoid(x))
-    ),
+    lambda _, x, y: softplus_change(-x, -y) * _mean_slope(x),
     lambda _, x, y: _mean_change(x, y) * sigmoid(-y),
 )
 def _divergence(x: Values, y: Values) -> Values:

