@@ -199,9 +199,9 @@ def test_asking_and_telling():
         search.tell(points, [separable(x) for x in points])
     assert search.result.success
     np.testing.assert_allclose(search.result.x[3:], np.round(CENTER[3:]))
-    search.tell(np.zeros(DIM), separable(np.zeros(DIM)))
+    search.inject(np.zeros(DIM), separable(np.zeros(DIM)))
     with pytest.raises(ValueError, match="no integer where it must be"):
-        search.tell(np.full(DIM, 0.5), 1.0)
+        search.inject(np.full(DIM, 0.5), 1.0)
 
 
 def test_a_start_between_integers_is_a_mean():
