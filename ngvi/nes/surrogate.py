@@ -30,8 +30,9 @@ from jaxtyping import Bool, Float, Int
 
 from ngvi.families import Gaussian
 
-_AGREEMENT = 0.5
-"""Kendall's τ from which on the model's order is believed."""
+_AGREEMENT, _CHANCE = 0.5, 0.4
+"""Kendall's τ from which on the model's order is believed: 0.5 + 0.4/D. In few
+dimensions, where populations are small, a wrong model is right by chance more often."""
 _COMPARED = 15
 """Recent values with which new ones are compared, or a population if that is more."""
 _ARCHIVE = 2.0
@@ -230,7 +231,7 @@ class Surrogate:
         new = int(finite.sum())
         same = np.sign(truth[:new, None] - truth) * np.sign(guess[:new, None] - guess)
         pairs = same[np.arange(len(truth)) > np.arange(new)[:, None]]
-        return bool(pairs.size and pairs.mean() >= _AGREEMENT)
+        return bool(pairs.size and pairs.mean() >= _AGREEMENT + _CHANCE / self.dim)
 
     def _remember(
         self, y: Float[np.ndarray, "k d"], values: Float[np.ndarray, "k"]
