@@ -2,8 +2,9 @@
 
     f(x) = Σᵢ gᵢ(xᵢ)   ⇔   f(x + Σ δᵢeᵢ) − f(x) = Σᵢ [f(x + δᵢeᵢ) − f(x)] for all x, δ
 
-D + 2 evaluations refute that for any other function, and where two random δ cannot, D
-searches on a line take the place of one in D dimensions, side by side.
+D + 2 evaluations refute that for almost any other function. Where two random δ cannot,
+D searches on a line take the place of one in D dimensions, side by side, and the value
+where their minima meet says whether that was right.
 
 On a line the next point halves the easiest interval: the one in which a parabola of the
 least curvature

@@ -90,9 +90,9 @@ class Campaign:
 
     def _along_axes(self, axes: AxisSearch) -> None:
         """One exchange with the search along the axes."""
-        points = axes.ask()
-        left = int(self.plan.stopping.maxfevals) - self.nfev - len(points)
-        if left < 0:
+        points, limits = axes.ask(), self.plan.stopping
+        left = int(limits.maxfevals) - self.nfev - len(points)
+        if left < 0 or self.generations >= int(limits.maxiter):
             self._leave_axes(axes)
             return
         values = self._values_at(points, axes.most, left)

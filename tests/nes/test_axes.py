@@ -119,3 +119,7 @@ def test_the_budget_holds():
     for budget in (130, 150, 171):
         found = ngvi.minimize(rastrigin, np.zeros(4), budget=budget, vectorized=False)
         assert budget - 8 < found.nfev <= budget
+    stopping = ngvi.nes.Stopping(maxiter=3)
+    found = ngvi.minimize(rastrigin, np.zeros(4), stopping=stopping, vectorized=False)
+    assert found.nit == 3 and found.message.startswith("maxiter: 3 ")
+    assert not found.success
