@@ -62,13 +62,18 @@ class Shuffled:
 
     def _end_one(self):
         time.sleep(5e-4)
-        future, fun, args = self.open[self.rng.integers(len(self.open))]
-        if future.set_running_or_notify_cancel():
-            try:
-                future.set_result(fun(*args))
-            except BaseException as error:
-                future.set_exception(error)
-        self.open[:] = [one for one in self.open if one[0] is not future]
+        one = self.open[self.rng.integers(len(self.open))]
+        future, fun, args = one
+        if not future.set_running_or_notify_cancel():
+            self.open.remove(one)
+            return
+        try:
+            end, result = future.set_result, fun(*args)
+        except BaseException as error:
+            end, result = future.set_exception, error
+        # Before anyone can see that it has ended and submit the next one.
+        self.open.remove(one)
+        end(result)
 
 
 def test_the_order_of_arrival_does_not_matter():
