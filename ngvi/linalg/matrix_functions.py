@@ -1,9 +1,12 @@
-"""Functions of a symmetric matrix near zero, without its eigenvalues.
+"""Functions of a symmetric matrix near zero or of low rank, without D eigenvalues.
 
 A step X of a search is short, and R(X)^½ a smooth function of it: on |x| ≤ ¼ a
 polynomial of degree 7 or 19 equals it to the last digit of single or double precision.
 It costs a few matrix products, a twentieth of a spectral decomposition. Whether the
 spectrum is so small is known from ‖X⁴‖_F^¼ ≥ ‖X‖₂; where it is not, it is decomposed.
+
+Where X = Σ wᵢ xᵢxᵢᵀ + s I has n terms and n ≪ D, all but n eigenvalues are s, and the
+others are those of an n × n matrix in an orthonormal basis of the xᵢ.
 
 Source: Paterson and Stockmeyer (1973), On the number of nonscalar multiplications
 necessary to evaluate polynomials.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +54,46 @@ def half_powers(x: Matrix, function: Scalar) -> tuple[Matrix, Matrix]:
         return grow, shrink
 
     return jax.lax.cond(short, polynomials, lambda m: _decomposed(m, function), x)
+
+
+class Spiked(NamedTuple):
+    """c I + V diag(a) Vᵀ."""
+
+    axes: Float[Array, "d n"]
+    """V, with orthonormal columns."""
+    along: Float[Array, "n"]
+    """a."""
+    rest: Float[Array, ""]
+    """c."""
+
+    def after(self, matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+        """The product, this matrix on the right."""
+        return self.rest * matrix + (matrix @ self.axes * self.along) @ self.axes.mT
+
+
+def half_powers_of_sum(
+    x: Float[Array, "n d"],
+    weights: Float[Array, "n"],
+    rest: float | Float[Array, ""],
+    function: Scalar,
+) -> tuple[Spiked, Spiked]:
+    """f(X)^½ and f(X)^−½ of X = Σ wᵢ xᵢxᵢᵀ + s I, n ≤ d.
+
+    Args:
+        x: xᵢ, in rows.
+        weights: wᵢ, of any sign.
+        rest: s.
+        function: f, positive on the spectrum.
+    """
+    basis, coordinates = jnp.linalg.qr(x.mT)
+    values, vectors = jnp.linalg.eigh((coordinates * weights) @ coordinates.mT)
+    axes = basis @ vectors
+    among = jnp.sqrt(function(values + rest))
+    beside = jnp.sqrt(function(jnp.asarray(rest, x.dtype)))
+    return (
+        Spiked(axes, among - beside, beside),
+        Spiked(axes, 1 / among - 1 / beside, 1 / beside),
+    )
 
 
 def _decomposed(x: Matrix, function: Scalar) -> tuple[Matrix, Matrix]:

@@ -146,6 +146,23 @@ def gaussian_step(
     return Gaussian(q.mean - q.precision.unwhiten(step.mean), precision)
 
 
+def sum_step(
+    q: Gaussian,
+    shift: Float[Array, "d"],
+    eps: Float[Array, "n d"],
+    weights: Float[Array, "n"],
+    rest: float | Float[Array, ""],
+    retraction: Retraction,
+) -> Gaussian:
+    """`gaussian_step` of length 1 along γ = −shift and M = −Σ wᵢ εᵢεᵢᵀ − rest I.
+
+    Where the draws are few, M need not be formed.
+    """
+    negative = jnp.negative(weights), jnp.negative(rest)
+    precision = q.precision.retract_sum(eps, *negative, retraction)
+    return Gaussian(q.mean + q.precision.unwhiten(shift), precision)
+
+
 def moments_step(
     q: Gaussian,
     shift: Float[Array, "d"],

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ngvi.linalg import Dense
 from ngvi.linalg.matrix_functions import half_powers
 from ngvi.mirror import retractions
 
@@ -80,3 +81,26 @@ def test_derivatives_in_both_modes() -> None:
     np.testing.assert_allclose(jax.jit(jax.grad(trace))(one), expected, rtol=1e-9)
     slope = jax.jit(lambda t: jax.jvp(trace, (t,), (one,))[1])(one)
     np.testing.assert_allclose(slope, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "dtype, tolerance", [(jnp.float64, 1e-13), (jnp.float32, 1e-5)]
+)
+def test_a_sum_of_few_terms_moves_a_matrix_as_the_sum_does(
+    dtype: type, tolerance: float
+) -> None:
+    rng = np.random.default_rng(3)
+    dim, count = 24, 4
+    x, weights = rng.standard_normal((count, dim)), rng.uniform(-0.04, 0.06, count)
+    x[-1] = x[0]  # A basis of their span has fewer directions than terms.
+    root = np.eye(dim) + 0.3 * rng.standard_normal((dim, dim))
+    p = Dense.from_inverse_root(jnp.asarray(root, dtype))
+    sums = jnp.asarray(x, dtype), jnp.asarray(weights, dtype), -0.1
+    for function in (retractions.exponential, retractions.covariance):
+        moved = jax.jit(lambda p, f=function: p.retract_sum(*sums, f))(p)
+        whole = (x.T * weights) @ x - 0.1 * np.eye(dim)
+        expected = p.retract(jnp.asarray(whole, dtype), function)
+        for one, other in zip(
+            jax.tree.leaves(moved), jax.tree.leaves(expected), strict=True
+        ):
+            np.testing.assert_allclose(one, other, atol=tolerance)

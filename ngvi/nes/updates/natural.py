@@ -14,8 +14,9 @@ from jaxtyping import Array, Float
 
 from ngvi.families import Gaussian
 from ngvi.linalg.base import Tangent
+from ngvi.mirror.step import sum_step
 from ngvi.nes.shaping import Ranking
-from ngvi.nes.strategy import State, Strategy, Update, spread, step, weights
+from ngvi.nes.strategy import State, Strategy, Update, spread, weights
 
 
 def curvature(
@@ -41,6 +42,6 @@ class Natural(Update):
         ranking: Ranking,
     ) -> State:
         u, v = weights(strategy, ranking, eps.dtype)
-        shape = curvature(strategy, state.q, eps, v)
-        q = step(strategy, state.q, strategy.mean_rate * (u @ eps), shape)
+        shift, v = strategy.mean_rate * (u @ eps), strategy.shape_rate * v
+        q = sum_step(state.q, shift, eps, v, -v.sum(), strategy.retraction)
         return State(q, None, state.generation + 1)

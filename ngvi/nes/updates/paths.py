@@ -27,9 +27,9 @@ from jaxtyping import Array, Float, Int
 
 from ngvi.families import Gaussian
 from ngvi.linalg.base import Tangent
-from ngvi.mirror.step import moments_step
+from ngvi.mirror.step import moments_step, sum_step
 from ngvi.nes.shaping import Ranking
-from ngvi.nes.strategy import State, Strategy, Update, step, weights
+from ngvi.nes.strategy import State, Strategy, Update, weights
 from ngvi.nes.updates.learning_rates import LearningRates, Signals
 
 
@@ -172,4 +172,4 @@ def _moved(
 ) -> Gaussian:
     if strategy.spikes:
         return moments_step(q, ascent, terms.x, terms.weights, 1 - terms.lost)
-    return step(strategy, q, ascent, terms.curvature(q))
+    return sum_step(q, ascent, terms.x, terms.weights, -terms.lost, strategy.retraction)
