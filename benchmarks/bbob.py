@@ -1,14 +1,16 @@
 """ngvi.minimize beside pycma's BIPOP-CMA-ES on COCO's 24 noiseless BBOB functions.
 
     python benchmarks/bbob.py [--dims N ...] [--instances N] [--multiplier M]
-        [--functions N ...] [--solvers NAME ...] [--processes P] [--out FILE.json]
+        [--functions N ...] [--solvers NAME ...] [--bounds] [--processes P]
+        [--out FILE.json]
 
 Needs coco-experiment and cma. Both search with their default settings from x0 = 0 and
 σ₀ = 2, without bounds; pycma is told to restart anywhere in [−4, 4]ᴰ, ngvi restarts
-where its default says, in [−5, 5]ᴰ. A pair is a problem (function, instance) and one of
-51 targets 10², …, 10⁻⁸ above the optimum; the tables show the fraction of pairs solved
-within 100 D, 1,000 D and 10,000 D evaluations, by function and by group of functions. A
-search ends when it has reached the last target.
+where its default says, in [−5, 5]ᴰ. With --bounds both are given the box [−5, 5]ᴰ,
+where the optima are. A pair is a problem (function, instance) and one of 51 targets
+10², …, 10⁻⁸ above the optimum; the tables show the fraction of pairs solved within
+100 D, 1,000 D and 10,000 D evaluations, by function and by group of functions. A search
+ends when it has reached the last target.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from typing import Any
 import numpy as np
 
 TARGETS = 10 ** np.linspace(2, -8, 51)
+LIMITS = (-5.0, 5.0)
 BUDGETS = (100, 1_000, 10_000)
 GROUPS = {
     "separable": range(1, 6),
@@ -81,7 +84,9 @@ class Watched:
         return value
 
 
-def with_ngvi(fun: Watched, x0: np.ndarray, budget: int, seed: int) -> str:
+def with_ngvi(
+    fun: Watched, x0: np.ndarray, budget: int, seed: int, bounded: bool
+) -> str:
     import ngvi
 
     found = ngvi.minimize(
@@ -92,11 +97,14 @@ def with_ngvi(fun: Watched, x0: np.ndarray, budget: int, seed: int) -> str:
         seed=seed,
         ftarget=float(fun.targets[-1]),
         vectorized=False,
+        bounds=[LIMITS] * len(x0) if bounded else None,
     )
     return "; ".join([*found.stops[-3:], found.message])
 
 
-def with_pycma(fun: Watched, x0: np.ndarray, budget: int, seed: int) -> str:
+def with_pycma(
+    fun: Watched, x0: np.ndarray, budget: int, seed: int, bounded: bool
+) -> str:
     import cma
 
     rng = np.random.default_rng(seed)
@@ -106,6 +114,7 @@ def with_pycma(fun: Watched, x0: np.ndarray, budget: int, seed: int) -> str:
         "maxfevals": budget,
         "seed": seed + 1,
         "verbose": -9,
+        "bounds": list(LIMITS) if bounded else [None, None],
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -120,14 +129,19 @@ def with_pycma(fun: Watched, x0: np.ndarray, budget: int, seed: int) -> str:
     return ", ".join(es.stop())
 
 
-SOLVERS: dict[str, Callable[[Watched, np.ndarray, int, int], str]] = {
+SOLVERS: dict[str, Callable[[Watched, np.ndarray, int, int, bool], str]] = {
     "ngvi": with_ngvi,
     "pycma": with_pycma,
 }
 
 
 def trials(
-    solver: str, dim: int, functions: list[int], instances: int, multiplier: int
+    solver: str,
+    dim: int,
+    functions: list[int],
+    instances: int,
+    multiplier: int,
+    bounded: bool,
 ) -> list[Trial]:
     """The searches of one solver in one dimension."""
     import cocoex
@@ -145,7 +159,8 @@ def trials(
         function, instance = problem.id_function, problem.id_instance
         watched = Watched(problem)
         began = time.perf_counter()
-        message = SOLVERS[solver](watched, np.zeros(dim), multiplier * dim, instance)
+        budget, search = multiplier * dim, SOLVERS[solver]
+        message = search(watched, np.zeros(dim), budget, instance, bounded)
         done.append(
             Trial(
                 solver,
@@ -207,6 +222,7 @@ def main() -> None:
     parser.add_argument("--multiplier", type=int, default=1_000)
     parser.add_argument("--functions", type=int, nargs="+", default=[*range(1, 25)])
     parser.add_argument("--solvers", nargs="+", default=[*SOLVERS])
+    parser.add_argument("--bounds", action="store_true", help="search in [-5, 5]^D")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--out", type=Path, help="where to write every search, JSON")
     options = parser.parse_args()
@@ -226,10 +242,8 @@ def main() -> None:
     found: list[Trial] = []
     context = get_context("spawn")
     with ProcessPoolExecutor(options.processes, mp_context=context) as pool:
-        waiting = [
-            pool.submit(trials, *job, options.instances, options.multiplier)
-            for job in jobs
-        ]
+        rest = options.instances, options.multiplier, options.bounds
+        waiting = [pool.submit(trials, *job, *rest) for job in jobs]
         for future in waiting:
             found += future.result()
     budgets = [b for b in BUDGETS if b <= options.multiplier]
