@@ -31,6 +31,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -95,6 +96,14 @@ class PositiveDefinite(ABC):
     @abstractmethod
     def whiten_gradient(self, g: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         """Aᵀ g: the gradient with respect to ε of a function of A ε."""
+
+    def draw(
+        self, key: Array, shape: tuple[int, ...] = ()
+    ) -> Float[Array, "*shape *c d"]:
+        """Independent draws from N(0, P⁻¹)."""
+        dtype = jax.eval_shape(self.diagonal).dtype
+        whole = (*shape, *self.batch_shape, self.dim)
+        return self.unwhiten(jax.random.normal(key, whole, dtype))
 
     # -- numbers about it --------------------------------------------------------
 
