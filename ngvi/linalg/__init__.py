@@ -1,25 +1,43 @@
-"""Structured positive-definite matrices: the structure is known here, nowhere else."""
+"""Structured matrices: the structure is known here, nowhere else.
+
+Positive definite ones solve and draw; semidefinite ones do so once they are damped.
+"""
 
 from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.block_diagonal import BlockDiagonal
+from ngvi.linalg.blocks import BlockOperators, SemidefiniteBlocks
 from ngvi.linalg.dense import Dense
 from ngvi.linalg.diagonal import Diagonal
 from ngvi.linalg.isotropic import Isotropic
 from ngvi.linalg.kronecker import Kronecker
+from ngvi.linalg.kronecker_eigen import KroneckerEigen
+from ngvi.linalg.kronecker_factors import KroneckerFactors
 from ngvi.linalg.low_rank import LowRankPlusDiagonal
 from ngvi.linalg.rank_one import DiagonalMinusRankOne
+from ngvi.linalg.semidefinite import Semidefinite
+from ngvi.linalg.semidefinite_dense import SemidefiniteDense
+from ngvi.linalg.semidefinite_diagonal import SemidefiniteDiagonal
+from ngvi.linalg.semidefinite_low_rank import LowRank
 from ngvi.linalg.spiked import SpikedCovariance
 
 __all__ = [
     "BlockDiagonal",
+    "BlockOperators",
     "Dense",
     "Diagonal",
     "DiagonalMinusRankOne",
     "Isotropic",
     "Kronecker",
+    "KroneckerEigen",
+    "KroneckerFactors",
     "LinearStructure",
+    "LowRank",
     "LowRankPlusDiagonal",
     "PositiveDefinite",
     "Retracted",
+    "Semidefinite",
+    "SemidefiniteBlocks",
+    "SemidefiniteDense",
+    "SemidefiniteDiagonal",
     "SpikedCovariance",
 ]

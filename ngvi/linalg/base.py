@@ -97,6 +97,14 @@ class PositiveDefinite(ABC):
     def whiten_gradient(self, g: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         """Aᵀ g: the gradient with respect to ε of a function of A ε."""
 
+    def draw(
+        self, key: Array, shape: tuple[int, ...] = ()
+    ) -> Float[Array, "*shape *c d"]:
+        """Independent draws from N(0, P⁻¹)."""
+        dtype = jax.eval_shape(self.diagonal).dtype
+        whole = (*shape, *self.batch_shape, self.dim)
+        return self.unwhiten(jax.random.normal(key, whole, dtype))
+
     # -- numbers about it --------------------------------------------------------
 
     @abstractmethod

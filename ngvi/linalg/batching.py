@@ -44,6 +44,23 @@ def diagonal_matrix(diagonal: Float[Array, "*c d"]) -> Float[Array, "*c d d"]:
     return jnp.where(identity, diagonal[..., None, :], 0)
 
 
+def kronecker_vectors(
+    left: Float[Array, "*c l"], right: Float[Array, "*c r"]
+) -> Float[Array, "*c d"]:
+    """x ⊗ y: all products, those of the first entry of x before the others."""
+    product = left[..., :, None] * right[..., None, :]
+    return product.reshape(*product.shape[:-2], -1)
+
+
+def kronecker_matrices(
+    left: Float[Array, "*c l k"], right: Float[Array, "*c r s"]
+) -> Float[Array, "*c d e"]:
+    """L ⊗ R, `jnp.kron` over leading axes."""
+    product = left[..., :, None, :, None] * right[..., None, :, None, :]
+    rows = left.shape[-2] * right.shape[-2]
+    return product.reshape(*product.shape[:-4], rows, -1)
+
+
 def _slices(sizes: Sequence[int]) -> list[slice]:
     ends = accumulate(sizes)
     return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]

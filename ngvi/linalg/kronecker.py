@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.linalg.base import PositiveDefinite
+from ngvi.linalg.batching import kronecker_matrices, kronecker_vectors
 
 Operator = Callable[[Array], Array]
 
@@ -79,30 +80,21 @@ class Kronecker(PositiveDefinite):
         return self.right.dim * self.left.logdet() + self.left.dim * self.right.logdet()
 
     def diagonal(self) -> Float[Array, "*c d"]:
-        return _vectors(self.left.diagonal(), self.right.diagonal())
+        return kronecker_vectors(self.left.diagonal(), self.right.diagonal())
 
     def inverse_diagonal(self) -> Float[Array, "*c d"]:
-        return _vectors(self.left.inverse_diagonal(), self.right.inverse_diagonal())
+        return kronecker_vectors(
+            self.left.inverse_diagonal(), self.right.inverse_diagonal()
+        )
 
     def dense(self) -> Float[Array, "*c d d"]:
-        return _matrices(self.left.dense(), self.right.dense())
+        return kronecker_matrices(self.left.dense(), self.right.dense())
 
     def inverse_dense(self) -> Float[Array, "*c d d"]:
-        return _matrices(self.left.inverse_dense(), self.right.inverse_dense())
+        return kronecker_matrices(self.left.inverse_dense(), self.right.inverse_dense())
 
     def trace(self) -> Float[Array, "*c"]:
         return self.left.trace() * self.right.trace()
 
     def scale(self, c: float | Float[Array, "*c"]) -> Self:
         return type(self)(self.left.scale(c), self.right)
-
-
-def _vectors(left: Float[Array, "*c l"], right: Float[Array, "*c r"]) -> Array:
-    product = left[..., :, None] * right[..., None, :]
-    return product.reshape(*product.shape[:-2], -1)
-
-
-def _matrices(left: Float[Array, "*c l l"], right: Float[Array, "*c r r"]) -> Array:
-    product = left[..., :, None, :, None] * right[..., None, :, None, :]
-    dim = left.shape[-1] * right.shape[-1]
-    return product.reshape(*product.shape[:-4], dim, dim)

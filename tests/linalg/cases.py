@@ -1,4 +1,7 @@
-"""The structures under test: a new one is one row of `LINEAR` or of `OPERATORS`."""
+"""The structures under test: a new one is one row of a table.
+
+`LINEAR` and `OPERATORS` are positive definite, `SEMIDEFINITE` become so by damping.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import strategies as st
 
 from ngvi.linalg import (
     BlockDiagonal,
+    BlockOperators,
     Dense,
     Diagonal,
     DiagonalMinusRankOne,
     Isotropic,
     Kronecker,
+    KroneckerEigen,
+    KroneckerFactors,
     LinearStructure,
+    LowRank,
     LowRankPlusDiagonal,
     PositiveDefinite,
+    Semidefinite,
+    SemidefiniteBlocks,
+    SemidefiniteDense,
+    SemidefiniteDiagonal,
     SpikedCovariance,
 )
 from ngvi.mirror import retractions
@@ -146,11 +158,103 @@ def _spiked(rng: np.random.Generator, dim: int) -> Member:
     return SpikedCovariance(*parts), np.linalg.inv(covariance)
 
 
+def _orthonormal(rng: np.random.Generator, dim: int) -> np.ndarray:
+    return np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+
+
+def _kronecker_eigen(rng: np.random.Generator, dim: int) -> Member:
+    rows = 2 if dim % 2 == 0 else 1
+    left, right = _orthonormal(rng, rows), _orthonormal(rng, dim // rows)
+    values = np.exp(rng.standard_normal((rows, dim // rows)))
+    vectors = np.kron(left, right)
+    p = KroneckerEigen(*map(jnp.asarray, (left, right, values)))
+    return p, vectors * values.reshape(-1) @ vectors.T
+
+
+def _block_operators(rng: np.random.Generator, dim: int) -> Member:
+    """Three rows of any structure, the rest of low rank."""
+    kinds = [_kronecker_eigen, _low_rank]
+    sizes = [min(dim, 3), max(dim - 3, 0)]
+    parts = [kind(rng, n) for kind, n in zip(kinds, sizes, strict=True) if n]
+    blocks = BlockOperators(tuple(block for block, _ in parts))
+    return blocks, scipy.linalg.block_diag(*(matrix for _, matrix in parts))
+
+
 OPERATORS = [
     Case("kronecker", _kronecker),
+    Case("kronecker-eigen", _kronecker_eigen),
+    Case("block-operators", _block_operators),
     Case("low-rank-plus-diagonal", _low_rank),
     Case("diagonal-minus-rank-one", _rank_one),
     Case("spiked-covariance", _spiked),
+]
+
+# -- semidefinite matrices ------------------------------------------------------------
+
+
+def _deficient(rng: np.random.Generator, dim: int) -> np.ndarray:
+    """Of rank half the dimension, or zero."""
+    factor = rng.standard_normal((dim, dim // 2))
+    return factor @ factor.T
+
+
+def _semidefinite_dense(rng: np.random.Generator, dim: int) -> Member:
+    matrix = _deficient(rng, dim)
+    return SemidefiniteDense(jnp.asarray(matrix)), matrix
+
+
+def _semidefinite_diagonal(rng: np.random.Generator, dim: int) -> Member:
+    values = np.maximum(rng.standard_normal(dim), 0)
+    return SemidefiniteDiagonal(jnp.asarray(values)), np.diag(values)
+
+
+def _factors(rng: np.random.Generator, dim: int) -> Member:
+    rows = 2 if dim % 2 == 0 else 1
+    left, right = _deficient(rng, rows), _deficient(rng, dim // rows)
+    return KroneckerFactors(jnp.asarray(left), jnp.asarray(right)), np.kron(left, right)
+
+
+def _semidefinite_eigen(rng: np.random.Generator, dim: int) -> Member:
+    p, _ = _kronecker_eigen(rng, dim)
+    # Some eigenvalues are zero.
+    values = jnp.where(p.values < 1, 0, p.values)
+    vectors = np.kron(p.left_vectors, p.right_vectors)
+    matrix = vectors * np.asarray(values).reshape(-1) @ vectors.T
+    return KroneckerEigen(p.left_vectors, p.right_vectors, values), matrix
+
+
+def _semidefinite_low_rank(rng: np.random.Generator, dim: int) -> Member:
+    vectors, values = rng.standard_normal((dim, 2)), np.exp(rng.standard_normal(2))
+    diagonal = np.maximum(rng.standard_normal(dim), 0)
+    f = LowRank(*map(jnp.asarray, (vectors, values, diagonal)))
+    return f, np.diag(diagonal) + vectors * values @ vectors.T
+
+
+def _semidefinite_blocks(rng: np.random.Generator, dim: int) -> Member:
+    kinds = [_factors, _semidefinite_dense]
+    sizes = [min(dim, 2), max(dim - 2, 0)]
+    parts = [kind(rng, n) for kind, n in zip(kinds, sizes, strict=True) if n]
+    blocks = SemidefiniteBlocks(tuple(block for block, _ in parts))
+    return blocks, scipy.linalg.block_diag(*(matrix for _, matrix in parts))
+
+
+@dataclass(frozen=True)
+class SemidefiniteCase(Case):
+    """A semidefinite structure, and what it can do beyond products and damping."""
+
+    adds: bool = True
+    damps_each: bool = True
+    """A λ for each coordinate."""
+    clips: bool = True
+
+
+SEMIDEFINITE = [
+    SemidefiniteCase("dense", _semidefinite_dense),
+    SemidefiniteCase("diagonal", _semidefinite_diagonal),
+    SemidefiniteCase("factors", _factors, adds=False, damps_each=False),
+    SemidefiniteCase("eigen", _semidefinite_eigen, adds=False, damps_each=False),
+    SemidefiniteCase("low-rank", _semidefinite_low_rank, clips=False),
+    SemidefiniteCase("blocks", _semidefinite_blocks, adds=False, damps_each=False),
 ]
 STRUCTURES: list[Case | LinearCase] = [*LINEAR, *OPERATORS]
 RETRACTIONS = [
@@ -161,6 +265,7 @@ RETRACTIONS = [
 ]
 
 every_structure = pytest.mark.parametrize("case", STRUCTURES, ids=lambda c: c.name)
+every_semidefinite = pytest.mark.parametrize("case", SEMIDEFINITE, ids=lambda c: c.name)
 every_linear = pytest.mark.parametrize("case", LINEAR, ids=lambda c: c.name)
 every_retraction = pytest.mark.parametrize(
     "retraction", RETRACTIONS, ids=lambda r: r.__name__
@@ -266,6 +371,25 @@ def numbers_of(p: PositiveDefinite) -> Numbers:
         "scaled_by_array": p.scale(jnp.full_like(p.trace(), 2.5)).dense(),
         "scaled_inverse": p.scale(2.5).inverse_dense(),
         "scaled_root": jnp.moveaxis(p.scale(4.0).whiten(eye), 0, -2),
+    }
+
+
+@compiled
+def semidefinite(f: Semidefinite, x: jax.Array) -> Numbers:
+    """What any semidefinite structure says, and how it becomes a positive one."""
+    damping = jnp.full(f.batch_shape, 0.3, x.dtype)
+    return {
+        "mv": f.mv(x),
+        "diagonal": f.diagonal(),
+        "trace": f.trace(),
+        "dense": f.dense(),
+        "scaled": f.scale(2.5).dense(),
+        "scaled_by_array": f.scale(jnp.full_like(damping, 2.5)).dense(),
+        "damped": f.damp(0.3).dense(),
+        "damped_by_array": f.damp(damping).dense(),
+        "damped_solve": f.damp(0.3).solve(x),
+        "damped_inverse": f.damp(0.3).inverse_dense(),
+        "damped_logdet": f.damp(0.3).logdet(),
     }
 
 

@@ -15,13 +15,16 @@ from tests.linalg.cases import (
     LINEAR,
     Case,
     LinearCase,
+    close,
     every_linear,
+    every_semidefinite,
     every_structure,
     ill_conditioned,
     linear,
     numbers_of,
     on_vectors,
     roots,
+    semidefinite,
 )
 
 
@@ -46,6 +49,17 @@ def test_single_precision_stays_single(case: Case) -> None:
         shapes.append(jax.eval_shape(linear, p, x))
     for path, value in jax.tree.leaves_with_path(shapes):
         assert value.dtype == jnp.float32, path
+
+
+@every_semidefinite
+def test_a_curvature_in_single_precision_stays_single(case: Case) -> None:
+    rng = np.random.default_rng(0)
+    exact, matrix = case.member(rng, 4)
+    x = jnp.asarray(rng.standard_normal((5, 4)), jnp.float32)
+    found = semidefinite(single(exact), x)
+    for path, value in jax.tree.leaves_with_path(found):
+        assert value.dtype == jnp.float32, path
+    close(found["damped_solve"], np.linalg.solve(matrix + 0.3 * np.eye(4), x.T).T, 1e-5)
 
 
 @every_linear
