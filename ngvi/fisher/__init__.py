@@ -1,0 +1,1 @@
+"""The Fisher engine: curvature of any model JAX can trace, in any structure."""

@@ -1,0 +1,159 @@
+"""One layer: its weights as one matrix W̄, and the gradient of that matrix.
+
+With a the layer's inputs at position t, ā = (a, 1) where there is a bias (the last row
+of W̄), and g the cotangents of its pre-activations z_t = W̄ᵀ ā_t,
+
+    ∂/∂W̄ = Σ_t ā_t g_tᵀ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ngvi.fisher.layers.find import Found, Touch
+from ngvi.fisher.layers.views import Move, Shape
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a model.
+
+    What `Network.run` hands back as its inputs depends on the kind:
+
+    - "dense", "convolution": ā_t, (positions, inputs), the homogeneous 1 last;
+    - "embedding": the rows that are looked up, (positions,), whole numbers; `inputs`
+      stands for a place outside the table (`one_hot` and `gradient` take care of it);
+    - "scale_shift", z_t = w ∘ a_t + b: every output has inputs of its own, the vector
+      (a_to, 1), and the array is (positions, inputs, outputs) with inputs = 2, or 1 for
+      a layer that only scales or only shifts.
+
+    Args:
+        name: where its parameters are in the tree.
+        kind: as above.
+        leaves: its parameters, numbered as in `jax.tree.leaves(params)`: the kernel (or
+            scale), then the bias (or shift).
+        has_kernel: whether the first leaf is a kernel.
+        has_bias: whether the last leaf is a bias.
+        inputs: the rows of W̄, with the bias.
+        outputs: the columns of W̄.
+        positions: how often an example uses W̄.
+        moves: from the kernel to its rows of W̄.
+        shapes: of the leaves.
+    """
+
+    name: str
+    kind: str
+    leaves: tuple[int, ...]
+    has_kernel: bool
+    has_bias: bool
+    inputs: int
+    outputs: int
+    positions: int
+    moves: tuple[Move, ...]
+    shapes: tuple[Shape, ...]
+
+    def matrix(self, leaves: Sequence[Array]) -> Float[Array, "inputs outputs"]:
+        """W̄ from this layer's leaves (those numbered `self.leaves`)."""
+        rows = []
+        if self.has_kernel:
+            kernel = jnp.asarray(leaves[0])
+            for move in self.moves:
+                kernel = move.do(kernel)
+            rows.append(kernel)
+        if self.has_bias:
+            rows.append(jnp.reshape(leaves[-1], (1, self.outputs)))
+        return jnp.concatenate(rows)
+
+    def leaves_of(self, matrix: Float[Array, "inputs outputs"]) -> tuple[Array, ...]:
+        """This layer's leaves from W̄; the inverse of `matrix`."""
+        leaves = []
+        if self.has_kernel:
+            kernel = matrix[:-1] if self.has_bias else matrix
+            for move in reversed(self.moves):
+                kernel = move.undo(kernel)
+            leaves.append(kernel)
+        if self.has_bias:
+            leaves.append(matrix[-1].reshape(self.shapes[-1]))
+        return tuple(leaves)
+
+    def gradient(
+        self, inputs: Array, cotangents: Float[Array, "positions outputs"]
+    ) -> Float[Array, "inputs outputs"]:
+        """Σ_t ā_t g_tᵀ of one example."""
+        if self.kind == "embedding":
+            zeros = jnp.zeros((self.inputs, self.outputs), cotangents.dtype)
+            return zeros.at[inputs].add(cotangents, mode="drop")
+        if self.kind == "scale_shift":
+            return jnp.einsum("tio,to->io", inputs, cotangents)
+        return inputs.T @ cotangents
+
+    def one_hot(self, inputs: Array) -> Float[Array, "positions inputs"]:
+        """ā_t as rows; those of an embedding have a single 1."""
+        if self.kind == "scale_shift":
+            raise ValueError(
+                f"layer {self.name!r} scales and shifts: every output has inputs of "
+                "its own, so that there is no one row a position"
+            )
+        if self.kind == "embedding":
+            return jax.nn.one_hot(inputs, self.inputs)
+        return inputs
+
+
+def layers_of(
+    found: Sequence[Found], names: Sequence[str], shapes: Sequence[Shape]
+) -> tuple[Layer, ...]:
+    """What was found, with names: of the branch that holds a layer's leaves alone."""
+    branches = [_branch(layer, names) for layer in found]
+    layers = []
+    for layer, branch in zip(found, branches, strict=True):
+        leaves = layer.leaves
+        unique = branch and branches.count(branch) == 1
+        use = layer.touches[0].use
+        layers.append(
+            Layer(
+                name=branch if unique else names[leaves[0]],
+                kind="scale_shift" if use.kind == "shift" else use.kind,
+                leaves=leaves,
+                has_kernel=layer.kernel is not None,
+                has_bias=layer.bias is not None,
+                inputs=use.rows + (layer.bias is not None),
+                outputs=use.outputs,
+                positions=sum(touch.positions for touch in layer.touches),
+                moves=() if layer.kernel is None else use.moves,
+                shapes=tuple(shapes[leaf] for leaf in leaves),
+            )
+        )
+    return tuple(layers)
+
+
+def _branch(layer: Found, names: Sequence[str]) -> str:
+    """The branch of the tree in which a layer's leaves are together, or nothing."""
+    branches = {names[leaf].rpartition("/")[0] for leaf in layer.leaves}
+    return branches.pop() if len(branches) == 1 else ""
+
+
+def inputs_of(layer: Found, noted: Mapping[Touch, Array], dtype: Any) -> Array:
+    """ā at all positions, as `Layer` says, from what the layer's uses were given."""
+    parts = [_inputs(layer, touch, noted[touch], dtype) for touch in layer.touches]
+    return jnp.concatenate(parts)
+
+
+def _inputs(layer: Found, touch: Touch, rows: Array, dtype: Any) -> Array:
+    use = touch.use
+    if use.kind == "embedding":
+        return rows
+    rows = rows.astype(dtype)
+    if use.kind in ("scale_shift", "shift"):
+        rows = rows[:, None]
+    parts = [] if layer.kernel is None else [rows * use.factor]
+    if layer.bias is not None:
+        # A bias that is multiplied by a number on its way has that for its 1.
+        one = use.factor if touch.bias is None else touch.bias[2]
+        parts.append(jnp.full((len(rows), 1, *rows.shape[2:]), one, dtype))
+    return jnp.concatenate(parts, axis=1)
