@@ -21,6 +21,9 @@ from ngvi.fisher.layers.views import Shape, View, follow
 Path = tuple[Equation, ...]
 
 
+UNUSED = "the outputs do not depend on it"
+
+
 @dataclass(frozen=True, eq=False)
 class Touch:
     """A parameter's use at the end of `path`: loops, then the equation that is it."""
@@ -201,7 +204,7 @@ def _layers(search: Search) -> tuple[tuple[Found, ...], dict[int, str]]:
             continue
         touches = search.touches.get(leaf, [])
         if not touches:
-            reasons[leaf] = "the outputs do not depend on it"
+            reasons[leaf] = UNUSED
         elif any(not _alike(touches[0].use, t.use, shape) for t in touches):
             ways = dict.fromkeys(_words(touch.use) for touch in touches)
             reasons[leaf] = "used in several ways: " + ", ".join(ways)

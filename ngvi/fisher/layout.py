@@ -1,0 +1,135 @@
+"""Parameters as one vector, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ngvi.fisher.layers import Layer, Network
+from ngvi.linalg.batching import join, split
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The order of a curvature's rows: the layers' W̄, row by row, then all else.
+
+    Two other forms are taken and given by a `Curvature`: pytrees like the parameters,
+    and flat vectors in the order of `jax.flatten_util.ravel_pytree`. Any of them may
+    have leading axes.
+
+    Args:
+        treedef: of the parameters.
+        shapes: of their leaves.
+        layers: whose parameters come first.
+        rest: the indices of the other leaves.
+    """
+
+    treedef: Any
+    shapes: tuple[tuple[int, ...], ...]
+    layers: tuple[Layer, ...]
+    rest: tuple[int, ...]
+
+    @classmethod
+    def of(cls, params: Any, network: Network | None = None) -> Layout:
+        """That of these parameters; without a network, the order of `ravel_pytree`."""
+        leaves, treedef = jax.tree.flatten(params)
+        shapes = tuple(jnp.shape(leaf) for leaf in leaves)
+        if network is None:
+            return cls(treedef, shapes, (), tuple(range(len(leaves))))
+        return cls(treedef, shapes, network.layers, network.rest)
+
+    @property
+    def dim(self) -> int:
+        """P, the number of parameters."""
+        return sum(self.leaf_sizes)
+
+    @property
+    def leaf_sizes(self) -> tuple[int, ...]:
+        """The number of parameters of each leaf."""
+        return tuple(int(np.prod(shape)) for shape in self.shapes)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of parameters of each layer, and of each leaf of the rest."""
+        layers = [layer.inputs * layer.outputs for layer in self.layers]
+        return (*layers, *(self.leaf_sizes[i] for i in self.rest))
+
+    # -- pytrees -----------------------------------------------------------------------
+
+    def vector(self, tree: Any) -> Float[Array, "*b p"]:
+        """The vector of a pytree like the parameters.
+
+        Raises:
+            ValueError: another structure, or other shapes.
+        """
+        leaves, treedef = jax.tree.flatten(tree)
+        if treedef != self.treedef:
+            raise ValueError(
+                f"expected a pytree like the parameters, {self.treedef}, got {treedef}"
+            )
+        return _over_leading_axes(self._vector, self._leading(leaves))(leaves)
+
+    def _vector(self, leaves: list[Array]) -> Float[Array, "p"]:
+        matrices = [
+            layer.matrix([leaves[i] for i in layer.leaves]) for layer in self.layers
+        ]
+        return join([m.reshape(-1) for m in [*matrices, *map(leaves.__getitem__, self.rest)]])
+
+    def tree(self, vector: Float[Array, "*b p"]) -> Any:
+        """The inverse of `vector`."""
+        leaves = _over_leading_axes(self._leaves, vector.ndim - 1)(vector)
+        return jax.tree.unflatten(self.treedef, leaves)
+
+    def _leaves(self, vector: Float[Array, "p"]) -> list[Array]:
+        parts = split(vector, self.sizes)
+        leaves: dict[int, Array] = {}
+        for layer, part in zip(self.layers, parts, strict=False):
+            matrix = part.reshape(layer.inputs, layer.outputs)
+            leaves |= zip(layer.leaves, layer.leaves_of(matrix), strict=True)
+        for i, part in zip(self.rest, parts[len(self.layers) :], strict=True):
+            leaves[i] = part.reshape(self.shapes[i])
+        return [leaves[i] for i in range(len(self.shapes))]
+
+    def _leading(self, leaves: list[Any]) -> int:
+        """How many leading axes the leaves have."""
+        count = jnp.ndim(leaves[0]) - len(self.shapes[0])
+        for leaf, shape in zip(leaves, self.shapes, strict=True):
+            if jnp.shape(leaf)[count:] != shape:
+                raise ValueError(
+                    f"expected leaves of the parameters' shapes, {self.shapes}, after "
+                    f"any leading axes, got {[jnp.shape(leaf) for leaf in leaves]}"
+                )
+        return count
+
+    # -- flat vectors ------------------------------------------------------------------
+
+    def from_flat(self, flat: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
+        """The vector of one in the order of `ravel_pytree`."""
+        if not self.layers:
+            return flat
+        return _over_leading_axes(self._from_flat, flat.ndim - 1)(flat)
+
+    def _from_flat(self, flat: Float[Array, "p"]) -> Float[Array, "p"]:
+        parts = zip(split(flat, self.leaf_sizes), self.shapes, strict=True)
+        return self._vector([part.reshape(shape) for part, shape in parts])
+
+    def to_flat(self, vector: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
+        """The inverse of `from_flat`."""
+        if not self.layers:
+            return vector
+        return _over_leading_axes(self._to_flat, vector.ndim - 1)(vector)
+
+    def _to_flat(self, vector: Float[Array, "p"]) -> Float[Array, "p"]:
+        return join([leaf.reshape(-1) for leaf in self._leaves(vector)])
+
+
+def _over_leading_axes(function: Callable[[Any], Any], count: int) -> Callable[[Any], Any]:
+    for _ in range(count):
+        function = jax.vmap(function)
+    return function

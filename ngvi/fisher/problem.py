@@ -1,0 +1,27 @@
+"""What the curvature is of: a model, its likelihood, and the kind of curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from ngvi.fisher.kinds import Kind
+from ngvi.fisher.layers import Network
+from ngvi.fisher.likelihoods import Likelihood
+
+Apply = Callable[[Any, Any], Any]
+"""(params, x) ↦ outputs, examples along the first axis of all leaves of x and outputs."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Problem:
+    """A model with its likelihood. `jit` knows it by all but the likelihood's arrays."""
+
+    likelihood: Likelihood
+    apply: Apply = field(metadata={"static": True})
+    kind: Kind = field(metadata={"static": True})
+    network: Network = field(metadata={"static": True})

@@ -1,0 +1,131 @@
+"""Products with a curvature, without the curvature.
+
+    F v = (1/N) Σ Jᵀ (C (J v)):
+
+the model linearised, forward, the output curvature, and backward. A `Linearized` model
+is kept with what its derivatives need, so that a product in a loop of conjugate
+gradients costs no more than a gradient.
+
+Source: Schraudolph (2002), Fast curvature matrix-vector products for second-order
+gradient descent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Key
+
+from ngvi.fisher.batches import Batch, count, sum_over
+from ngvi.fisher.kinds import Hessian, Kind
+from ngvi.fisher.likelihoods import Likelihood
+from ngvi.fisher.problem import Problem
+
+Vector = Float[Array, "p"]
+Product = Callable[[Vector], Vector]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Linearized:
+    """v ↦ Σ Jᵀ C J v of a model that has been linearised."""
+
+    forward: Product
+    """v ↦ J v."""
+    likelihood: Likelihood
+    outputs: Any
+    data: Batch
+    kind: Kind = field(metadata={"static": True})
+
+    def __call__(self, v: Vector) -> Vector:
+        def one(f: Any, example: Batch, along: Any) -> Any:
+            y, key = example.y, example.keys
+            return self.kind.mv(self.likelihood, f, y, key, along)
+
+        outer = jax.vmap(one)(self.outputs, self.data, self.forward(v))
+        return jax.linear_transpose(self.forward, v)(outer)[0]
+
+
+def linearized(problem: Problem, params: Any, data: Batch) -> Product:
+    """v ↦ N F v on flat vectors in the order of `ravel_pytree`; a pytree."""
+    flat, unravel = ravel_pytree(params)
+
+    def outputs(p: Vector) -> Any:
+        return problem.apply(unravel(p), data.x)
+
+    if isinstance(problem.kind, Hessian):
+
+        def loss(p: Vector) -> Float[Array, ""]:
+            return -jax.vmap(problem.likelihood.log_prob)(outputs(p), data.y).sum()
+
+        return jax.linearize(jax.grad(loss), flat)[1]
+    f, forward = jax.linearize(outputs, flat)
+    no_inputs = data._replace(x=None)
+    return Linearized(forward, problem.likelihood, f, no_inputs, problem.kind)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Mean:
+    """v ↦ F v of the model linearised once."""
+
+    sums: Product
+    number: int = field(metadata={"static": True})
+
+    def __call__(self, v: Vector) -> Vector:
+        return self.sums(v) / self.number
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class InBatches:
+    """v ↦ F v, with the activations of one batch at a time in memory: the model is
+    linearised anew for each product."""
+
+    problem: Problem
+    params: Any
+    data: Batch
+    batch_size: int = field(metadata={"static": True})
+
+    def __call__(self, v: Vector) -> Vector:
+        total = sum_over(
+            lambda part: linearized(self.problem, self.params, part)(v),
+            self.data,
+            self.batch_size,
+        )
+        return total / count(self.data)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Noise:
+    """key ↦ (1/√N) Σ Jᵀ C^½ ε, a draw from N(0, F) where C ⪰ 0."""
+
+    problem: Problem
+    params: Any
+    data: Batch
+    batch_size: int | None = field(metadata={"static": True})
+
+    def __call__(self, key: Key[Array, ""]) -> Vector:
+        n = count(self.data)
+        keyed = self.data, jax.random.split(key, n)
+        return sum_over(self._total, keyed, self.batch_size) / jnp.sqrt(n)
+
+    def _total(self, keyed: tuple[Batch, Array]) -> Vector:
+        data, keys = keyed
+        flat, unravel = ravel_pytree(self.params)
+        f, pull_back = jax.vjp(lambda p: self.problem.apply(unravel(p), data.x), flat)
+        return pull_back(jax.vmap(self._outputs)(f, data, keys))[0]
+
+    def _outputs(self, f: Any, example: Batch, key: Key[Array, ""]) -> Any:
+        """C^½ ε of one example."""
+        kind, likelihood = self.problem.kind, self.problem.likelihood
+        columns, _ = kind.columns(likelihood, f, example.y, example.keys)
+        first = jax.tree.leaves(columns)[0]
+        eps = jax.random.normal(key, first.shape[:1], first.dtype)
+        return jax.tree.map(lambda c: jnp.tensordot(eps, c, 1), columns)

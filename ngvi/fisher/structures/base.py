@@ -1,0 +1,76 @@
+"""What a structure of curvature is: how it is had from a model and data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import jax
+from jaxtyping import Array, Key
+
+from ngvi.fisher.batches import Batch, count, sum_over
+from ngvi.fisher.problem import Problem
+from ngvi.linalg import Semidefinite
+
+
+class Structure(ABC):
+    """A structure; hashable, so that `jit` knows it."""
+
+    by_layers: ClassVar[bool] = True
+    """Whether the rows of its matrices are in the order of the layers, see `Layout`."""
+
+    def check(self, problem: Problem, count: int) -> None:  # noqa: B027
+        """Refuse a pair of kind and structure that has no meaning.
+
+        Args:
+            problem: with the kind.
+            count: of the parameters.
+
+        Raises:
+            ValueError: in words.
+        """
+
+    @abstractmethod
+    def compute(
+        self,
+        problem: Problem,
+        params: Any,
+        data: Batch,
+        batch_size: int | None,
+        key: Key[Array, ""],
+    ) -> Semidefinite:
+        """The curvature.
+
+        Args:
+            problem: the model, its likelihood and the kind.
+            params: where.
+            data: all examples.
+            batch_size: how many to hold in memory.
+            key: for structures that are random.
+        """
+
+
+class Averaged(Structure):
+    """A structure that is made of sums over the examples."""
+
+    @abstractmethod
+    def sums(self, problem: Problem, params: Any, batch: Batch) -> Any:
+        """Over the examples of a batch, a pytree."""
+
+    @abstractmethod
+    def build(self, problem: Problem, means: Any) -> Semidefinite:
+        """The curvature, of the sums over N."""
+
+    def compute(
+        self,
+        problem: Problem,
+        params: Any,
+        data: Batch,
+        batch_size: int | None,
+        key: Key[Array, ""],
+    ) -> Semidefinite:
+        sums = sum_over(
+            lambda batch: self.sums(problem, params, batch), data, batch_size
+        )
+        n = count(data)
+        return self.build(problem, jax.tree.map(lambda total: total / n, sums))

@@ -1,0 +1,83 @@
+"""Structures for any number of parameters, from products with vectors alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Key
+
+from ngvi.fisher.batches import Batch, count
+from ngvi.fisher.kinds import Hessian
+from ngvi.fisher.layout import Layout
+from ngvi.fisher.problem import Problem
+from ngvi.fisher.products import InBatches, Mean, Noise, linearized
+from ngvi.fisher.structures.base import Structure
+from ngvi.fisher.structures.exact import DiagonalStructure
+from ngvi.linalg import LowRank, MatrixFree, low_rank
+
+
+@dataclass(frozen=True)
+class MatrixFreeStructure(Structure):
+    """Products only. All examples at once: the model is linearised here, once, and its
+    activations are kept; with a batch size it is linearised anew for every product."""
+
+    by_layers: ClassVar[bool] = False
+
+    def compute(
+        self,
+        problem: Problem,
+        params: Any,
+        data: Batch,
+        batch_size: int | None,
+        key: Key[Array, ""],
+    ) -> MatrixFree:
+        n = count(data)
+        if batch_size is None or batch_size >= n:
+            product: Any = Mean(linearized(problem, params, data), n)
+        else:
+            product = InBatches(problem, params, data, batch_size)
+        definite = problem.kind.definite(problem.likelihood)
+        flat, _ = ravel_pytree(params)
+        return MatrixFree(
+            product,
+            flat.size,
+            Noise(problem, params, data, batch_size) if definite else None,
+            flat.dtype,
+        )
+
+
+@dataclass(frozen=True)
+class LowRankStructure(Structure):
+    """The leading eigenvectors, and beside them what makes the diagonal that of F; of a
+    Hessian the eigenvectors alone."""
+
+    rank: int = 16
+    method: Literal["lanczos", "randomised"] = "randomised"
+    by_layers: ClassVar[bool] = False
+
+    def check(self, problem: Problem, count: int) -> None:
+        if not 0 < self.rank <= count:
+            raise ValueError(
+                f"rank must be from 1 to the number of parameters, {count}, got "
+                f"{self.rank}"
+            )
+
+    def compute(
+        self,
+        problem: Problem,
+        params: Any,
+        data: Batch,
+        batch_size: int | None,
+        key: Key[Array, ""],
+    ) -> LowRank:
+        whole = MatrixFreeStructure().compute(problem, params, data, batch_size, key)
+        leading = low_rank(
+            whole.mv, whole.dim, self.rank, key, self.method, dtype=whole.vector_dtype
+        )
+        if isinstance(problem.kind, Hessian):
+            return leading
+        diagonal = DiagonalStructure().compute(problem, params, data, batch_size, key)
+        layout = Layout.of(params, problem.network)
+        return leading.with_diagonal(layout.to_flat(diagonal.diagonal()))

@@ -1,0 +1,183 @@
+"""Structures that hold their entries exactly: all, blocks on the diagonal, or it alone.
+
+They are had from the layers' inputs and gradients, see `ngvi.fisher.jacobians`. A
+Hessian has no such form: its columns are its products with the unit vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from ngvi.fisher.batches import Batch, count
+from ngvi.fisher.jacobians import (
+    backpropagate,
+    cross,
+    expand_cross,
+    expand_square,
+    parts,
+    square,
+)
+from ngvi.fisher.kinds import Hessian
+from ngvi.fisher.layers import Layer
+from ngvi.fisher.layout import Layout
+from ngvi.fisher.problem import Problem
+from ngvi.fisher.products import InBatches
+from ngvi.fisher.structures.base import Averaged
+from ngvi.linalg import (
+    Semidefinite,
+    SemidefiniteBlocks,
+    SemidefiniteDense,
+    SemidefiniteDiagonal,
+)
+
+_UNIT_VECTORS = 32
+"""Products at a time."""
+
+
+class Exact(Averaged):
+    """Entries of the whole matrix."""
+
+    def compute(
+        self,
+        problem: Problem,
+        params: Any,
+        data: Batch,
+        batch_size: int | None,
+        key: Key[Array, ""],
+    ) -> Semidefinite:
+        if isinstance(problem.kind, Hessian):
+            product = InBatches(problem, params, data, batch_size or count(data))
+            return self.of_products(Layout.of(params, problem.network), product)
+        return super().compute(problem, params, data, batch_size, key)
+
+    def of_products(
+        self, layout: Layout, product: Callable[[Array], Array]
+    ) -> Semidefinite:
+        """From products in the order of `ravel_pytree`."""
+        raise NotImplementedError
+
+
+def _rows(
+    layout: Layout, product: Callable[[Array], Array], start: int, stop: int
+) -> Callable[[Callable[[Array, Array], Array]], Array]:
+    """(i, row i) ↦ anything, for the rows of a range."""
+
+    def collect(function: Callable[[Array, Array], Array]) -> Array:
+        def one(i: Array) -> Array:
+            unit = jax.nn.one_hot(i, layout.dim)
+            row = layout.from_flat(product(layout.to_flat(unit)))
+            return function(i, row)
+
+        return jax.lax.map(one, jnp.arange(start, stop), batch_size=_UNIT_VECTORS)
+
+    return collect
+
+
+def _layers(problem: Problem) -> list[Layer | None]:
+    """One a part; None for the leaves of the rest."""
+    return [*problem.network.layers, *[None] * len(problem.network.rest)]
+
+
+@dataclass(frozen=True)
+class DenseStructure(Exact):
+    """All entries: O(P²) memory."""
+
+    def sums(self, problem: Problem, params: Any, batch: Batch) -> Any:
+        sent_back = backpropagate(problem, params, batch)
+        all_parts, signs = parts(problem, sent_back), sent_back.signs
+        return (
+            [square(part, signs) for part in all_parts],
+            [cross(one, other, signs) for one, other in combinations(all_parts, 2)],
+        )
+
+    def build(self, problem: Problem, means: Any) -> SemidefiniteDense:
+        squares, crosses = means
+        layers = _layers(problem)
+        blocks = [
+            expand_square(sums, layer)
+            for sums, layer in zip(squares, layers, strict=True)
+        ]
+        ends = [0]
+        for block in blocks:
+            ends.append(ends[-1] + len(block))
+        ranges = [slice(*ends[i : i + 2]) for i in range(len(blocks))]
+        # Written in place: joining blocks would copy them once more.
+        matrix = jnp.zeros((ends[-1], ends[-1]), blocks[0].dtype)
+        for block, rows in zip(blocks, ranges, strict=True):
+            matrix = matrix.at[rows, rows].set(block)
+        pairs = combinations(range(len(blocks)), 2)
+        for (i, j), sums in zip(pairs, crosses, strict=True):
+            block = expand_cross(sums, layers[i], layers[j])
+            matrix = matrix.at[ranges[i], ranges[j]].set(block)
+            matrix = matrix.at[ranges[j], ranges[i]].set(block.T)
+        return SemidefiniteDense(matrix)
+
+    def of_products(
+        self, layout: Layout, product: Callable[[Array], Array]
+    ) -> SemidefiniteDense:
+        matrix = _rows(layout, product, 0, layout.dim)(lambda i, row: row)
+        return SemidefiniteDense((matrix + matrix.T) / 2)
+
+
+@dataclass(frozen=True)
+class BlockStructure(Exact):
+    """A block for every layer, or for every leaf of the parameters."""
+
+    of: Literal["layer", "leaf"] = "layer"
+
+    def sums(self, problem: Problem, params: Any, batch: Batch) -> Any:
+        sent_back = backpropagate(problem, params, batch)
+        return [square(p, sent_back.signs) for p in parts(problem, sent_back)]
+
+    def build(self, problem: Problem, means: Any) -> SemidefiniteBlocks:
+        blocks: list[Array] = []
+        for sums, layer in zip(means, _layers(problem), strict=True):
+            blocks += self._cut(expand_square(sums, layer), layer)
+        return SemidefiniteBlocks(tuple(map(SemidefiniteDense, blocks)))
+
+    def _cut(self, block: Float[Array, "p p"], layer: Layer | None) -> list[Array]:
+        """A layer's block, or those of its kernel and of its bias, the last row."""
+        both = layer is not None and layer.has_kernel and layer.has_bias
+        if self.of == "layer" or not both:
+            return [block]
+        assert layer is not None
+        kernel = len(block) - layer.outputs
+        return [block[:kernel, :kernel], block[kernel:, kernel:]]
+
+    def of_products(
+        self, layout: Layout, product: Callable[[Array], Array]
+    ) -> SemidefiniteBlocks:
+        blocks: list[Array] = []
+        layers = [*layout.layers, *[None] * len(layout.rest)]
+        start = 0
+        for size, layer in zip(layout.sizes, layers, strict=True):
+            rows = _rows(layout, product, start, start + size)
+            block = rows(lambda i, row, s=start, n=size: row[s : s + n])
+            blocks += self._cut((block + block.T) / 2, layer)
+            start += size
+        return SemidefiniteBlocks(tuple(map(SemidefiniteDense, blocks)))
+
+
+@dataclass(frozen=True)
+class DiagonalStructure(Exact):
+    """The diagonal."""
+
+    def sums(self, problem: Problem, params: Any, batch: Batch) -> Any:
+        sent_back = backpropagate(problem, params, batch)
+        return [part.squares(sent_back.signs) for part in parts(problem, sent_back)]
+
+    def build(self, problem: Problem, means: Any) -> SemidefiniteDiagonal:
+        return SemidefiniteDiagonal(jnp.concatenate(means))
+
+    def of_products(
+        self, layout: Layout, product: Callable[[Array], Array]
+    ) -> SemidefiniteDiagonal:
+        rows = _rows(layout, product, 0, layout.dim)
+        return SemidefiniteDiagonal(rows(lambda i, row: row[i]))

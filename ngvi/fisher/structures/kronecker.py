@@ -1,0 +1,195 @@
+"""K-FAC and EK-FAC: a Kronecker product of two small matrices for every layer.
+
+With ā a layer's inputs and g the gradients at its outputs, over N examples, their T
+positions and the columns of the output curvature,
+
+    F_layer ≈ A ⊗ G.
+
+| sharing | A                     | G                   | exact for a linear model whose    |
+|---------|-----------------------|---------------------|-----------------------------------|
+| expand  | Σ ā āᵀ / (N T)        | Σ g gᵀ / N          | positions each have a loss        |
+| reduce  | Σₙ ⟨ā⟩ ⟨ā⟩ᵀ / N       | Σₙ (Σ_t g)(Σ_t g)ᵀ / N | positions are averaged before it |
+
+EK-FAC keeps the eigenvectors of A and G, and takes for eigenvalues the second moments
+of the gradients in that basis, diag(Uᵀ F U): of all matrices with these eigenvectors
+the nearest to F.
+
+A layer that scales and shifts, an embedding of more than 2,048 rows and leaves that are
+in no layer have no such factors: they get an exact block up to 1,024 parameters, else
+an exact diagonal.
+
+Source: Martens and Grosse (2015), Optimizing neural networks with Kronecker-factored
+approximate curvature; George et al. (2018), Fast approximate natural gradient descent
+in a Kronecker-factored eigenbasis; Eschenhagen et al. (2023), Kronecker-factored
+approximate curvature for modern neural network architectures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from ngvi.fisher.batches import Batch, count, sum_over
+from ngvi.fisher.jacobians import (
+    Backpropagated,
+    Rows,
+    backpropagate,
+    is_factored,
+    layer_rows,
+    signed,
+    square,
+)
+from ngvi.fisher.layers import Layer
+from ngvi.fisher.problem import Problem
+from ngvi.fisher.structures.base import Averaged
+from ngvi.linalg import (
+    KroneckerEigen,
+    KroneckerFactors,
+    SemidefiniteBlocks,
+    SemidefiniteDense,
+    SemidefiniteDiagonal,
+)
+
+_LARGEST_TABLE = 2_048
+_LARGEST_BLOCK = 1_024
+
+Sharing = Literal["expand", "reduce"]
+
+
+def has_factors(layer: Layer) -> bool:
+    """Whether a layer's block is a Kronecker product."""
+    if layer.kind == "embedding":
+        return layer.inputs <= _LARGEST_TABLE
+    return layer.kind in ("dense", "convolution")
+
+
+@dataclass(frozen=True)
+class KroneckerStructure(Averaged):
+    """K-FAC."""
+
+    sharing: Sharing = "expand"
+
+    def check(self, problem: Problem, count: int) -> None:
+        if not problem.kind.definite(problem.likelihood):
+            raise ValueError(
+                f"{type(problem.kind).__name__} may be indefinite here, and has no "
+                "Kronecker factors: take kind='true', or a dense, block-diagonal or "
+                "matrix-free structure"
+            )
+
+    def sums(self, problem: Problem, params: Any, batch: Batch) -> Any:
+        sent_back = backpropagate(problem, params, batch)
+        layers = zip(
+            problem.network.layers, sent_back.inputs, sent_back.gradients, strict=True
+        )
+        return [
+            *(self._of_layer(*layer) for layer in layers),
+            *(_exact(rows) for rows in sent_back.rest),
+        ]
+
+    def _of_layer(
+        self, layer: Layer, inputs: Array, g: Float[Array, "n r t o"]
+    ) -> Array | tuple[Array, Array]:
+        if not has_factors(layer):
+            return _exact(layer_rows(layer, inputs, g))
+        a = jax.vmap(layer.one_hot)(inputs)
+        if self.sharing == "reduce":
+            a, g = a.mean(1, keepdims=True), g.sum(2, keepdims=True)
+        flat_a, flat_g = a.reshape(-1, a.shape[-1]), g.reshape(-1, g.shape[-1])
+        return flat_a.T @ flat_a / a.shape[1], flat_g.T @ flat_g
+
+    def build(self, problem: Problem, means: Any) -> SemidefiniteBlocks:
+        return SemidefiniteBlocks(
+            tuple(
+                KroneckerFactors(*mean) if isinstance(mean, tuple) else _block(mean)
+                for mean in means
+            )
+        )
+
+
+def _exact(rows: Float[Array, "n r p"]) -> Array:
+    """The sums of a block without factors."""
+    part = Rows(rows)
+    return square(part, None) if rows.shape[-1] <= _LARGEST_BLOCK else part.squares(None)
+
+
+def _block(mean: Array) -> SemidefiniteDense | SemidefiniteDiagonal:
+    return SemidefiniteDense(mean) if mean.ndim == 2 else SemidefiniteDiagonal(mean)
+
+
+@dataclass(frozen=True)
+class KroneckerEigenStructure(KroneckerStructure):
+    """EK-FAC: two passes over the data, one for the basis, one for the scale in it."""
+
+    def compute(
+        self,
+        problem: Problem,
+        params: Any,
+        data: Batch,
+        batch_size: int | None,
+        key: Key[Array, ""],
+    ) -> SemidefiniteBlocks:
+        factors = super().compute(problem, params, data, batch_size, key)
+        assert isinstance(factors, SemidefiniteBlocks)
+        bases = tuple(
+            block.eigen() if isinstance(block, KroneckerFactors) else block
+            for block in factors.blocks
+        )
+        return rescaled(problem, params, data, SemidefiniteBlocks(bases), batch_size)
+
+
+def rescaled(
+    problem: Problem,
+    params: Any,
+    data: Batch,
+    basis: SemidefiniteBlocks,
+    batch_size: int | None,
+) -> SemidefiniteBlocks:
+    """The second moments of the gradients, in the eigenvectors of a given EK-FAC.
+
+    Blocks without factors are left as they are.
+    """
+
+    def sums(batch: Batch) -> list[Array]:
+        sent_back = backpropagate(problem, params, batch)
+        return _second_moments(problem, sent_back, basis)
+
+    n = count(data)
+    moments = iter(sum_over(sums, data, batch_size))
+    return SemidefiniteBlocks(
+        tuple(
+            KroneckerEigen(block.left_vectors, block.right_vectors, next(moments) / n)
+            if isinstance(block, KroneckerEigen)
+            else block
+            for block in basis.blocks
+        )
+    )
+
+
+def _second_moments(
+    problem: Problem, sent_back: Backpropagated, basis: SemidefiniteBlocks
+) -> list[Array]:
+    moments = []
+    layers = zip(
+        problem.network.layers,
+        sent_back.inputs,
+        sent_back.gradients,
+        basis.blocks,
+        strict=False,
+    )
+    for layer, inputs, g, block in layers:
+        if not isinstance(block, KroneckerEigen):
+            continue
+        left, right = block.left_vectors, block.right_vectors
+        if is_factored(layer):
+            outer = ((g[:, :, 0] @ right) ** 2).sum(1)
+            moments.append(((inputs[:, 0] @ left) ** 2).T @ outer)
+        else:
+            rows = layer_rows(layer, inputs, g)
+            matrices = rows.reshape(*rows.shape[:2], layer.inputs, layer.outputs)
+            moments.append(((left.T @ matrices @ right) ** 2).sum((0, 1)))
+    return moments
