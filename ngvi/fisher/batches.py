@@ -28,9 +28,7 @@ def count(examples: Any) -> int:
     return jax.tree.leaves(examples)[0].shape[0]
 
 
-def sum_over(
-    function: Callable[[Any], Sums], examples: Any, size: int | None
-) -> Sums:
+def sum_over(function: Callable[[Any], Sums], examples: Any, size: int | None) -> Sums:
     """Σ function(part) over parts of this size, the last one smaller where it must be.
 
     Args:

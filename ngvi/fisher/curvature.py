@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Self
 
 import jax
@@ -145,7 +146,7 @@ class Curvature(_OnVectors):
 
     def mv(self, v: Vectors) -> Vectors:
         """F v."""
-        return self._apply(self.matrix.mv, v)
+        return _mv(self, v)
 
     __matmul__ = mv
 
@@ -248,8 +249,19 @@ class Curvature(_OnVectors):
         return self.network.explain()
 
 
+@partial(jax.jit, static_argnums=0)
 def _reordered(layout: Layout, matrix: Float[Array, "p p"]) -> Float[Array, "p p"]:
-    return layout.to_flat(layout.to_flat(matrix).T).T
+    """A matrix in the order of `ravel_pytree`."""
+    if not layout.layers:
+        return matrix
+    with jax.ensure_compile_time_eval():
+        order = layout.to_flat(jnp.arange(layout.dim))
+    return matrix[order][:, order]
+
+
+@jax.jit
+def _mv(curvature: Curvature, v: Vectors) -> Vectors:
+    return curvature._apply(curvature.matrix.mv, v)
 
 
 def _known(values: Any) -> bool:

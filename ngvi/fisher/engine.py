@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.curvature import Curvature
@@ -129,9 +129,7 @@ def fisher(
     structure_used.check(problem, layout.dim)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    matrix = _compute(
-        structure_used, problem, params, batch, batch_size, _as_key(key)
-    )
+    matrix = _compute(structure_used, problem, params, batch, batch_size, _as_key(key))
     network = problem.network if structure_used.by_layers else None
     return Curvature(matrix, layout, network)
 
@@ -176,10 +174,7 @@ def fisher_vector_product(
 def _product(
     problem: Problem, params: Any, batch: Batch, batch_size: int | None, v: Any
 ) -> Any:
-    layout = Layout.of(params)
-    size = count(batch) if batch_size is None else batch_size
-    product = InBatches(problem, params, batch, size)
-    return layout.tree(product(layout.vector(v)))
+    return InBatches(problem, params, batch, batch_size)(v)
 
 
 def explain(apply: Apply, params: Any, x: Any) -> str:

@@ -79,7 +79,9 @@ class Layout:
         matrices = [
             layer.matrix([leaves[i] for i in layer.leaves]) for layer in self.layers
         ]
-        return join([m.reshape(-1) for m in [*matrices, *map(leaves.__getitem__, self.rest)]])
+        return join(
+            [m.reshape(-1) for m in [*matrices, *map(leaves.__getitem__, self.rest)]]
+        )
 
     def tree(self, vector: Float[Array, "*b p"]) -> Any:
         """The inverse of `vector`."""
@@ -129,7 +131,9 @@ class Layout:
         return join([leaf.reshape(-1) for leaf in self._leaves(vector)])
 
 
-def _over_leading_axes(function: Callable[[Any], Any], count: int) -> Callable[[Any], Any]:
+def _over_leading_axes(
+    function: Callable[[Any], Any], count: int
+) -> Callable[[Any], Any]:
     for _ in range(count):
         function = jax.vmap(function)
     return function

@@ -18,16 +18,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
 from ngvi.fisher.batches import Batch, count, sum_over
 from ngvi.fisher.kinds import Hessian, Kind
+from ngvi.fisher.layout import Layout
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.fisher.problem import Problem
 
-Vector = Float[Array, "p"]
-Product = Callable[[Vector], Vector]
+Tree = Any
+"""A vector of parameters: a pytree like them."""
+
+Product = Callable[[Tree], Tree]
 
 
 @jax.tree_util.register_dataclass
@@ -42,7 +44,7 @@ class Linearized:
     data: Batch
     kind: Kind = field(metadata={"static": True})
 
-    def __call__(self, v: Vector) -> Vector:
+    def __call__(self, v: Tree) -> Tree:
         def one(f: Any, example: Batch, along: Any) -> Any:
             y, key = example.y, example.keys
             return self.kind.mv(self.likelihood, f, y, key, along)
@@ -52,19 +54,19 @@ class Linearized:
 
 
 def linearized(problem: Problem, params: Any, data: Batch) -> Product:
-    """v ↦ N F v on flat vectors in the order of `ravel_pytree`; a pytree."""
-    flat, unravel = ravel_pytree(params)
+    """v ↦ N F v; a pytree."""
 
-    def outputs(p: Vector) -> Any:
-        return problem.apply(unravel(p), data.x)
+    def outputs(params: Any) -> Any:
+        return problem.apply(params, data.x)
 
     if isinstance(problem.kind, Hessian):
 
-        def loss(p: Vector) -> Float[Array, ""]:
-            return -jax.vmap(problem.likelihood.log_prob)(outputs(p), data.y).sum()
+        def loss(params: Any) -> Float[Array, ""]:
+            log_prob = jax.vmap(problem.likelihood.log_prob)
+            return -log_prob(outputs(params), data.y).sum()
 
-        return jax.linearize(jax.grad(loss), flat)[1]
-    f, forward = jax.linearize(outputs, flat)
+        return jax.linearize(jax.grad(loss), params)[1]
+    f, forward = jax.linearize(outputs, params)
     no_inputs = data._replace(x=None)
     return Linearized(forward, problem.likelihood, f, no_inputs, problem.kind)
 
@@ -77,8 +79,8 @@ class Mean:
     sums: Product
     number: int = field(metadata={"static": True})
 
-    def __call__(self, v: Vector) -> Vector:
-        return self.sums(v) / self.number
+    def __call__(self, v: Tree) -> Tree:
+        return jax.tree.map(lambda total: total / self.number, self.sums(v))
 
 
 @jax.tree_util.register_dataclass
@@ -90,15 +92,16 @@ class InBatches:
     problem: Problem
     params: Any
     data: Batch
-    batch_size: int = field(metadata={"static": True})
+    batch_size: int | None = field(metadata={"static": True})
 
-    def __call__(self, v: Vector) -> Vector:
+    def __call__(self, v: Tree) -> Tree:
         total = sum_over(
             lambda part: linearized(self.problem, self.params, part)(v),
             self.data,
             self.batch_size,
         )
-        return total / count(self.data)
+        n = count(self.data)
+        return jax.tree.map(lambda leaf: leaf / n, total)
 
 
 @jax.tree_util.register_dataclass
@@ -111,15 +114,15 @@ class Noise:
     data: Batch
     batch_size: int | None = field(metadata={"static": True})
 
-    def __call__(self, key: Key[Array, ""]) -> Vector:
+    def __call__(self, key: Key[Array, ""]) -> Tree:
         n = count(self.data)
         keyed = self.data, jax.random.split(key, n)
-        return sum_over(self._total, keyed, self.batch_size) / jnp.sqrt(n)
+        total = sum_over(self._total, keyed, self.batch_size)
+        return jax.tree.map(lambda leaf: leaf / jnp.sqrt(n).astype(leaf.dtype), total)
 
-    def _total(self, keyed: tuple[Batch, Array]) -> Vector:
+    def _total(self, keyed: tuple[Batch, Array]) -> Tree:
         data, keys = keyed
-        flat, unravel = ravel_pytree(self.params)
-        f, pull_back = jax.vjp(lambda p: self.problem.apply(unravel(p), data.x), flat)
+        f, pull_back = jax.vjp(lambda p: self.problem.apply(p, data.x), self.params)
         return pull_back(jax.vmap(self._outputs)(f, data, keys))[0]
 
     def _outputs(self, f: Any, example: Batch, key: Key[Array, ""]) -> Any:
@@ -129,3 +132,22 @@ class Noise:
         first = jax.tree.leaves(columns)[0]
         eps = jax.random.normal(key, first.shape[:1], first.dtype)
         return jax.tree.map(lambda c: jnp.tensordot(eps, c, 1), columns)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Flat:
+    """The same on flat vectors, in the order of a layout: what `ngvi.linalg` takes.
+
+    Args:
+        function: of a pytree like the parameters or of a key, to such a pytree.
+        layout: how parameters become a vector.
+    """
+
+    function: Callable[[Any], Tree]
+    layout: Layout = field(metadata={"static": True})
+
+    def __call__(self, v: Float[Array, "p"] | Key[Array, ""]) -> Float[Array, "p"]:
+        is_key = jnp.issubdtype(v.dtype, jax.dtypes.prng_key)
+        argument = v if is_key else self.layout.tree(v)
+        return self.layout.vector(self.function(argument))

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from jax.flatten_util import ravel_pytree
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.kinds import Hessian
 from ngvi.fisher.layout import Layout
 from ngvi.fisher.problem import Problem
-from ngvi.fisher.products import InBatches, Mean, Noise, linearized
+from ngvi.fisher.products import Flat, InBatches, Mean, Noise, linearized
 from ngvi.fisher.structures.base import Structure
 from ngvi.fisher.structures.exact import DiagonalStructure
 from ngvi.linalg import LowRank, MatrixFree, low_rank
@@ -38,13 +39,14 @@ class MatrixFreeStructure(Structure):
             product: Any = Mean(linearized(problem, params, data), n)
         else:
             product = InBatches(problem, params, data, batch_size)
+        layout = Layout.of(params)
         definite = problem.kind.definite(problem.likelihood)
-        flat, _ = ravel_pytree(params)
+        noise = Flat(Noise(problem, params, data, batch_size), layout)
         return MatrixFree(
-            product,
-            flat.size,
-            Noise(problem, params, data, batch_size) if definite else None,
-            flat.dtype,
+            Flat(product, layout),
+            layout.dim,
+            noise if definite else None,
+            jnp.result_type(*jax.tree.leaves(params)),
         )
 
 

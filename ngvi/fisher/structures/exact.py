@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ngvi.fisher.batches import Batch, count
+from ngvi.fisher.batches import Batch
 from ngvi.fisher.jacobians import (
     backpropagate,
     cross,
@@ -28,7 +28,7 @@ from ngvi.fisher.kinds import Hessian
 from ngvi.fisher.layers import Layer
 from ngvi.fisher.layout import Layout
 from ngvi.fisher.problem import Problem
-from ngvi.fisher.products import InBatches
+from ngvi.fisher.products import Flat, InBatches
 from ngvi.fisher.structures.base import Averaged
 from ngvi.linalg import (
     Semidefinite,
@@ -53,14 +53,15 @@ class Exact(Averaged):
         key: Key[Array, ""],
     ) -> Semidefinite:
         if isinstance(problem.kind, Hessian):
-            product = InBatches(problem, params, data, batch_size or count(data))
-            return self.of_products(Layout.of(params, problem.network), product)
+            layout = Layout.of(params, problem.network)
+            product = InBatches(problem, params, data, batch_size)
+            return self.of_products(layout, Flat(product, layout))
         return super().compute(problem, params, data, batch_size, key)
 
     def of_products(
         self, layout: Layout, product: Callable[[Array], Array]
     ) -> Semidefinite:
-        """From products in the order of `ravel_pytree`."""
+        """From products of vectors in this order."""
         raise NotImplementedError
 
 
@@ -72,8 +73,7 @@ def _rows(
     def collect(function: Callable[[Array, Array], Array]) -> Array:
         def one(i: Array) -> Array:
             unit = jax.nn.one_hot(i, layout.dim)
-            row = layout.from_flat(product(layout.to_flat(unit)))
-            return function(i, row)
+            return function(i, product(unit))
 
         return jax.lax.map(one, jnp.arange(start, stop), batch_size=_UNIT_VECTORS)
 

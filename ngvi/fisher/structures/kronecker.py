@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ngvi.fisher.batches import Batch, count, sum_over
@@ -40,7 +39,6 @@ from ngvi.fisher.jacobians import (
     backpropagate,
     is_factored,
     layer_rows,
-    signed,
     square,
 )
 from ngvi.fisher.layers import Layer
@@ -114,7 +112,9 @@ class KroneckerStructure(Averaged):
 def _exact(rows: Float[Array, "n r p"]) -> Array:
     """The sums of a block without factors."""
     part = Rows(rows)
-    return square(part, None) if rows.shape[-1] <= _LARGEST_BLOCK else part.squares(None)
+    return (
+        square(part, None) if rows.shape[-1] <= _LARGEST_BLOCK else part.squares(None)
+    )
 
 
 def _block(mean: Array) -> SemidefiniteDense | SemidefiniteDiagonal:
