@@ -6,26 +6,33 @@ Positive definite ones solve and draw; semidefinite ones do so once they are dam
 from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.block_diagonal import BlockDiagonal
 from ngvi.linalg.blocks import BlockOperators, SemidefiniteBlocks
+from ngvi.linalg.conjugate_gradients import SolveInfo, conjugate_gradients
 from ngvi.linalg.dense import Dense
 from ngvi.linalg.diagonal import Diagonal
+from ngvi.linalg.eigenpairs import low_rank
 from ngvi.linalg.isotropic import Isotropic
 from ngvi.linalg.kronecker import Kronecker
 from ngvi.linalg.kronecker_eigen import KroneckerEigen
 from ngvi.linalg.kronecker_factors import KroneckerFactors
+from ngvi.linalg.lanczos import lanczos
 from ngvi.linalg.low_rank import LowRankPlusDiagonal
+from ngvi.linalg.matrix_free import DampedMatrixFree, MatrixFree
 from ngvi.linalg.rank_one import DiagonalMinusRankOne
 from ngvi.linalg.semidefinite import Semidefinite
 from ngvi.linalg.semidefinite_dense import SemidefiniteDense
 from ngvi.linalg.semidefinite_diagonal import SemidefiniteDiagonal
 from ngvi.linalg.semidefinite_low_rank import LowRank
 from ngvi.linalg.spiked import SpikedCovariance
+from ngvi.linalg.stochastic import Estimate
 
 __all__ = [
     "BlockDiagonal",
     "BlockOperators",
+    "DampedMatrixFree",
     "Dense",
     "Diagonal",
     "DiagonalMinusRankOne",
+    "Estimate",
     "Isotropic",
     "Kronecker",
     "KroneckerEigen",
@@ -33,11 +40,16 @@ __all__ = [
     "LinearStructure",
     "LowRank",
     "LowRankPlusDiagonal",
+    "MatrixFree",
     "PositiveDefinite",
     "Retracted",
     "Semidefinite",
     "SemidefiniteBlocks",
     "SemidefiniteDense",
     "SemidefiniteDiagonal",
+    "SolveInfo",
     "SpikedCovariance",
+    "conjugate_gradients",
+    "lanczos",
+    "low_rank",
 ]

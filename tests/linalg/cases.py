@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 from hypothesis import strategies as st
+from jax.tree_util import Partial
 
 from ngvi.linalg import (
     BlockDiagonal,
@@ -29,6 +30,7 @@ from ngvi.linalg import (
     LinearStructure,
     LowRank,
     LowRankPlusDiagonal,
+    MatrixFree,
     PositiveDefinite,
     Semidefinite,
     SemidefiniteBlocks,
@@ -48,6 +50,10 @@ class Case:
 
     name: str
     member: Callable[[np.random.Generator, int], Member]
+    stacks: bool = True
+    """Whether it may have leading axes."""
+    root_slopes: bool = True
+    """Whether its roots have derivatives."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class LinearCase:
     keep: Callable[[np.ndarray], np.ndarray]
     build: Callable[[np.ndarray, np.random.Generator], LinearStructure]
     """From a dense matrix of the structure, in a frame as generic as it has."""
+    stacks: bool = True
+    root_slopes: bool = True
 
     def member(self, rng: np.random.Generator, dim: int) -> Member:
         matrix = positive(self, rng, dim)
@@ -180,10 +188,23 @@ def _block_operators(rng: np.random.Generator, dim: int) -> Member:
     return blocks, scipy.linalg.block_diag(*(matrix for _, matrix in parts))
 
 
+def _product(matrix: np.ndarray) -> Partial:
+    return Partial(jnp.matmul, jnp.asarray(matrix))
+
+
+def _matrix_free(rng: np.random.Generator, dim: int) -> Member:
+    matrix = positive(DENSE, rng, dim)
+    near, _ = DIAGONAL.member(rng, dim)
+    return exactly_damped(MatrixFree(_product(matrix), dim), 0.1, near), (
+        matrix + 0.1 * np.eye(dim)
+    )
+
+
 OPERATORS = [
     Case("kronecker", _kronecker),
     Case("kronecker-eigen", _kronecker_eigen),
     Case("block-operators", _block_operators),
+    Case("matrix-free", _matrix_free, stacks=False, root_slopes=False),
     Case("low-rank-plus-diagonal", _low_rank),
     Case("diagonal-minus-rank-one", _rank_one),
     Case("spiked-covariance", _spiked),
@@ -238,6 +259,11 @@ def _semidefinite_blocks(rng: np.random.Generator, dim: int) -> Member:
     return blocks, scipy.linalg.block_diag(*(matrix for _, matrix in parts))
 
 
+def _semidefinite_matrix_free(rng: np.random.Generator, dim: int) -> Member:
+    matrix = _deficient(rng, dim)
+    return MatrixFree(_product(matrix), dim), matrix
+
+
 @dataclass(frozen=True)
 class SemidefiniteCase(Case):
     """A semidefinite structure, and what it can do beyond products and damping."""
@@ -255,6 +281,9 @@ SEMIDEFINITE = [
     SemidefiniteCase("eigen", _semidefinite_eigen, adds=False, damps_each=False),
     SemidefiniteCase("low-rank", _semidefinite_low_rank, clips=False),
     SemidefiniteCase("blocks", _semidefinite_blocks, adds=False, damps_each=False),
+    SemidefiniteCase(
+        "matrix-free", _semidefinite_matrix_free, False, adds=False, clips=False
+    ),
 ]
 STRUCTURES: list[Case | LinearCase] = [*LINEAR, *OPERATORS]
 RETRACTIONS = [
@@ -300,6 +329,13 @@ def random_symmetric(rng: np.random.Generator, dim: int) -> np.ndarray:
 
 
 # -- what a structure says about itself -----------------------------------------------
+
+
+def exactly_damped(f: Semidefinite, damping: Any, *more: Any) -> PositiveDefinite:
+    """F + λ I, solved to rounding where it takes iterations."""
+    if isinstance(f, MatrixFree):
+        return f.damp(damping, *more, tolerance=1e-14)
+    return f.damp(damping)
 
 
 def stack(members: list[Any]) -> Any:
@@ -385,11 +421,11 @@ def semidefinite(f: Semidefinite, x: jax.Array) -> Numbers:
         "dense": f.dense(),
         "scaled": f.scale(2.5).dense(),
         "scaled_by_array": f.scale(jnp.full_like(damping, 2.5)).dense(),
-        "damped": f.damp(0.3).dense(),
-        "damped_by_array": f.damp(damping).dense(),
-        "damped_solve": f.damp(0.3).solve(x),
-        "damped_inverse": f.damp(0.3).inverse_dense(),
-        "damped_logdet": f.damp(0.3).logdet(),
+        "damped": exactly_damped(f, 0.3).dense(),
+        "damped_by_array": exactly_damped(f, damping).dense(),
+        "damped_solve": exactly_damped(f, 0.3).solve(x),
+        "damped_inverse": exactly_damped(f, 0.3).inverse_dense(),
+        "damped_logdet": exactly_damped(f, 0.3).logdet(),
     }
 
 

@@ -51,11 +51,11 @@ def test_arithmetic(case: SemidefiniteCase) -> None:
     if case.adds:
         close(f.add(g).dense(), matrix + other)
         close(f.average(g, 0.3).dense(), 0.7 * matrix + 0.3 * other)
+        with pytest.raises(TypeError, match="of 4 rows can be added"):
+            f.add(case.member(rng, 1)[0])
     else:
         with pytest.raises(TypeError, match="average"):
             f.add(g)
-    with pytest.raises(TypeError, match=r"of 4 rows|the sum of two"):
-        f.add(case.member(rng, 1)[0])
     each = np.exp(rng.standard_normal(4))
     if case.damps_each:
         close(f.damp(jnp.asarray(each)).dense(), matrix + np.diag(each))
@@ -75,6 +75,8 @@ def test_arithmetic(case: SemidefiniteCase) -> None:
 
 @every_semidefinite
 def test_leading_axes_are_a_loop(case: SemidefiniteCase) -> None:
+    if not case.stacks:
+        pytest.skip("it stands for one matrix")
     rng = np.random.default_rng(0)
     members = [case.member(rng, 4)[0] for _ in range(3)]
     together = stack(members)
