@@ -1,0 +1,1 @@
+"""Curvature: Fisher matrices of models, and what follows from them."""
