@@ -77,7 +77,7 @@ def _flattener(
     leaves: list[str], static: list[str]
 ) -> Callable[[Any], tuple[tuple, tuple]]:
     """Of a member, the values of its leaves and of its static fields."""
-    if static:
+    if static or not leaves:
         return lambda member: (
             tuple([getattr(member, name) for name in leaves]),
             tuple([getattr(member, name) for name in static]),
@@ -93,7 +93,7 @@ def _unflattener(
 ) -> Callable[[tuple, Iterable[Any]], Any]:
     """The member with these values, not through the constructor: they may be axes,
     specifications or gradients."""
-    new, (first, *others) = object.__new__, leaves
+    new, first, others = object.__new__, (leaves or [""])[0], leaves[1:]
 
     def one(_: tuple, children: Iterable[Any]) -> Any:
         member: Any = new(cls)
@@ -112,7 +112,7 @@ def _unflattener(
         member.__dict__.update(zip(static, aux, strict=True))
         return member
 
-    if static or len(others) > 1:
+    if static or not leaves or len(others) > 1:
         return any_number
     if not others:
         return one
