@@ -41,7 +41,7 @@ class _OnVectors:
             return layout.to_flat(function(layout.from_flat(jnp.asarray(v))))
         return self.layout.tree(function(self.layout.vector(v)))
 
-    def _is_one_leaf(self, v: Array) -> bool:
+    def _is_one_leaf(self, v: Array | np.ndarray) -> bool:
         """Whether the parameters are one array with more axes than one."""
         (shape, *others) = self.layout.shapes
         bare = jax.tree_util.treedef_is_leaf(self.layout.treedef) and not others

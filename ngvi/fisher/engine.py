@@ -63,24 +63,24 @@ def fisher(
     likelihood and shapes: new parameters and data of the same shapes compile nothing,
     as long as `apply` is the same function object.
 
-    | kind           | needs labels | structures                                        |
-    |----------------|--------------|---------------------------------------------------|
-    | "true"         | no           | all                                               |
-    | "sampled"      | no, a key    | all                                               |
-    | "empirical"    | yes          | all                                               |
-    | "gauss-newton" | yes          | all; Kronecker ones if the outputs are natural    |
-    |                |              | parameters                                        |
-    | "hessian"      | yes          | all but the Kronecker ones                        |
+    | kind           | needs        | structures                                       |
+    |----------------|--------------|--------------------------------------------------|
+    | "true"         | no labels    | all                                              |
+    | "sampled"      | a key        | all                                              |
+    | "empirical"    | labels       | all                                              |
+    | "gauss-newton" | labels       | all; the Kronecker ones if outputs are natural   |
+    |                |              | parameters                                       |
+    | "hessian"      | labels       | all but the Kronecker ones                       |
 
-    | structure         | memory                | exact                                    |
-    |-------------------|-----------------------|------------------------------------------|
-    | "dense"           | P²                    | yes                                      |
-    | "diagonal"        | P                     | its entries                              |
-    | "block-diagonal"  | Σ P_layer²            | its entries                              |
-    | "kronecker"       | Σ d_in² + d_out²      | no: K-FAC                                |
-    | "kronecker-eigen" | the same + P          | no: EK-FAC; its trace                    |
-    | "low-rank"        | rank · P              | its leading eigenvectors                 |
-    | "matrix-free"     | P and the activations | its products                             |
+    | structure         | memory                | exact                           |
+    |-------------------|-----------------------|---------------------------------|
+    | "dense"           | P²                    | yes                             |
+    | "diagonal"        | P                     | its entries                     |
+    | "block-diagonal"  | Σ P_layer²            | its entries                     |
+    | "kronecker"       | Σ d_in² + d_out²      | no: K-FAC                       |
+    | "kronecker-eigen" | the same + P          | its trace: EK-FAC               |
+    | "low-rank"        | rank · P              | leading eigenvectors, diagonal  |
+    | "matrix-free"     | P and the activations | its products                    |
 
     Args:
         apply: (params, x) ↦ outputs, examples along the first axis of every leaf of x
@@ -101,8 +101,8 @@ def fisher(
         rank: of "low-rank".
 
     Returns:
-        A `Curvature`: `F @ v`, `F.solve(v, damping)`, `F.logdet(damping)`, `F.draw(key)`,
-        `F.diagonal()`, `F.dense()`, …
+        A `Curvature`: `F @ v`, `F.solve(v, damping)`, `F.logdet(damping)`,
+        `F.draw(key)`, `F.diagonal()`, `F.dense()`, …
 
     Raises:
         ValueError: no examples, a pair of kind and structure without meaning, labels
@@ -120,7 +120,8 @@ def fisher(
         >>> F.dense().shape, (F @ params)["w"].shape
         ((9, 9), (2, 3))
 
-    Source: Martens (2020), New insights and perspectives on the natural gradient method.
+    Source: Martens (2020), New insights and perspectives on the natural gradient
+    method.
     """
     kind_used = _kind(kind, samples)
     structure_used = _structure(structure, blocks, sharing, rank)
@@ -246,12 +247,11 @@ def _prepare(
             f"{type(kind).__name__} needs labels: data must be (x, y), got x alone"
         )
     used = as_likelihood(likelihood)
-    outputs = jax.eval_shape(apply, params, x)
+    network, outputs = _traced_once(apply, _signature(params), _signature(x))
     _check_outputs(outputs, n)
     used.check_outputs(outputs)
     if y is not None and not _traced(y):
         used.check_labels(outputs, y)
-    network = _network(apply, _signature(params), _signature(x))
     _check_used(network)
     keys = jax.random.split(_as_key(key), n) if kind.needs_key else None
     batch = Batch(x, y if kind.needs_labels else None, keys)
@@ -310,10 +310,11 @@ def _signature(tree: Any) -> Signature:
 
 
 @lru_cache(maxsize=128)
-def _network(apply: Apply, params: Signature, x: Signature) -> Network:
-    """The layers; looking for them again would take as long as a trace."""
+def _traced_once(apply: Apply, params: Signature, x: Signature) -> tuple[Network, Any]:
+    """The layers, and the outputs' shapes."""
     of_params, of_x = (
         jax.tree.unflatten(treedef, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
         for treedef, leaves in (params, x)
     )
-    return discover(apply, of_params, of_x)
+    outputs = jax.eval_shape(apply, of_params, of_x)
+    return discover(apply, of_params, of_x), outputs

@@ -141,7 +141,7 @@ def signed(x: Float[Array, "n r *_"], signs: Signs) -> Array:
     return x * signs.reshape(*signs.shape, *[1] * (x.ndim - 2))
 
 
-# -- products of two parts --------------------------------------------------------------
+# -- products of two parts -------------------------------------------------------------
 
 
 def square(part: Part, signs: Signs) -> Array:
@@ -150,8 +150,9 @@ def square(part: Part, signs: Signs) -> Array:
         flat = part.x.reshape(-1, part.x.shape[-1])
         return signed(part.x, signs).reshape(flat.shape).T @ flat
     outer = jnp.einsum("nrk,nrl->nkl", signed(part.g, signs), part.g)
-    (i, j), (k, l) = (np.triu_indices(d) for d in (part.a.shape[1], part.g.shape[2]))
-    return (part.a[:, i] * part.a[:, j]).T @ outer[:, k, l]
+    i, j = np.triu_indices(part.a.shape[1])
+    k, m = np.triu_indices(part.g.shape[2])
+    return (part.a[:, i] * part.a[:, j]).T @ outer[:, k, m]
 
 
 def cross(left: Part, right: Part, signs: Signs) -> Array:

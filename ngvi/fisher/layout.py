@@ -79,9 +79,8 @@ class Layout:
         matrices = [
             layer.matrix([leaves[i] for i in layer.leaves]) for layer in self.layers
         ]
-        return join(
-            [m.reshape(-1) for m in [*matrices, *map(leaves.__getitem__, self.rest)]]
-        )
+        parts = [*matrices, *(leaves[i] for i in self.rest)]
+        return join([part.reshape(-1) for part in parts])
 
     def tree(self, vector: Float[Array, "*b p"]) -> Any:
         """The inverse of `vector`."""

@@ -13,13 +13,14 @@ from ngvi.fisher.layers import Network
 from ngvi.fisher.likelihoods import Likelihood
 
 Apply = Callable[[Any, Any], Any]
-"""(params, x) ↦ outputs, examples along the first axis of all leaves of x and outputs."""
+"""(params, x) ↦ outputs, the first axis of all leaves of x and of the outputs being
+that of the examples."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Problem:
-    """A model with its likelihood. `jit` knows it by all but the likelihood's arrays."""
+    """A model with its likelihood; `jit` knows it by all but the numbers in it."""
 
     likelihood: Likelihood
     apply: Apply = field(metadata={"static": True})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal
 
@@ -159,10 +160,14 @@ class BlockStructure(Exact):
         start = 0
         for size, layer in zip(layout.sizes, layers, strict=True):
             rows = _rows(layout, product, start, start + size)
-            block = rows(lambda i, row, s=start, n=size: row[s : s + n])
+            block = rows(partial(_piece, start, size))
             blocks += self._cut((block + block.T) / 2, layer)
             start += size
         return SemidefiniteBlocks(tuple(map(SemidefiniteDense, blocks)))
+
+
+def _piece(start: int, size: int, i: Array, row: Array) -> Array:
+    return row[start : start + size]
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ positions and the columns of the output curvature,
 
     F_layer ≈ A ⊗ G.
 
-| sharing | A                     | G                   | exact for a linear model whose    |
-|---------|-----------------------|---------------------|-----------------------------------|
-| expand  | Σ ā āᵀ / (N T)        | Σ g gᵀ / N          | positions each have a loss        |
-| reduce  | Σₙ ⟨ā⟩ ⟨ā⟩ᵀ / N       | Σₙ (Σ_t g)(Σ_t g)ᵀ / N | positions are averaged before it |
+- expand: A = Σ ā āᵀ / (N T), G = Σ g gᵀ / N; exact for a linear model in which every
+  position has a loss of its own;
+- reduce: A = Σ ⟨ā⟩ ⟨ā⟩ᵀ / N, G = Σ (Σ_t g)(Σ_t g)ᵀ / N, ⟨ā⟩ the mean over positions;
+  exact for a linear model that averages the positions before the loss.
 
 EK-FAC keeps the eigenvectors of A and G, and takes for eigenvalues the second moments
 of the gradients in that basis, diag(Uᵀ F U): of all matrices with these eigenvectors
