@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
@@ -12,45 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ngvi.families.parameters import is_concrete
 from ngvi.fisher.layers import Network
-from ngvi.fisher.layout import Layout
+from ngvi.fisher.layout import Layout, Reordered, Vectors
 from ngvi.linalg import MatrixFree, PositiveDefinite, Semidefinite
-
-Vectors = Any
-"""A pytree like the parameters, or an array of length P in the order of
-`jax.flatten_util.ravel_pytree`; with any leading axes."""
 
 
 class SingularMatrixError(np.linalg.LinAlgError):
     """A curvature that cannot be solved with, because it is singular or indefinite."""
 
 
-class _OnVectors:
-    """Takes vectors in any form to the order of a layout, and back."""
-
-    layout: Layout
-
-    def _apply(self, function: Callable[[Array], Array], v: Vectors) -> Vectors:
-        if isinstance(v, jax.Array | np.ndarray) and not self._is_one_leaf(v):
-            if v.shape[-1:] != (self.layout.dim,):
-                raise ValueError(
-                    f"expected a vector of {self.layout.dim} parameters, or a pytree "
-                    f"like the parameters, got an array of shape {v.shape}"
-                )
-            layout = self.layout
-            return layout.to_flat(function(layout.from_flat(jnp.asarray(v))))
-        return self.layout.tree(function(self.layout.vector(v)))
-
-    def _is_one_leaf(self, v: Array | np.ndarray) -> bool:
-        """Whether the parameters are one array with more axes than one."""
-        (shape, *others) = self.layout.shapes
-        bare = jax.tree_util.treedef_is_leaf(self.layout.treedef) and not others
-        return bare and v.shape[v.ndim - len(shape) :] == shape and len(shape) != 1
-
-
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Damped(_OnVectors):
+class Damped:
     """F + λ I (or F + diag λ), factorised: solve with it, draw from it.
 
     Made by `Curvature.damp`; the same vectors are taken and given as there.
@@ -61,26 +34,27 @@ class Damped(_OnVectors):
 
     def mv(self, v: Vectors) -> Vectors:
         """(F + λ) v."""
-        return self._apply(self.matrix.mv, v)
+        return _on_vectors("mv", self.layout, self.matrix, v)
 
     __matmul__ = mv
 
     def solve(self, v: Vectors) -> Vectors:
         """(F + λ)⁻¹ v."""
-        return self._apply(self.matrix.solve, v)
+        return _on_vectors("solve", self.layout, self.matrix, v)
 
     def whiten(self, v: Vectors) -> Vectors:
         """Bᵀ v, (F + λ) = B Bᵀ: what was N(0, (F + λ)⁻¹) becomes N(0, I)."""
-        return self._apply(self.matrix.whiten, v)
+        return _on_vectors("whiten", self.layout, self.matrix, v)
 
     def unwhiten(self, eps: Vectors) -> Vectors:
         """B⁻ᵀ ε: what was N(0, I) becomes N(0, (F + λ)⁻¹)."""
-        return self._apply(self.matrix.unwhiten, eps)
+        return _on_vectors("unwhiten", self.layout, self.matrix, eps)
 
     def root(self) -> Float[Array, "p p"]:
         """B as an array, (F + λ) = B Bᵀ."""
-        # Row i of the images of the unit vectors is row i of B.
-        return self._dense(self.matrix.whiten)
+        # Bᵀ eᵢ is row i of B.
+        dtype = jax.eval_shape(self.matrix.diagonal).dtype
+        return self.whiten(jnp.eye(self.layout.dim, dtype=dtype))
 
     def draw(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Any:
         """Draws from N(0, (F + λ)⁻¹), pytrees like the parameters.
@@ -89,36 +63,32 @@ class Damped(_OnVectors):
             key: of the draws.
             shape: leading axes of every leaf.
         """
-        return self.layout.tree(self.matrix.draw(key, shape))
+        return _draw(self.layout, shape, self.matrix, key)
 
     def logdet(self) -> Float[Array, ""]:
         """log det(F + λ)."""
-        return self.matrix.logdet()
+        return _number("logdet", self.matrix)
 
     def diagonal(self) -> Any:
         """The diagonal of F + λ, a pytree like the parameters."""
-        return self.layout.tree(self.matrix.diagonal())
+        return _tree("diagonal", self.layout, self.matrix)
 
     def inverse_diagonal(self) -> Any:
         """The diagonal of (F + λ)⁻¹, a pytree like the parameters."""
-        return self.layout.tree(self.matrix.inverse_diagonal())
+        return _tree("inverse_diagonal", self.layout, self.matrix)
 
     def dense(self) -> Float[Array, "p p"]:
         """F + λ as an array, rows in the order of `ravel_pytree`."""
-        return _reordered(self.layout, self.matrix.dense())
+        return _array("dense", self.layout, self.matrix)
 
     def inverse_dense(self) -> Float[Array, "p p"]:
         """(F + λ)⁻¹ as an array."""
-        return _reordered(self.layout, self.matrix.inverse_dense())
-
-    def _dense(self, function: Callable[[Array], Array]) -> Float[Array, "p p"]:
-        dtype = self.matrix.diagonal().dtype
-        return self._apply(function, jnp.eye(self.layout.dim, dtype=dtype))
+        return _array("inverse_dense", self.layout, self.matrix)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Curvature(_OnVectors):
+class Curvature:
     """F, the mean over the examples of a model's curvature, with some structure.
 
     Vectors are pytrees like the parameters, or arrays of length P in the order of
@@ -146,27 +116,26 @@ class Curvature(_OnVectors):
 
     def mv(self, v: Vectors) -> Vectors:
         """F v."""
-        return _mv(self, v)
+        return _on_vectors("mv", self.layout, self.matrix, v)
 
     __matmul__ = mv
 
     def quadratic(self, v: Vectors) -> Float[Array, ""]:
         """vᵀ F v, twice the KL divergence of a short step v."""
-        products = jax.tree.map(lambda a, b: (a * b).sum(), v, self.mv(v))
-        return sum(jax.tree.leaves(products), start=jnp.zeros(()))
+        return inner(v, self.mv(v))
 
     def diagonal(self) -> Any:
         """The diagonal of F, a pytree like the parameters; of a matrix-free structure
         an estimate."""
-        return self.layout.tree(self.matrix.diagonal())
+        return _tree("diagonal", self.layout, self.matrix)
 
     def trace(self) -> Float[Array, ""]:
         """tr F; of a matrix-free structure an estimate."""
-        return self.matrix.trace()
+        return _number("trace", self.matrix)
 
     def dense(self) -> Float[Array, "p p"]:
         """F as an array, rows in the order of `ravel_pytree`."""
-        return _reordered(self.layout, self.matrix.dense())
+        return _array("dense", self.layout, self.matrix)
 
     # -- damped ------------------------------------------------------------------------
 
@@ -176,28 +145,43 @@ class Curvature(_OnVectors):
         Args:
             damping: λ ≥ 0: a number; or, for dense, diagonal, low-rank and matrix-free
                 structures, a vector of length P or a pytree like the parameters.
-            **options: of a matrix-free structure: `preconditioner` (another `Damped`
-                of the same parameters, in the order of `ravel_pytree`), `tolerance`,
-                `max_iterations`, `steps`; see `ngvi.linalg.MatrixFree.damp`.
+            **options: of a matrix-free structure: `preconditioner` (another structure's
+                `Damped`, near this one), `tolerance`, `max_iterations`, `steps`; see
+                `ngvi.linalg.MatrixFree.damp`.
 
         Raises:
             SingularMatrixError: the sum is singular or indefinite to rounding (checked
-                where its numbers are known, so not under `jit`).
+                where its numbers are known, so not under `jit`; and not for a
+                matrix-free structure, whose solves give NaN where it is indefinite).
             ValueError: a negative damping.
         """
-        if not jnp.isscalar(damping) and jnp.ndim(damping) != 0:
-            damping = self._per_parameter(damping)
-        if _known(damping) and np.any(np.asarray(damping) < 0):
-            raise ValueError(f"damping must not be negative, got {np.min(damping)}")
-        damped = self.matrix.damp(damping, **options)
-        if not isinstance(self.matrix, MatrixFree) and _known(damped):
-            _check_regular(damped, damping)
+        added = self._damping(damping)
+        if is_concrete(added) and np.any(np.asarray(added) < 0):
+            raise ValueError(f"damping must not be negative, got {np.min(added)}")
+        if isinstance(self.matrix, MatrixFree):
+            before = options.pop("preconditioner", None)
+            if before is not None:
+                before = Reordered(before.matrix, before.layout)
+            free = self.matrix.damp(added, preconditioner=before, **options)
+            return Damped(free, self.layout)
+        if options:
+            raise ValueError(
+                f"{', '.join(options)}: options of matrix-free solves, but this one is "
+                "direct"
+            )
+        damped = _damp(self.matrix, added)
+        _check_regular(damped, added)
         return Damped(damped, self.layout)
 
-    def _per_parameter(self, damping: Any) -> Float[Array, "p"]:
-        if isinstance(damping, jax.Array | np.ndarray) and np.ndim(damping) == 1:
-            return self.layout.from_flat(jnp.asarray(damping))
-        return self.layout.vector(damping)
+    def _damping(self, damping: Any) -> Array:
+        """A number, or one for each row."""
+        if not isinstance(damping, jax.Array | np.ndarray):
+            if jax.tree_util.all_leaves([damping]):
+                return jnp.asarray(damping)
+            return self.layout.vector(damping)
+        if damping.ndim == 0:
+            return jnp.asarray(damping)
+        return self.layout.from_any(damping)
 
     def solve(self, v: Vectors, damping: Any = 0.0, **options: Any) -> Vectors:
         """(F + λ)⁻¹ v; see `damp`."""
@@ -249,42 +233,70 @@ class Curvature(_OnVectors):
         return self.network.explain()
 
 
+def inner(a: Any, b: Any) -> Float[Array, ""]:
+    """⟨a, b⟩ of two pytrees."""
+    products = jax.tree.map(lambda x, y: (x * y).sum(), a, b)
+    return sum(jax.tree.leaves(products), start=jnp.zeros(()))
+
+
+# -- compiled once for a structure, whatever its numbers -------------------------------
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _on_vectors(method: str, layout: Layout, matrix: Any, v: Vectors) -> Vectors:
+    function = getattr(matrix, method)
+    if layout.is_flat(v):
+        return layout.to_flat(function(layout.from_any(v)))
+    return layout.tree(function(layout.vector(v)))
+
+
 @partial(jax.jit, static_argnums=0)
-def _reordered(layout: Layout, matrix: Float[Array, "p p"]) -> Float[Array, "p p"]:
-    """A matrix in the order of `ravel_pytree`."""
+def _number(method: str, matrix: Any) -> Float[Array, ""]:
+    return getattr(matrix, method)()
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _tree(method: str, layout: Layout, matrix: Any) -> Any:
+    return layout.tree(getattr(matrix, method)())
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _array(method: str, layout: Layout, matrix: Any) -> Float[Array, "p p"]:
+    whole = getattr(matrix, method)()
     if not layout.layers:
-        return matrix
+        return whole
     with jax.ensure_compile_time_eval():
         order = layout.to_flat(jnp.arange(layout.dim))
-    return matrix[order][:, order]
+    return whole[order][:, order]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _draw(layout: Layout, shape: tuple[int, ...], matrix: Any, key: Array) -> Any:
+    return layout.tree(matrix.draw(key, shape))
 
 
 @jax.jit
-def _mv(curvature: Curvature, v: Vectors) -> Vectors:
-    return curvature._apply(curvature.matrix.mv, v)
+def _damp(matrix: Any, damping: Array) -> Any:
+    return matrix.damp(damping)
 
 
-def _known(values: Any) -> bool:
-    return not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(values))
+@jax.jit
+def _inflation(damped: Any) -> Float[Array, ""]:
+    """The largest Pᵢᵢ (P⁻¹)ᵢᵢ: how much of a parameter's variance is due to others; 1
+    where none is, in all units."""
+    return (damped.diagonal() * damped.inverse_diagonal()).max()
 
 
-def _check_regular(damped: PositiveDefinite, damping: Any) -> None:
-    """Refuse what a solve would make noise of.
-
-    Pᵢᵢ (P⁻¹)ᵢᵢ is how much of the variance of a parameter is due to the others: 1 where
-    there is none, in all units.
-    """
-    inflation = np.asarray(damped.diagonal() * damped.inverse_diagonal())
-    limit = 0.1 / np.finfo(inflation.dtype).eps
-    worst = inflation.max() if inflation.size else 1.0
-    if not worst < limit:
+def _check_regular(damped: Any, damping: Any) -> None:
+    """Refuse what a solve would make noise of."""
+    inflation = _inflation(damped)
+    if not is_concrete(inflation):
+        return
+    if not inflation < 0.1 / jnp.finfo(inflation.dtype).eps:
+        shown = f"{float(damping):g}" if np.ndim(damping) == 0 else "as given"
         raise SingularMatrixError(
-            f"the curvature with damping {_shown(damping)} is singular or indefinite "
-            f"to rounding (a parameter is determined by the others to 1 part in "
-            f"{worst:.1e}): some direction leaves the model's output as it is, as a "
-            "shift of all logits does. Add damping, such as the precision of a prior"
+            f"the curvature with damping {shown} is singular or indefinite to rounding "
+            f"(a parameter is determined by the others to 1 part in {inflation:.1e}): "
+            "some direction leaves the model's output as it is, as a shift of all "
+            "logits does. Add damping, such as the precision of a prior"
         )
-
-
-def _shown(damping: Any) -> str:
-    return f"{float(damping):g}" if np.ndim(damping) == 0 else "as given"

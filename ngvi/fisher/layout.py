@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ngvi.fisher.layers import Layer, Network
+from ngvi.linalg import PositiveDefinite
 from ngvi.linalg.batching import join, split
+
+Vectors = Any
+"""A pytree like the parameters, or an array of length P in the order of
+`jax.flatten_util.ravel_pytree`; with any leading axes."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,34 @@ class Layout:
                 )
         return count
 
+    # -- vectors in either form --------------------------------------------------------
+
+    def is_flat(self, v: Vectors) -> bool:
+        """Whether it is an array of length P, and no pytree.
+
+        A single parameter with axes of its own is taken for a pytree.
+        """
+        if not isinstance(v, jax.Array | np.ndarray):
+            return False
+        shape = self.shapes[0]
+        is_leaf = jax.tree_util.treedef_is_leaf(self.treedef) and len(shape) != 1
+        return not (is_leaf and v.shape[v.ndim - len(shape) :] == shape)
+
+    def from_any(self, v: Vectors) -> Float[Array, "*b p"]:
+        """The vector of either form.
+
+        Raises:
+            ValueError: another length, structure or shape.
+        """
+        if not self.is_flat(v):
+            return self.vector(v)
+        if v.shape[-1:] != (self.dim,):
+            raise ValueError(
+                f"expected a vector of {self.dim} parameters, or a pytree like the "
+                f"parameters, got an array of shape {v.shape}"
+            )
+        return self.from_flat(jnp.asarray(v))
+
     # -- flat vectors ------------------------------------------------------------------
 
     def from_flat(self, flat: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
@@ -136,3 +169,59 @@ def _over_leading_axes(
     for _ in range(count):
         function = jax.vmap(function)
     return function
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Reordered(PositiveDefinite):
+    """A matrix in the order of a layout, as one in the order of `ravel_pytree`.
+
+    Its frame is that of the matrix.
+    """
+
+    matrix: PositiveDefinite
+    layout: Layout = field(metadata={"static": True})
+
+    @property
+    def dim(self) -> int:
+        return self.matrix.dim
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return self.matrix.batch_shape
+
+    def mv(self, x: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
+        return self.layout.to_flat(self.matrix.mv(self.layout.from_flat(x)))
+
+    def solve(self, x: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
+        return self.layout.to_flat(self.matrix.solve(self.layout.from_flat(x)))
+
+    def whiten(self, x: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
+        return self.matrix.whiten(self.layout.from_flat(x))
+
+    def unwhiten(self, eps: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
+        return self.layout.to_flat(self.matrix.unwhiten(eps))
+
+    def whiten_gradient(self, g: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
+        return self.matrix.whiten_gradient(self.layout.from_flat(g))
+
+    def logdet(self) -> Float[Array, ""]:
+        return self.matrix.logdet()
+
+    def diagonal(self) -> Float[Array, "p"]:
+        return self.layout.to_flat(self.matrix.diagonal())
+
+    def inverse_diagonal(self) -> Float[Array, "p"]:
+        return self.layout.to_flat(self.matrix.inverse_diagonal())
+
+    def dense(self) -> Float[Array, "p p"]:
+        return self._both_axes(self.matrix.dense())
+
+    def inverse_dense(self) -> Float[Array, "p p"]:
+        return self._both_axes(self.matrix.inverse_dense())
+
+    def _both_axes(self, matrix: Float[Array, "p p"]) -> Float[Array, "p p"]:
+        return self.layout.to_flat(self.layout.to_flat(matrix).mT).mT
+
+    def scale(self, c: float | Float[Array, ""]) -> Self:
+        return type(self)(self.matrix.scale(c), self.layout)
