@@ -64,7 +64,7 @@ def test_a_preconditioner_and_a_start_save_iterations() -> None:
 
 
 def test_progress_ends_it_where_martens_rule_does() -> None:
-    p, b = matrix(4, 120, 3), np.random.default_rng(5).standard_normal(120)
+    p, b = matrix(4, 120, 2), np.random.default_rng(5).standard_normal(120)
     limit = 5e-3
     # The textbook, and the rule on the list of values.
     x, r, values = np.zeros(120), b.copy(), [0.0]
