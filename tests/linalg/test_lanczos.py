@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ngvi.linalg import lanczos
@@ -55,3 +56,21 @@ def test_polynomials_are_exact_below_the_number_of_steps() -> None:
     expected = [x @ p @ x / (x @ x) for p in powers[1:]]
     np.testing.assert_allclose(exact, expected[0], rtol=1e-10)
     assert abs(rough / expected[1] - 1) > 1e-6
+
+
+def test_the_bare_recurrence_is_enough_for_a_quadrature() -> None:
+    # Eigenvalues converge within the steps, and come back as ghosts.
+    rng = np.random.default_rng(3)
+    vectors = np.linalg.qr(rng.standard_normal((80, 80)))[0]
+    values = np.concatenate([10.0 ** np.linspace(1, 4, 8), np.linspace(1, 2, 72)])
+    matrix, x = vectors * values @ vectors.T, rng.standard_normal(80)
+
+    @jax.jit
+    def bare(matrix: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        t = lanczos(lambda y: matrix @ y, x, 60, keep=2)
+        return quadrature(t, jnp.log), t.matrix()
+
+    found, tridiagonal = bare(matrix, x)
+    expected = (vectors.T @ x) ** 2 @ np.log(values) / (x @ x)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    assert (np.linalg.eigvalsh(tridiagonal) > 9e3).sum() > 1
