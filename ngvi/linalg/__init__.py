@@ -18,6 +18,7 @@ from ngvi.linalg.lanczos import lanczos
 from ngvi.linalg.low_rank import LowRankPlusDiagonal
 from ngvi.linalg.matrix_free import DampedMatrixFree, MatrixFree
 from ngvi.linalg.rank_one import DiagonalMinusRankOne
+from ngvi.linalg.reordered import Reordered, SemidefiniteReordered
 from ngvi.linalg.semidefinite import Semidefinite
 from ngvi.linalg.semidefinite_dense import SemidefiniteDense
 from ngvi.linalg.semidefinite_diagonal import SemidefiniteDiagonal
@@ -42,11 +43,13 @@ __all__ = [
     "LowRankPlusDiagonal",
     "MatrixFree",
     "PositiveDefinite",
+    "Reordered",
     "Retracted",
     "Semidefinite",
     "SemidefiniteBlocks",
     "SemidefiniteDense",
     "SemidefiniteDiagonal",
+    "SemidefiniteReordered",
     "SolveInfo",
     "SpikedCovariance",
     "conjugate_gradients",

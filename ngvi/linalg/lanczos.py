@@ -12,7 +12,8 @@ the first exact for polynomials of a degree below k, the second (Gauss' quadratu
 those below 2k.
 
 Sources: Golub and Van Loan (2013), Matrix computations, section 10.1; Golub and Meurant
-(2010), Matrices, moments and quadrature with applications, chapter 6.
+(2010), Matrices, moments and quadrature with applications, chapter 6; Greenbaum (1989),
+Behavior of slightly perturbed Lanczos and conjugate-gradient recurrences.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Tridiagonal(NamedTuple):
     """Q F Qᵀ = T."""
 
     rows: Float[Array, "k d"]
-    """Q."""
+    """Q, or the latest rows of it."""
     diagonal: Float[Array, "k"]
     beside: Float[Array, "k"]
     """Below and above the diagonal; the last, outside of T, is the length of what F
@@ -45,16 +46,23 @@ class Tridiagonal(NamedTuple):
         return jnp.diag(self.diagonal) + beside + beside.T
 
 
-def lanczos(mv: Operator, start: Float[Array, "d"], steps: int) -> Tridiagonal:
+def lanczos(
+    mv: Operator, start: Float[Array, "d"], steps: int, keep: int | None = None
+) -> Tridiagonal:
     """Tridiagonal form on the space of F's powers times a vector.
 
     Args:
         mv: x ↦ F x, F symmetric.
         start: in the direction of q₁.
         steps: k, at most D.
+        keep: the number of rows that are held and that a new one is made orthogonal
+            to, all unless given. Two make it the bare recurrence, which is enough for
+            a quadrature: what rounding does to T then repeats eigenvalues and shares
+            their weights among them.
     """
     dim = start.shape[-1]
     steps = min(steps, dim)
+    keep = steps if keep is None else keep
     eps = jnp.finfo(start.dtype).eps
 
     def outside(x: Array, rows: Array) -> Array:
@@ -71,7 +79,7 @@ def lanczos(mv: Operator, start: Float[Array, "d"], steps: int) -> Tridiagonal:
         carry: tuple[Array, Array, Array], index: Array
     ) -> tuple[tuple[Array, Array, Array], tuple[Array, Array]]:
         rows, row, size = carry
-        rows = rows.at[index].set(row)
+        rows = rows.at[index % keep].set(row)
         image = mv(row)
         middle = row @ image
         rest = outside(image, rows)
@@ -85,7 +93,7 @@ def lanczos(mv: Operator, start: Float[Array, "d"], steps: int) -> Tridiagonal:
         )
         return (rows, row, size), (middle, jnp.where(ended, 0, length))
 
-    rows = jnp.zeros((steps, dim), start.dtype)
+    rows = jnp.zeros((keep, dim), start.dtype)
     length = jnp.linalg.norm(start)
     first = lax.cond(
         length > 0,

@@ -32,10 +32,12 @@ from ngvi.linalg import (
     LowRankPlusDiagonal,
     MatrixFree,
     PositiveDefinite,
+    Reordered,
     Semidefinite,
     SemidefiniteBlocks,
     SemidefiniteDense,
     SemidefiniteDiagonal,
+    SemidefiniteReordered,
     SpikedCovariance,
 )
 from ngvi.mirror import retractions
@@ -188,6 +190,20 @@ def _block_operators(rng: np.random.Generator, dim: int) -> Member:
     return blocks, scipy.linalg.block_diag(*(matrix for _, matrix in parts))
 
 
+def _in_other_order(
+    kind: type[Reordered] | type[SemidefiniteReordered], member: Member
+) -> Member:
+    p, matrix = member
+    # The same for all members, so that they can be added.
+    order = np.random.default_rng(0).permutation(len(matrix))
+    places = np.argsort(order)
+    return kind.from_order(p, jnp.asarray(order)), matrix[np.ix_(places, places)]
+
+
+def _reordered(rng: np.random.Generator, dim: int) -> Member:
+    return _in_other_order(Reordered, DENSE.member(rng, dim))
+
+
 def _product(matrix: np.ndarray) -> Partial:
     return Partial(jnp.matmul, jnp.asarray(matrix))
 
@@ -204,6 +220,7 @@ OPERATORS = [
     Case("kronecker", _kronecker),
     Case("kronecker-eigen", _kronecker_eigen),
     Case("block-operators", _block_operators),
+    Case("reordered", _reordered),
     Case("matrix-free", _matrix_free, stacks=False, root_slopes=False),
     Case("low-rank-plus-diagonal", _low_rank),
     Case("diagonal-minus-rank-one", _rank_one),
@@ -264,6 +281,10 @@ def _semidefinite_matrix_free(rng: np.random.Generator, dim: int) -> Member:
     return MatrixFree(_product(matrix), dim), matrix
 
 
+def _semidefinite_reordered(rng: np.random.Generator, dim: int) -> Member:
+    return _in_other_order(SemidefiniteReordered, _semidefinite_dense(rng, dim))
+
+
 @dataclass(frozen=True)
 class SemidefiniteCase(Case):
     """A semidefinite structure, and what it can do beyond products and damping."""
@@ -281,6 +302,7 @@ SEMIDEFINITE = [
     SemidefiniteCase("eigen", _semidefinite_eigen, adds=False, damps_each=False),
     SemidefiniteCase("low-rank", _semidefinite_low_rank, clips=False),
     SemidefiniteCase("blocks", _semidefinite_blocks, adds=False, damps_each=False),
+    SemidefiniteCase("reordered", _semidefinite_reordered),
     SemidefiniteCase(
         "matrix-free", _semidefinite_matrix_free, False, adds=False, clips=False
     ),

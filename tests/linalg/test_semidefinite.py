@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from ngvi.linalg import Diagonal, SemidefiniteDiagonal
+from ngvi.linalg import Diagonal, SemidefiniteDiagonal, SemidefiniteReordered
 from tests.linalg.cases import (
     SemidefiniteCase,
     close,
@@ -109,3 +109,12 @@ def test_a_prior_precision_for_each_coordinate_of_a_batch() -> None:
     damped = f.damp(of_each)
     assert isinstance(damped, Diagonal)
     close(damped.diagonal(), 1 + of_each)
+
+
+def test_an_order_has_a_place_for_each_coordinate() -> None:
+    f = SemidefiniteDiagonal(jnp.asarray([1.0, 2.0, 3.0]))
+    with pytest.raises(ValueError, match="2 places for 3 coordinates"):
+        SemidefiniteReordered.from_order(f, jnp.asarray([1, 0]))
+    # The first of the diagonal belongs to the vector's last coordinate.
+    g = SemidefiniteReordered.from_order(f, jnp.asarray([2, 0, 1]))
+    close(g.mv(jnp.ones(3)), [2.0, 3.0, 1.0])

@@ -30,7 +30,12 @@ from tests.linalg.cases import (
 
 def single(tree: Any) -> Any:
     """The same structure in single precision."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
+
+    def narrow(leaf: Any) -> jax.Array:
+        real = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        return jnp.asarray(leaf, jnp.float32 if real else None)
+
+    return jax.tree.map(narrow, tree)
 
 
 def in_single_precision(case: LinearCase, exact: np.ndarray) -> LinearStructure:
