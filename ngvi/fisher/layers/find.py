@@ -8,14 +8,17 @@ those, or else a layer of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 import numpy as np
 
-from ngvi.fisher.layers.match import Use, match, without_repeats
+from ngvi.fisher.layers.match import match
+from ngvi.fisher.layers.sequel import added_leaf, multiplied
 from ngvi.fisher.layers.trace import Atom, Equation, Graph, Loop, Value
+from ngvi.fisher.layers.use import Use
 from ngvi.fisher.layers.views import Shape, View, follow
 
 Path = tuple[Equation, ...]
@@ -31,7 +34,7 @@ class Touch:
 
     @property
     def turns(self) -> int:
-        return int(np.prod([loop.params["length"] for loop in self.path[:-1]]))
+        return math.prod(loop.params["length"] for loop in self.path[:-1])
 
     @property
     def positions(self) -> int:
@@ -108,10 +111,14 @@ def _walk(
             if moved is not None:
                 views[equation.outputs[0]] = moved
                 continue
-            if equation.name in ("add", "mul") and not from_data:
-                use: Use | str = f"changed by `{equation.name}` before it meets data"
+            shape = search.shapes[view.leaf]
+            use: Use | str
+            if equation.name in ("add", "mul") and not from_data and _is_matrix(shape):
+                # A vector scales or shifts wherever it meets numbers (a batch norm's
+                # statistics, say); a masked or sampled matrix is no scale of so many.
+                use = f"changed by `{equation.name}` before it meets data"
             else:
-                use = match(equation, operand, view, search.shapes[view.leaf])
+                use = match(equation, operand, view, shape)
             if isinstance(use, str):
                 search.refuse(view, use)
             else:
@@ -123,7 +130,8 @@ def _walk(
             search.refuse(views[atom], reason)
     readers = graph.consumers()
     for equation, use in uses:
-        bias = _bias(equation, use, readers, views, search.shapes)
+        equation, use = multiplied(equation, use, readers, views)
+        bias = added_leaf(equation, use, readers, views, search.shapes)
         touch = Touch((*path, equation), use, bias)
         search.touches[use.leaf].append(touch)
 
@@ -156,44 +164,6 @@ def _enter(
     _walk(scan.body, inner_views, inner_data, (*path, scan), search)
 
 
-def _bias(
-    equation: Equation,
-    use: Use,
-    readers: dict[Value, list[Equation | None]],
-    views: dict[Atom, View],
-    shapes: Sequence[Shape],
-) -> tuple[int, Equation, float] | None:
-    """The leaf added to a layer's outputs before anything else reads them.
-
-    Its gradient is then Σ_t g_t if entry c of the leaf meets all that is of output c,
-    and nothing else: numbering both and moving the numbers along shows whether.
-    """
-    if use.kind not in ("dense", "convolution", "scale_shift"):
-        return None
-    (value,), columns = equation.outputs, use.columns()
-    while True:
-        (reader, *others) = readers.get(value, [None])
-        if reader is None or others:
-            return None
-        operand = reader.inputs.index(value)
-        if reader.name == "add":
-            break
-        step = follow(reader, operand, View(-1, value.shape))
-        if step is None or step.factor != 1.0:
-            return None
-        for move in step.moves:
-            columns = move.do(columns)
-        (value,) = reader.outputs
-    view = views.get(reader.inputs[1 - operand])
-    if view is None or int(np.prod(shapes[view.leaf])) != use.outputs:
-        return None
-    numbers, axes = without_repeats(columns)
-    places, bias_axes = without_repeats(view.places(shapes[view.leaf]))
-    if axes != bias_axes or not np.array_equal(numbers, places):
-        return None
-    return view.leaf, reader, view.factor
-
-
 def _layers(search: Search) -> tuple[tuple[Found, ...], dict[int, str]]:
     reasons = dict(search.reasons)
     for leaf, shape in enumerate(search.shapes):
@@ -206,14 +176,16 @@ def _layers(search: Search) -> tuple[tuple[Found, ...], dict[int, str]]:
             ways = dict.fromkeys(_words(touch.use) for touch in touches)
             reasons[leaf] = "used in several ways: " + ", ".join(ways)
     usable = {k: v for k, v in search.touches.items() if k not in reasons}
-    kernels = [k for k, (first, *_) in usable.items() if first.use.kind != "shift"]
-    biases = {leaf: _shared_bias(usable[leaf], usable) for leaf in kernels}
-    joined = set(biases.values())
+    biases: dict[int, int] = {}
+    for leaf, touches in usable.items():
+        bias = _shared_bias(touches, usable)
+        if bias is not None and bias not in biases.values():
+            biases[leaf] = bias
     found = []
     for leaf, touches in usable.items():
-        if leaf in biases:
-            found.append(Found(leaf, biases[leaf], tuple(touches)))
-        elif leaf not in joined:
+        if touches[0].use.kind != "shift":
+            found.append(Found(leaf, biases.get(leaf), tuple(touches)))
+        elif leaf not in biases.values():
             found.append(Found(None, leaf, tuple(touches)))
     return tuple(found), reasons
 
@@ -244,3 +216,7 @@ def _words(use: Use) -> str:
     if use.kind in ("shift", "scale_shift"):
         return f"{use.kind} of {use.outputs}"
     return f"{use.kind} {use.rows} → {use.outputs}"
+
+
+def _is_matrix(shape: Shape) -> bool:
+    return sum(size > 1 for size in shape) > 1

@@ -8,6 +8,7 @@ of W̄), and g the cotangents of its pre-activations z_t = W̄ᵀ ā_t,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,34 +109,39 @@ class Layer:
 def layers_of(
     found: Sequence[Found], names: Sequence[str], shapes: Sequence[Shape]
 ) -> tuple[Layer, ...]:
-    """What was found, with names: of the branch that holds a layer's leaves alone."""
-    branches = [_branch(layer, names) for layer in found]
+    """What was found, under the names of the leaves."""
+    sizes = Counter(branch for name in names for branch in _branches(name))
     layers = []
-    for layer, branch in zip(found, branches, strict=True):
-        leaves = layer.leaves
-        unique = branch and branches.count(branch) == 1
+    for layer in found:
         use = layer.touches[0].use
+        has_bias = layer.bias is not None
         layers.append(
             Layer(
-                name=branch if unique else names[leaves[0]],
+                name=_name(layer.leaves, names, sizes),
                 kind="scale_shift" if use.kind == "shift" else use.kind,
-                leaves=leaves,
+                leaves=layer.leaves,
                 has_kernel=layer.kernel is not None,
-                has_bias=layer.bias is not None,
-                inputs=use.rows + (layer.bias is not None),
+                has_bias=has_bias,
+                inputs=use.rows + has_bias,
                 outputs=use.outputs,
                 positions=sum(touch.positions for touch in layer.touches),
                 moves=() if layer.kernel is None else use.moves,
-                shapes=tuple(shapes[leaf] for leaf in leaves),
+                shapes=tuple(shapes[leaf] for leaf in layer.leaves),
             )
         )
     return tuple(layers)
 
 
-def _branch(layer: Found, names: Sequence[str]) -> str:
-    """The branch of the tree in which a layer's leaves are together, or nothing."""
-    branches = {names[leaf].rpartition("/")[0] for leaf in layer.leaves}
-    return branches.pop() if len(branches) == 1 else ""
+def _name(leaves: Sequence[int], names: Sequence[str], sizes: Mapping[str, int]) -> str:
+    """The highest branch of the tree that holds these leaves and no other."""
+    shared = set.intersection(*(set(_branches(names[leaf])) for leaf in leaves))
+    alone = [branch for branch in shared if sizes[branch] == len(leaves)]
+    return min(alone, key=len, default=names[leaves[0]])
+
+
+def _branches(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def inputs_of(layer: Found, noted: Mapping[Touch, Array], dtype: Any) -> Array:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,52 +25,10 @@ from jaxtyping import Array, Float, Int
 
 from ngvi.fisher.layers.convolution import patches
 from ngvi.fisher.layers.trace import Constant, Equation
-from ngvi.fisher.layers.views import Move, Shape, View
+from ngvi.fisher.layers.use import Arrangement, Read, Use, others, without_repeats
+from ngvi.fisher.layers.views import Shape, View
 
-Values = Sequence[Array]
-Arrangement = tuple[Sequence[int], Sequence[int]]
-
-
-@dataclass(frozen=True, eq=False)
-class Use:
-    """An equation that is a layer in the parameter at `leaf`.
-
-    Args:
-        kind: the layer's kind; "shift" for a parameter that is only added.
-        moves: from the leaf to the matrix (rows, outputs).
-        factor: of the parameter before it meets the inputs.
-        axes: those of z that are positions and those that are outputs.
-        rows_of: the (positions, rows) of inputs a_t from the equation's inputs;
-            (positions, outputs) of a scale; row numbers, (positions,), of an embedding.
-    """
-
-    kind: str
-    leaf: int
-    moves: tuple[Move, ...]
-    factor: float
-    rows: int
-    outputs: int
-    shape: Shape
-    axes: Arrangement
-    rows_of: Callable[[Values], Array]
-
-    @property
-    def positions(self) -> int:
-        return math.prod(self.shape[axis] for axis in self.axes[0])
-
-    def spread(self, matrix: Float[Array, "positions outputs"]) -> Array:
-        """The array in the layout of z."""
-        order = [*self.axes[0], *self.axes[1]]
-        apart = matrix.reshape([self.shape[axis] for axis in order])
-        return apart.transpose(np.argsort(order).tolist())
-
-    def columns(self) -> np.ndarray:
-        """The number of the output that each entry of z belongs to, in z's layout."""
-        sizes = [self.shape[axis] for axis in self.axes[1]]
-        numbers = np.arange(self.outputs).reshape(sizes)
-        order = [*self.axes[0], *self.axes[1]]
-        whole = np.broadcast_to(numbers, [self.shape[axis] for axis in order])
-        return whole.transpose(np.argsort(order).tolist())
+Matcher = Callable[[Equation, int, View, Shape], Use | str]
 
 
 def match(equation: Equation, operand: int, view: View, leaf_shape: Shape) -> Use | str:
@@ -96,17 +53,17 @@ def _dense(
         return "one kernel for each of several groups (a batched matrix product)"
     other = 1 - operand
     rows = (*batch[operand], *contracted[operand])
-    columns = _others(len(view.shape), rows)
+    columns = others(len(view.shape), rows)
     summed, shared = contracted[other], batch[other]
-    kept = (*shared, *_others(_rank(equation, other), summed, shared))
+    kept = (*shared, *others(_rank(equation, other), summed, shared))
     # z's axes are those of the batch, the free ones of the left, those of the right.
     start = len(shared) if operand == 0 else len(kept)
     outputs = tuple(range(start, start + len(columns)))
-    positions = _others(len(equation.outputs[0].shape), outputs)
+    positions = others(len(equation.outputs[0].shape), outputs)
     size = math.prod(view.shape[axis] for axis in rows)
 
-    def rows_of(values: Values) -> Float[Array, "positions rows"]:
-        arranged = values[other].transpose((*kept, *summed))
+    def rows_of(read: Read) -> Float[Array, "positions rows"]:
+        arranged = read(equation.inputs[other]).transpose((*kept, *summed))
         return arranged.reshape(math.prod(arranged.shape[: len(kept)]), size)
 
     axes = (positions, outputs)
@@ -129,8 +86,9 @@ def _convolution(
     batch, channel, *spatial = numbers.out_spec
     size = [view.shape[axis] for axis in places]
 
-    def rows_of(values: Values) -> Array:
-        return patches(values[0].transpose(numbers.lhs_spec), size, params)
+    def rows_of(read: Read) -> Float[Array, "positions rows"]:
+        picture = read(equation.inputs[0]).transpose(numbers.lhs_spec)
+        return patches(picture, size, params)
 
     axes = ((batch, *spatial), (channel,))
     rows = (in_channel, *places)
@@ -160,16 +118,16 @@ def _embedding(
     if numbers.operand_batching_dims or (len(mapped) > 1 and not clips):
         return "used by `gather` along more than one axis"
 
-    def rows_of(values: Values) -> Int[Array, " positions"]:
-        index = values[1][..., component].reshape(-1)
+    def rows_of(read: Read) -> Int[Array, " positions"]:
+        index = read(equation.inputs[1])[..., component].reshape(-1)
         if clips:
             return jnp.clip(index, 0, height - 1)
         # What lies outside is filled in and no row of the table: `height` is no row.
         return jnp.where((index < 0) | (index >= height), height, index)
 
     outputs = tuple(numbers.offset_dims)
-    positions = _others(len(equation.outputs[0].shape), outputs)
-    columns = _others(len(view.shape), (axis,))
+    positions = others(len(equation.outputs[0].shape), outputs)
+    columns = others(len(view.shape), (axis,))
     axes = (positions, outputs)
     return _use("embedding", equation, view, (axis,), columns, axes, rows_of)
 
@@ -190,43 +148,26 @@ def _elementwise(
     kind: str, equation: Equation, operand: int, view: View, leaf_shape: Shape
 ) -> Use | str:
     """z = w ∘ a or w + u: outputs are the axes along which w changes."""
-    compact, outputs = without_repeats(view.places(leaf_shape))
+    shape = equation.outputs[0].shape
+    compact, outputs = without_repeats(view.places(leaf_shape, shape))
     if not np.array_equal(compact, np.arange(compact.size)):
         return "meets the activations in another order than its own"
-    shape = equation.outputs[0].shape
-    axes = (_others(len(shape), outputs), outputs)
-    order = (*axes[0], *axes[1])
 
-    def rows_of(values: Values) -> Float[Array, "positions outputs"]:
-        other = jnp.broadcast_to(values[1 - operand], shape)
-        return other.transpose(order).reshape(-1, compact.size)
+    def rows_of(read: Read) -> Float[Array, "positions outputs"]:
+        return use.gather(read(equation.inputs[1 - operand]))
 
-    rows = 1 if kind == "scale_shift" else 0
-    moves = View(view.leaf, leaf_shape).as_matrix((), range(len(leaf_shape)))
-    return Use(
+    use = Use(
         kind,
         view.leaf,
-        moves,
+        View(view.leaf, leaf_shape).as_matrix((), range(len(leaf_shape))),
         view.factor,
-        rows,
+        1 if kind == "scale_shift" else 0,
         compact.size,
         shape,
-        axes,
+        (others(len(shape), outputs), outputs),
         rows_of,
     )
-
-
-def without_repeats(array: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The entries, flat, along the axes on which the array changes, and those axes."""
-    axes = []
-    for axis, (size, stride) in enumerate(zip(array.shape, array.strides, strict=True)):
-        first = array[(slice(None),) * axis + (slice(0, 1),)]
-        # What NumPy repeats has stride zero; what was copied must be compared.
-        if size > 1 and stride != 0 and not (array == first).all():
-            axes.append(axis)
-        else:
-            array = first
-    return array.reshape(-1), tuple(axes)
+    return use
 
 
 def _use(
@@ -236,7 +177,7 @@ def _use(
     rows: Sequence[int],
     columns: Sequence[int],
     axes: Arrangement,
-    rows_of: Callable[[Values], Array],
+    rows_of: Callable[[Read], Array],
 ) -> Use:
     return Use(
         kind,
@@ -251,17 +192,12 @@ def _use(
     )
 
 
-def _others(rank: int, *taken: Sequence[int]) -> tuple[int, ...]:
-    gone = {axis for axes in taken for axis in axes}
-    return tuple(axis for axis in range(rank) if axis not in gone)
-
-
 def _rank(equation: Equation, operand: int) -> int:
     atom = equation.inputs[operand]
     return np.ndim(atom.value) if isinstance(atom, Constant) else len(atom.shape)
 
 
-MATCHERS: dict[str, Callable[[Equation, int, View, Shape], Use | str]] = {
+MATCHERS: dict[str, Matcher] = {
     "dot_general": _dense,
     "conv_general_dilated": _convolution,
     "gather": _embedding,

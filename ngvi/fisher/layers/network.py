@@ -84,6 +84,8 @@ class Network:
                 "the model has other layers at these parameters and inputs than those "
                 "discovered: discover them anew for every shape of an example"
             )
+        if len(shifts) != len(self.layers):
+            raise ValueError(f"{len(shifts)} shifts for {len(self.layers)} layers")
         added = {}
         for layer, shift in zip(found, shifts, strict=True):
             start = 0
@@ -150,6 +152,13 @@ def _trace(
 
     def one(params: PyTree, x: PyTree) -> PyTree:
         outputs = apply(params, jax.tree.map(lambda leaf: leaf[None], x))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(outputs):
+            if jnp.shape(leaf)[:1] != (1,):
+                raise ValueError(
+                    f"apply returned outputs{jax.tree_util.keystr(path)} of shape "
+                    f"{jnp.shape(leaf)} for one example: the first axis of every leaf "
+                    "of the outputs must number the examples"
+                )
         return jax.tree.map(lambda leaf: leaf[0], outputs)
 
     return trace(one, _shapes(params, "params"), _shapes(x, "x"))

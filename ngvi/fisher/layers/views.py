@@ -90,12 +90,16 @@ class View:
         matrix = (count, int(np.prod(shape[len(rows) :])))
         return view.moved("reshape", matrix, matrix).moves
 
-    def places(self, leaf_shape: Shape) -> np.ndarray:
-        """Where in the leaf (row by row) each number comes from."""
+    def places(self, leaf_shape: Shape, shape: Shape | None = None) -> np.ndarray:
+        """Where in the leaf (row by row) each number comes from.
+
+        Args:
+            shape: what the view is broadcast to where it is used, if it is.
+        """
         array = np.arange(int(np.prod(leaf_shape))).reshape(leaf_shape)
         for move in self.moves:
             array = move.do(array)
-        return array
+        return array if shape is None else np.broadcast_to(array, shape)
 
 
 def follow(equation: Equation, operand: int, view: View) -> View | None:
@@ -118,7 +122,7 @@ def _transpose(equation: Equation, operand: int, view: View) -> View:
 
 
 def _reshape(equation: Equation, operand: int, view: View) -> View | None:
-    if equation.params.get("dimensions") is not None:
+    if equation.name == "reshape" and equation.params["dimensions"] is not None:
         return None
     shape = equation.outputs[0].shape
     return view.moved("reshape", shape, shape)
