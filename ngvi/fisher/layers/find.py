@@ -23,6 +23,8 @@ from ngvi.fisher.layers.views import Shape, View, follow
 
 Path = tuple[Equation, ...]
 
+ELEMENTWISE = ("add", "sub", "mul")
+
 
 @dataclass(frozen=True, eq=False)
 class Touch:
@@ -76,12 +78,12 @@ def find(
         shapes: of the leaves of the parameters.
 
     Returns:
-        Layers in the order of the leaves; the reason for every leaf in none of them.
+        Layers in the order of evaluation; the reason for every leaf in none of them.
     """
     search = Search(shapes)
     views: dict[Atom, View] = {}
     for leaf, (value, shape) in enumerate(zip(graph.inputs, shapes, strict=False)):
-        views[value] = View(leaf, shape)
+        views[value] = View(leaf, shape, shape)
         if not jnp.issubdtype(value.dtype, jnp.floating):
             search.reasons[leaf] = f"holds {value.dtype}, no real numbers"
     _walk(graph, views, set(graph.inputs[len(shapes) :]), (), search)
@@ -93,7 +95,7 @@ def _walk(
 ) -> None:
     """Follow the views through a graph; `data` are the values the example reaches."""
     uses: list[tuple[Equation, Use]] = []
-    for equation in graph.equations:
+    for equation in graph.relevant:
         from_data = not data.isdisjoint(equation.inputs)
         if from_data:
             data.update(equation.outputs)
@@ -111,14 +113,13 @@ def _walk(
             if moved is not None:
                 views[equation.outputs[0]] = moved
                 continue
-            shape = search.shapes[view.leaf]
             use: Use | str
-            if equation.name in ("add", "mul") and not from_data and _is_matrix(shape):
+            if equation.name in ELEMENTWISE and not from_data and _is_matrix(view):
                 # A vector scales or shifts wherever it meets numbers (a batch norm's
                 # statistics, say); a masked or sampled matrix is no scale of so many.
                 use = f"changed by `{equation.name}` before it meets data"
             else:
-                use = match(equation, operand, view, shape)
+                use = match(equation, operand, view)
             if isinstance(use, str):
                 search.refuse(view, use)
             else:
@@ -128,10 +129,10 @@ def _walk(
         if atom in views:
             reason = "carried out of a loop (`scan`)" if path else "itself an output"
             search.refuse(views[atom], reason)
-    readers = graph.consumers()
+    readers = graph.readers()
     for equation, use in uses:
         equation, use = multiplied(equation, use, readers, views)
-        bias = added_leaf(equation, use, readers, views, search.shapes)
+        bias = added_leaf(equation, use, readers, views)
         touch = Touch((*path, equation), use, bias)
         search.touches[use.leaf].append(touch)
 
@@ -172,7 +173,7 @@ def _layers(search: Search) -> tuple[tuple[Found, ...], dict[int, str]]:
         touches = search.touches.get(leaf, [])
         if not touches:
             reasons[leaf] = "the outputs do not depend on it"
-        elif any(not _alike(touches[0].use, t.use, shape) for t in touches):
+        elif not all(_alike(touches[0].use, t.use, shape) for t in touches):
             ways = dict.fromkeys(_words(touch.use) for touch in touches)
             reasons[leaf] = "used in several ways: " + ", ".join(ways)
     usable = {k: v for k, v in search.touches.items() if k not in reasons}
@@ -208,7 +209,7 @@ def _alike(first: Use, second: Use, shape: Shape) -> bool:
         return False
     if first.moves == second.moves:
         return True
-    one, other = (View(0, shape, use.moves).places(shape) for use in (first, second))
+    one, other = (View(0, shape, shape, use.moves).places() for use in (first, second))
     return np.array_equal(one, other)
 
 
@@ -218,5 +219,5 @@ def _words(use: Use) -> str:
     return f"{use.kind} {use.rows} → {use.outputs}"
 
 
-def _is_matrix(shape: Shape) -> bool:
-    return sum(size > 1 for size in shape) > 1
+def _is_matrix(view: View) -> bool:
+    return sum(size > 1 for size in view.origin) > 1

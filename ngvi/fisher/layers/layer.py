@@ -94,15 +94,17 @@ class Layer:
             return jnp.einsum("tio,to->io", inputs, cotangents)
         return inputs.T @ cotangents
 
-    def one_hot(self, inputs: Array) -> Float[Array, "positions inputs"]:
-        """ā_t as rows; those of an embedding have a single 1."""
+    def one_hot(
+        self, inputs: Array, dtype: Any = None
+    ) -> Float[Array, "positions inputs"]:
+        """ā_t as rows; those of an embedding have a single 1, of the given dtype."""
         if self.kind == "scale_shift":
             raise ValueError(
                 f"layer {self.name!r} scales and shifts: every output has inputs of "
                 "its own, so that there is no one row a position"
             )
         if self.kind == "embedding":
-            return jax.nn.one_hot(inputs, self.inputs)
+            return jax.nn.one_hot(inputs, self.inputs, dtype=dtype)
         return inputs
 
 

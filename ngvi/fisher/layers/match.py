@@ -26,12 +26,12 @@ from jaxtyping import Array, Float, Int
 from ngvi.fisher.layers.convolution import patches
 from ngvi.fisher.layers.trace import Constant, Equation
 from ngvi.fisher.layers.use import Arrangement, Read, Use, others, without_repeats
-from ngvi.fisher.layers.views import Shape, View
+from ngvi.fisher.layers.views import View
 
-Matcher = Callable[[Equation, int, View, Shape], Use | str]
+Matcher = Callable[[Equation, int, View], Use | str]
 
 
-def match(equation: Equation, operand: int, view: View, leaf_shape: Shape) -> Use | str:
+def match(equation: Equation, operand: int, view: View) -> Use | str:
     """The layer that the equation is in the parameter `view`, or why it is none.
 
     The caller answers for the other operands: none may be a view of a parameter.
@@ -39,12 +39,10 @@ def match(equation: Equation, operand: int, view: View, leaf_shape: Shape) -> Us
     matcher = MATCHERS.get(equation.name)
     if matcher is None:
         return WORDS.get(equation.name, f"used by `{equation.name}`, which is no layer")
-    return matcher(equation, operand, view, leaf_shape)
+    return matcher(equation, operand, view)
 
 
-def _dense(
-    equation: Equation, operand: int, view: View, leaf_shape: Shape
-) -> Use | str:
+def _dense(equation: Equation, operand: int, view: View) -> Use | str:
     """z = a W, with any axes summed over (inputs) and free (outputs)."""
     contracted, batch = equation.params["dimension_numbers"]
     if view.repeats:
@@ -59,20 +57,17 @@ def _dense(
     # z's axes are those of the batch, the free ones of the left, those of the right.
     start = len(shared) if operand == 0 else len(kept)
     outputs = tuple(range(start, start + len(columns)))
-    positions = others(len(equation.outputs[0].shape), outputs)
     size = math.prod(view.shape[axis] for axis in rows)
 
     def rows_of(read: Read) -> Float[Array, "positions rows"]:
         arranged = read(equation.inputs[other]).transpose((*kept, *summed))
         return arranged.reshape(math.prod(arranged.shape[: len(kept)]), size)
 
-    axes = (positions, outputs)
-    return _use("dense", equation, view, rows, columns, axes, rows_of)
+    axes = (others(len(equation.outputs[0].shape), outputs), outputs)
+    return _matrix("dense", equation, view, rows, columns, axes, rows_of)
 
 
-def _convolution(
-    equation: Equation, operand: int, view: View, leaf_shape: Shape
-) -> Use | str:
+def _convolution(equation: Equation, operand: int, view: View) -> Use | str:
     """z = a * W: a matrix product with the patch under the kernel at each place."""
     params = equation.params
     if operand == 0:
@@ -84,20 +79,19 @@ def _convolution(
     numbers = params["dimension_numbers"]
     out_channel, in_channel, *places = numbers.rhs_spec
     batch, channel, *spatial = numbers.out_spec
+    example, channels, *across = numbers.lhs_spec
     size = [view.shape[axis] for axis in places]
 
     def rows_of(read: Read) -> Float[Array, "positions rows"]:
-        picture = read(equation.inputs[0]).transpose(numbers.lhs_spec)
+        picture = read(equation.inputs[0]).transpose((example, *across, channels))
         return patches(picture, size, params)
 
     axes = ((batch, *spatial), (channel,))
-    rows = (in_channel, *places)
-    return _use("convolution", equation, view, rows, (out_channel,), axes, rows_of)
+    rows = (*places, in_channel)
+    return _matrix("convolution", equation, view, rows, (out_channel,), axes, rows_of)
 
 
-def _embedding(
-    equation: Equation, operand: int, view: View, leaf_shape: Shape
-) -> Use | str:
+def _embedding(equation: Equation, operand: int, view: View) -> Use | str:
     """z_t = the row of a table at the index of t."""
     params = equation.params
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
@@ -126,51 +120,39 @@ def _embedding(
         return jnp.where((index < 0) | (index >= height), height, index)
 
     outputs = tuple(numbers.offset_dims)
-    positions = others(len(equation.outputs[0].shape), outputs)
     columns = others(len(view.shape), (axis,))
-    axes = (positions, outputs)
-    return _use("embedding", equation, view, (axis,), columns, axes, rows_of)
+    axes = (others(len(equation.outputs[0].shape), outputs), outputs)
+    return _matrix("embedding", equation, view, (axis,), columns, axes, rows_of)
 
 
-def _scale(
-    equation: Equation, operand: int, view: View, leaf_shape: Shape
-) -> Use | str:
-    return _elementwise("scale_shift", equation, operand, view, leaf_shape)
-
-
-def _shift(
-    equation: Equation, operand: int, view: View, leaf_shape: Shape
-) -> Use | str:
-    return _elementwise("shift", equation, operand, view, leaf_shape)
-
-
-def _elementwise(
-    kind: str, equation: Equation, operand: int, view: View, leaf_shape: Shape
-) -> Use | str:
-    """z = w ∘ a or w + u: outputs are the axes along which w changes."""
+def _elementwise(equation: Equation, operand: int, view: View) -> Use | str:
+    """z = w ∘ a or u + w or u - w: outputs are the axes along which w changes."""
     shape = equation.outputs[0].shape
-    compact, outputs = without_repeats(view.places(leaf_shape, shape))
+    compact, outputs = without_repeats(view.places(shape))
     if not np.array_equal(compact, np.arange(compact.size)):
         return "meets the activations in another order than its own"
+    subtracted = equation.name == "sub" and operand == 1
+    scales = equation.name == "mul"
 
     def rows_of(read: Read) -> Float[Array, "positions outputs"]:
         return use.gather(read(equation.inputs[1 - operand]))
 
+    leaf = View(view.leaf, view.origin, view.origin)
     use = Use(
-        kind,
-        view.leaf,
-        View(view.leaf, leaf_shape).as_matrix((), range(len(leaf_shape))),
-        view.factor,
-        1 if kind == "scale_shift" else 0,
-        compact.size,
-        shape,
-        (others(len(shape), outputs), outputs),
-        rows_of,
+        kind="scale_shift" if scales else "shift",
+        leaf=view.leaf,
+        moves=leaf.as_matrix((), range(len(leaf.shape))),
+        factor=-view.factor if subtracted else view.factor,
+        rows=1 if scales else 0,
+        outputs=compact.size,
+        shape=shape,
+        axes=(others(len(shape), outputs), outputs),
+        rows_of=rows_of,
     )
     return use
 
 
-def _use(
+def _matrix(
     kind: str,
     equation: Equation,
     view: View,
@@ -179,16 +161,17 @@ def _use(
     axes: Arrangement,
     rows_of: Callable[[Read], Array],
 ) -> Use:
+    """The use of a view whose axes are a matrix's rows and columns."""
     return Use(
-        kind,
-        view.leaf,
-        view.as_matrix(rows, columns),
-        view.factor,
-        math.prod(view.shape[axis] for axis in rows),
-        math.prod(view.shape[axis] for axis in columns),
-        equation.outputs[0].shape,
-        axes,
-        rows_of,
+        kind=kind,
+        leaf=view.leaf,
+        moves=view.as_matrix(rows, columns),
+        factor=view.factor,
+        rows=math.prod(view.shape[axis] for axis in rows),
+        outputs=math.prod(view.shape[axis] for axis in columns),
+        shape=equation.outputs[0].shape,
+        axes=axes,
+        rows_of=rows_of,
     )
 
 
@@ -201,8 +184,9 @@ MATCHERS: dict[str, Matcher] = {
     "dot_general": _dense,
     "conv_general_dilated": _convolution,
     "gather": _embedding,
-    "mul": _scale,
-    "add": _shift,
+    "mul": _elementwise,
+    "add": _elementwise,
+    "sub": _elementwise,
 }
 
 PART = "only a part of it is used (by `{}`)"

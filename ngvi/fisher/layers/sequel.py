@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from ngvi.fisher.layers.trace import Atom, Equation, Value
 from ngvi.fisher.layers.use import Read, Use, without_repeats
-from ngvi.fisher.layers.views import Shape, View, follow
+from ngvi.fisher.layers.views import View, follow
 
 Readers = Mapping[Value, Sequence[Equation | None]]
 Change = Callable[[Array, Read], Array]
@@ -56,11 +56,7 @@ def _product(
 
 
 def added_leaf(
-    equation: Equation,
-    use: Use,
-    readers: Readers,
-    views: Mapping[Atom, View],
-    shapes: Sequence[Shape],
+    equation: Equation, use: Use, readers: Readers, views: Mapping[Atom, View]
 ) -> tuple[int, Equation, float] | None:
     """The leaf that is a layer's bias, the equation that adds it, and its factor.
 
@@ -77,18 +73,18 @@ def added_leaf(
         operand = reader.inputs.index(value)
         if reader.name == "add":
             break
-        step = follow(reader, operand, View(-1, value.shape))
+        step = follow(reader, operand, View(-1, value.shape, value.shape))
         if step is None or step.factor != 1.0:
             return None
         for move in step.moves:
             columns = move.do(columns)
         (value,) = reader.outputs
     view = views.get(reader.inputs[1 - operand])
-    if view is None or math.prod(shapes[view.leaf]) != use.outputs:
+    if view is None or math.prod(view.origin) != use.outputs:
         return None
     shape = reader.outputs[0].shape
     numbers, axes = without_repeats(np.broadcast_to(columns, shape))
-    places, bias_axes = without_repeats(view.places(shapes[view.leaf], shape))
+    places, bias_axes = without_repeats(view.places(shape))
     if axes != bias_axes or not np.array_equal(numbers, places):
         return None
     return view.leaf, reader, view.factor

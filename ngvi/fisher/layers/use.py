@@ -52,10 +52,9 @@ class Use:
 
     def gather(self, z: Array) -> Float[Array, "positions outputs"]:
         """The inverse of `spread`."""
-        whole = jnp.broadcast_to(z, self.shape)
-        return whole.transpose((*self.axes[0], *self.axes[1])).reshape(
-            self.positions, self.outputs
-        )
+        order = (*self.axes[0], *self.axes[1])
+        whole = jnp.broadcast_to(z, self.shape).transpose(order)
+        return whole.reshape(self.positions, self.outputs)
 
     def later(
         self,

@@ -8,6 +8,7 @@ where nothing was repeated, back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -60,9 +61,10 @@ class Move:
 
 @dataclass(frozen=True)
 class View:
-    """factor · (the leaf's numbers, rearranged by `moves` to `shape`)."""
+    """factor · (the numbers of a leaf of shape `origin`, moved to `shape`)."""
 
     leaf: int
+    origin: Shape
     shape: Shape
     moves: tuple[Move, ...] = ()
     factor: float = 1.0
@@ -80,23 +82,24 @@ class View:
     def repeats(self) -> bool:
         return any(move.kind == "repeat" for move in self.moves)
 
-    def as_matrix(self, rows: Sequence[int], columns: Sequence[int]) -> tuple:
+    def as_matrix(
+        self, rows: Sequence[int], columns: Sequence[int]
+    ) -> tuple[Move, ...]:
         """The moves from the leaf to a matrix with these axes as rows and columns."""
         shape = tuple(self.shape[axis] for axis in (*rows, *columns))
         view = self
         if (*rows, *columns) != tuple(range(len(self.shape))):
             view = view.moved("transpose", (*rows, *columns), shape)
-        count = int(np.prod(shape[: len(rows)]))
-        matrix = (count, int(np.prod(shape[len(rows) :])))
+        matrix = (math.prod(shape[: len(rows)]), math.prod(shape[len(rows) :]))
         return view.moved("reshape", matrix, matrix).moves
 
-    def places(self, leaf_shape: Shape, shape: Shape | None = None) -> np.ndarray:
+    def places(self, shape: Shape | None = None) -> np.ndarray:
         """Where in the leaf (row by row) each number comes from.
 
         Args:
             shape: what the view is broadcast to where it is used, if it is.
         """
-        array = np.arange(int(np.prod(leaf_shape))).reshape(leaf_shape)
+        array = np.arange(math.prod(self.origin)).reshape(self.origin)
         for move in self.moves:
             array = move.do(array)
         return array if shape is None else np.broadcast_to(array, shape)

@@ -107,7 +107,7 @@ def tied(params: Any, x: Array) -> Array:
 
 
 def normed(params: Any, x: Array) -> Array:
-    centred = x - x.mean(-1, keepdims=True)
+    centred = x - x.mean(-1, keepdims=True) - params["middle"]
     deviation = jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
     hidden = centred / deviation * params["norm"]["scale"] + params["norm"]["bias"]
     # The order in which others multiply; and a batch norm's fixed statistics.
@@ -291,9 +291,15 @@ MODELS = [
     Model(
         "norms",
         normed,
-        {"norm": {"scale": (4,), "bias": (4,)}, "gain": (4,), "fixed": (4,)},
+        {
+            "middle": (4,),
+            "norm": {"scale": (4,), "bias": (4,)},
+            "gain": (4,),
+            "fixed": (4,),
+        },
         (6, 4),
         {
+            "middle": (SCALE, 1, 4, 6),
             "norm": (SCALE, 2, 4, 6),
             "gain": (SCALE, 1, 4, 6),
             "fixed": (SCALE, 1, 4, 6),

@@ -143,6 +143,30 @@ def test_other_shapes_are_refused() -> None:
         network.run(params, x[0], network.zero_shifts(params)[:2])
 
 
+def test_what_is_no_number(capsys: pytest.CaptureFixture) -> None:
+    """Counters in the parameters, keys in the data, and a print on the way."""
+
+    def apply(params: Any, x: Any) -> jax.Array:
+        numbers, keys = x
+        jax.debug.print("{}", params["kernel"][0])
+        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 0.5, (3,)))(keys)
+        return jnp.where(kept, numbers, 0.0) @ params["kernel"] + params["count"]
+
+    params = {"count": jnp.arange(1), "kernel": jnp.ones((3, 2))}
+    x = (jnp.ones((4, 3)), jax.random.split(jax.random.key(0), 4))
+    network = discover(apply, params, x)
+    (layer,) = network.layers
+    assert layer.name == "kernel" and not layer.has_bias
+    assert "count (1): holds int64, no real numbers" in network.explain()
+
+    def one(x: Any) -> jax.Array:
+        return network.run(params, x, network.zero_shifts(params))[0]
+
+    np.testing.assert_allclose(jax.vmap(one)(x), apply(params, x))
+    jax.effects_barrier()
+    assert capsys.readouterr().out == "[1. 1.]\n" * 2
+
+
 def test_no_examples_and_no_parameters() -> None:
     params, x = MLP.draw()
     assert discover(mlp, params, x[:0]) == discover(mlp, params, x)
