@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.fisher.layers.find import Found, Touch
-from ngvi.fisher.layers.views import Move, Shape
+from ngvi.fisher.layers.views import Move, Shape, View, do, undo
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Layer:
         inputs: the rows of W̄, with the bias.
         outputs: the columns of W̄.
         positions: how often an example uses W̄.
-        moves: from the kernel to its rows of W̄.
+        moves: for each leaf, from it to its rows of W̄.
         shapes: of the leaves.
     """
 
@@ -56,32 +56,19 @@ class Layer:
     inputs: int
     outputs: int
     positions: int
-    moves: tuple[Move, ...]
+    moves: tuple[tuple[Move, ...], ...]
     shapes: tuple[Shape, ...]
 
     def matrix(self, leaves: Sequence[Array]) -> Float[Array, "inputs outputs"]:
         """W̄ from this layer's leaves (those numbered `self.leaves`)."""
-        rows = []
-        if self.has_kernel:
-            kernel = jnp.asarray(leaves[0])
-            for move in self.moves:
-                kernel = move.do(kernel)
-            rows.append(kernel)
-        if self.has_bias:
-            rows.append(jnp.reshape(leaves[-1], (1, self.outputs)))
-        return jnp.concatenate(rows)
+        pairs = zip(self.moves, leaves, strict=True)
+        return jnp.concatenate([do(moves, jnp.asarray(leaf)) for moves, leaf in pairs])
 
     def leaves_of(self, matrix: Float[Array, "inputs outputs"]) -> tuple[Array, ...]:
         """This layer's leaves from W̄; the inverse of `matrix`."""
-        leaves = []
-        if self.has_kernel:
-            kernel = matrix[:-1] if self.has_bias else matrix
-            for move in reversed(self.moves):
-                kernel = move.undo(kernel)
-            leaves.append(kernel)
-        if self.has_bias:
-            leaves.append(matrix[-1].reshape(self.shapes[-1]))
-        return tuple(leaves)
+        parts = [matrix] if len(self.leaves) == 1 else [matrix[:-1], matrix[-1:]]
+        pairs = zip(self.moves, parts, strict=True)
+        return tuple(undo(moves, part) for moves, part in pairs)
 
     def gradient(
         self, inputs: Array, cotangents: Float[Array, "positions outputs"]
@@ -117,6 +104,8 @@ def layers_of(
     for layer in found:
         use = layer.touches[0].use
         has_bias = layer.bias is not None
+        mine = tuple(shapes[leaf] for leaf in layer.leaves)
+        bias = View(layer.leaves[-1], mine[-1], mine[-1])
         layers.append(
             Layer(
                 name=_name(layer.leaves, names, sizes),
@@ -127,8 +116,8 @@ def layers_of(
                 inputs=use.rows + has_bias,
                 outputs=use.outputs,
                 positions=sum(touch.positions for touch in layer.touches),
-                moves=() if layer.kernel is None else use.moves,
-                shapes=tuple(shapes[leaf] for leaf in layer.leaves),
+                moves=(use.moves, bias.as_row())[: len(mine)],
+                shapes=mine,
             )
         )
     return tuple(layers)

@@ -129,19 +129,19 @@ def _elementwise(equation: Equation, operand: int, view: View) -> Use | str:
     """z = w ∘ a or u + w or u - w: outputs are the axes along which w changes."""
     shape = equation.outputs[0].shape
     compact, outputs = without_repeats(view.places(shape))
-    if not np.array_equal(compact, np.arange(compact.size)):
-        return "meets the activations in another order than its own"
+    single = view.before_repeats()
+    if not np.array_equal(compact, single.places().reshape(-1)):
+        return "repeated in an order that mixes its entries"
     subtracted = equation.name == "sub" and operand == 1
     scales = equation.name == "mul"
 
     def rows_of(read: Read) -> Float[Array, "positions outputs"]:
         return use.gather(read(equation.inputs[1 - operand]))
 
-    leaf = View(view.leaf, view.origin, view.origin)
     use = Use(
         kind="scale_shift" if scales else "shift",
         leaf=view.leaf,
-        moves=leaf.as_matrix((), range(len(leaf.shape))),
+        moves=single.as_row(),
         factor=-view.factor if subtracted else view.factor,
         rows=1 if scales else 0,
         outputs=compact.size,

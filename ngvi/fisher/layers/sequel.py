@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from ngvi.fisher.layers.trace import Atom, Equation, Value
 from ngvi.fisher.layers.use import Read, Use, without_repeats
-from ngvi.fisher.layers.views import View, follow
+from ngvi.fisher.layers.views import View, do, follow
 
 Readers = Mapping[Value, Sequence[Equation | None]]
 Change = Callable[[Array, Read], Array]
@@ -76,8 +76,7 @@ def added_leaf(
         step = follow(reader, operand, View(-1, value.shape, value.shape))
         if step is None or step.factor != 1.0:
             return None
-        for move in step.moves:
-            columns = move.do(columns)
+        columns = do(step.moves, columns)
         (value,) = reader.outputs
     view = views.get(reader.inputs[1 - operand])
     if view is None or math.prod(view.origin) != use.outputs:

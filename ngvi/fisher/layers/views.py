@@ -36,7 +36,6 @@ class Move:
     before: Shape
 
     def do(self, array: Any) -> Any:
-        """The rearranged array; NumPy's and JAX's alike."""
         if self.kind == "transpose":
             return array.transpose(self.argument)
         if self.kind == "reshape":
@@ -57,6 +56,20 @@ class Move:
     def _reversal(self) -> tuple[slice, ...]:
         axes = range(len(self.before))
         return tuple(slice(None, None, -1 if a in self.argument else 1) for a in axes)
+
+
+def do(moves: Sequence[Move], array: Any) -> Any:
+    """The array after all the moves; NumPy's and JAX's alike."""
+    for move in moves:
+        array = move.do(array)
+    return array
+
+
+def undo(moves: Sequence[Move], array: Array) -> Array:
+    """The array before all the moves."""
+    for move in reversed(moves):
+        array = move.undo(array)
+    return array
 
 
 @dataclass(frozen=True)
@@ -93,15 +106,26 @@ class View:
         matrix = (math.prod(shape[: len(rows)]), math.prod(shape[len(rows) :]))
         return view.moved("reshape", matrix, matrix).moves
 
+    def as_row(self) -> tuple[Move, ...]:
+        """The moves from the leaf to a matrix of one row."""
+        return self.as_matrix((), range(len(self.shape)))
+
+    def before_repeats(self) -> View:
+        """The view before the repetitions that end its moves."""
+        moves = list(self.moves)
+        shape = self.shape
+        while moves and moves[-1].kind == "repeat":
+            shape = moves.pop().before
+        return replace(self, moves=tuple(moves), shape=shape)
+
     def places(self, shape: Shape | None = None) -> np.ndarray:
         """Where in the leaf (row by row) each number comes from.
 
         Args:
             shape: what the view is broadcast to where it is used, if it is.
         """
-        array = np.arange(math.prod(self.origin)).reshape(self.origin)
-        for move in self.moves:
-            array = move.do(array)
+        numbers = np.arange(math.prod(self.origin)).reshape(self.origin)
+        array = do(self.moves, numbers)
         return array if shape is None else np.broadcast_to(array, shape)
 
 

@@ -75,8 +75,22 @@ def rearranged(params: Any, x: Array) -> Array:
     return hidden @ -params["last"][::-1] + params["constant"]
 
 
+def products(params: Any, x: Array) -> tuple[Array, ...]:
+    """Sums over several axes in any order, and the kernel on either side."""
+    left = (
+        jnp.einsum("oji,ncij->ocn", params["left"], x) + params["bias"][:, None, None]
+    )
+    apart = jnp.einsum("ncij,iojp->npco", x, params["apart"])
+    apart = apart + params["table"].T[:, None]
+    numbers = (((1,), (3,)), ((0,), (0,)))  # a batch of one kernel and one example
+    single = jax.vmap(
+        lambda x: lax.dot_general(params["single"][None], x[None], numbers)[0]
+    )
+    return left.transpose(2, 0, 1), apart, single(x)
+
+
 def sequence(params: Any, x: Array) -> Array:
-    hidden = jnp.tanh(x @ params["shared"] + params["bias"]) + params["places"]
+    hidden = jnp.tanh(x @ params["shared"] + params["bias"]) + params["places"].T
     return hidden.mean(1) @ params["out"]
 
 
@@ -112,7 +126,8 @@ def normed(params: Any, x: Array) -> Array:
     hidden = centred / deviation * params["norm"]["scale"] + params["norm"]["bias"]
     # The order in which others multiply; and a batch norm's fixed statistics.
     again = lax.rsqrt((hidden**2).mean(-1, keepdims=True)) * params["gain"]
-    return hidden * again * (jnp.linspace(0.5, 1.0, 4) * params["fixed"])
+    scaled = hidden * again * (jnp.linspace(0.5, 1.0, 4) * params["fixed"])
+    return scaled + params["end"]
 
 
 def twice(params: Any, x: Array) -> Array:
@@ -236,9 +251,26 @@ MODELS = [
         },
     ),
     Model(
+        "products",
+        products,
+        {
+            "left": (2, 4, 3),
+            "bias": (2,),
+            "apart": (3, 2, 4, 3),
+            "table": (2, 3),
+            "single": (4, 2),
+        },
+        (2, 3, 4),
+        {
+            "left": (DENSE, 13, 2, 2),
+            "apart": (DENSE, 13, 6, 2),
+            "single": (DENSE, 4, 2, 6),
+        },
+    ),
+    Model(
         "sequence",
         sequence,
-        {"shared": (4, 5), "bias": (5,), "places": (6, 5), "out": (5, 2)},
+        {"shared": (4, 5), "bias": (5,), "places": (5, 6), "out": (5, 2)},
         (6, 4),
         {
             "shared": (DENSE, 5, 5, 6),
@@ -296,12 +328,13 @@ MODELS = [
             "norm": {"scale": (4,), "bias": (4,)},
             "gain": (4,),
             "fixed": (4,),
+            "end": (4,),
         },
         (6, 4),
         {
             "middle": (SCALE, 1, 4, 6),
             "norm": (SCALE, 2, 4, 6),
-            "gain": (SCALE, 1, 4, 6),
+            "gain": (SCALE, 2, 4, 6),
             "fixed": (SCALE, 1, 4, 6),
         },
     ),

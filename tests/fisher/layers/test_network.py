@@ -15,7 +15,8 @@ from ngvi.fisher.layers import discover
 from tests.fisher.layers.gradients import check
 from tests.fisher.layers.models import MODELS, Model, attention, mlp
 
-MLP, ATTENTION = MODELS[0], MODELS[5]
+BY_NAME = {model.name: model for model in MODELS}
+MLP, ATTENTION = BY_NAME["mlp in tuples"], BY_NAME["attention"]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
@@ -36,7 +37,7 @@ def test_gradients_of_layers(model: Model) -> None:
 
 def test_own_derivative_is_kept() -> None:
     """Rounding has derivative zero, but this one says that it is one."""
-    (model,) = [model for model in MODELS if "derivatives" in model.name]
+    model = BY_NAME["functions with derivatives of their own"]
     params, x = model.draw()
     network = discover(model.apply, params, x)
 
