@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, PyTree
 
@@ -32,15 +33,15 @@ class Model:
 
     def draw(self) -> tuple[PyTree, PyTree]:
         """Parameters and a batch of N examples."""
-        shapes, tree = jax.tree.flatten(self.params, is_leaf=_is_shape)
-        key, *keys = jax.random.split(jax.random.key(0), len(shapes) + 1)
-        pairs = zip(keys, shapes, strict=True)
-        leaves = [0.7 * jax.random.normal(key, shape) for key, shape in pairs]
-        if self.high:
-            x = jax.random.randint(key, (N, *self.x), 0, self.high)
-        else:
-            x = jax.random.normal(key, (N, *self.x))
-        return jax.tree.unflatten(tree, leaves), x
+        rng = np.random.default_rng(0)
+        params = jax.tree.map(
+            lambda shape: jnp.asarray(rng.normal(scale=0.7, size=shape)),
+            self.params,
+            is_leaf=_is_shape,
+        )
+        shape = (N, *self.x)
+        x = rng.integers(self.high, size=shape) if self.high else rng.normal(size=shape)
+        return params, jnp.asarray(x)
 
 
 def _is_shape(node: Any) -> bool:

@@ -7,14 +7,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jaxtyping import Array, PyTree
 
 from tests.fisher.layers.gradients import check
 
-PICTURES = jax.random.normal(jax.random.key(0), (2, 5, 5, 2))
-TOKENS = jax.random.randint(jax.random.key(1), (2, 4), 0, 7)
-ROWS = jax.random.normal(jax.random.key(0), (2, 4))
+RNG = np.random.default_rng(0)
+PICTURES = jnp.asarray(RNG.normal(size=(2, 5, 5, 2)))
+TOKENS = jnp.asarray(RNG.integers(7, size=(2, 4)))
+ROWS = jnp.asarray(RNG.normal(size=(2, 4)))
 
 CONVOLUTION = ("convolution", 19, 3, 25)
 NORM = ("scale_shift", 2, 4, 4)
@@ -23,11 +25,10 @@ EMBEDDING = ("embedding", 7, 4, 4)
 
 def drawn(shapes: PyTree) -> PyTree:
     """Parameters away from where they start, with biases and scales that differ."""
-    leaves, tree = jax.tree.flatten(shapes)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    pairs = zip(keys, leaves, strict=True)
-    draws = [0.5 + jax.random.normal(key, leaf.shape) for key, leaf in pairs]
-    return jax.tree.unflatten(tree, draws)
+    rng = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(0.5, 1.0, leaf.shape)), shapes
+    )
 
 
 def layers(apply: Callable, params: PyTree, x: PyTree) -> dict[str, tuple]:
