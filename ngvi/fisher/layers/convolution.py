@@ -13,11 +13,11 @@ from jaxtyping import Array, Float
 
 
 def patches(
-    picture: Float[Array, "batch channels *places"],
+    picture: Float[Array, "batch *places channels"],
     size: Sequence[int],
     params: Mapping[str, Any],
 ) -> Float[Array, "positions rows"]:
-    """Rows a_t with conv(picture, W)_t = Wᵀ a_t, channel first, then the kernel's axes.
+    """Rows a_t with conv(picture, W)_t = Wᵀ a_t: the kernel's places, then channels.
 
     One strided slice per place of the kernel: numbers are copied, never multiplied, so
     that no precision is lost where products are rounded.
@@ -27,25 +27,28 @@ def patches(
         size: of the kernel.
         params: of the equation: strides, padding and dilations.
     """
-    inside = [step - 1 for step in params["lhs_dilation"]]
     edges = [
-        (low, high, gap)
-        for (low, high), gap in zip(params["padding"], inside, strict=True)
+        (low, high, step - 1)
+        for (low, high), step in zip(
+            params["padding"], params["lhs_dilation"], strict=True
+        )
     ]
-    padded = lax.pad(picture, jnp.zeros((), picture.dtype), [(0, 0, 0)] * 2 + edges)
+    zero = jnp.zeros((), picture.dtype)
+    padded = lax.pad(picture, zero, [(0, 0, 0), *edges, (0, 0, 0)])
+    batch, *whole, channels = padded.shape
     dilation, strides = params["rhs_dilation"], params["window_strides"]
-    reach = [step * (width - 1) for step, width in zip(dilation, size, strict=True)]
-    stops = [whole - far for whole, far in zip(padded.shape[2:], reach, strict=True)]
+    # How far the first place of the kernel can go.
+    ends = [
+        length - step * (width - 1)
+        for length, step, width in zip(whole, dilation, size, strict=True)
+    ]
 
     def under(place: tuple[int, ...]) -> Array:
-        start = [step * index for step, index in zip(dilation, place, strict=True)]
-        limit = [low + stop for low, stop in zip(start, stops, strict=True)]
-        return lax.slice(
-            padded, (0, 0, *start), (*padded.shape[:2], *limit), (1, 1, *strides)
-        )
+        starts = [step * index for step, index in zip(dilation, place, strict=True)]
+        stops = [start + end for start, end in zip(starts, ends, strict=True)]
+        first, last = (0, *starts, 0), (batch, *stops, channels)
+        return lax.slice(padded, first, last, (1, *strides, 1))
 
-    found = [under(place) for place in itertools.product(*map(range, size))]
-    stacked = jnp.stack(found, axis=-1)
-    # (batch, channels, *positions, kernel) → (batch, *positions, channels, kernel)
-    rows = picture.shape[1] * math.prod(size)
-    return jnp.moveaxis(stacked, 1, -2).reshape(-1, rows)
+    places = itertools.product(*map(range, size))
+    rows = jnp.concatenate([under(place) for place in places], axis=-1)
+    return rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])

@@ -8,19 +8,22 @@ those, or else a layer of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 import numpy as np
 
-from ngvi.fisher.layers.match import Use, match, without_repeats
+from ngvi.fisher.layers.match import match
+from ngvi.fisher.layers.sequel import added_leaf, multiplied
 from ngvi.fisher.layers.trace import Atom, Equation, Graph, Loop, Value
+from ngvi.fisher.layers.use import Use
 from ngvi.fisher.layers.views import Shape, View, follow
 
 Path = tuple[Equation, ...]
 
-
+ELEMENTWISE = ("add", "sub", "mul")
 UNUSED = "the outputs do not depend on it"
 
 
@@ -34,7 +37,7 @@ class Touch:
 
     @property
     def turns(self) -> int:
-        return int(np.prod([loop.params["length"] for loop in self.path[:-1]]))
+        return math.prod(loop.params["length"] for loop in self.path[:-1])
 
     @property
     def positions(self) -> int:
@@ -76,12 +79,12 @@ def find(
         shapes: of the leaves of the parameters.
 
     Returns:
-        Layers in the order of the leaves; the reason for every leaf in none of them.
+        Layers in the order of evaluation; the reason for every leaf in none of them.
     """
     search = Search(shapes)
     views: dict[Atom, View] = {}
     for leaf, (value, shape) in enumerate(zip(graph.inputs, shapes, strict=False)):
-        views[value] = View(leaf, shape)
+        views[value] = View(leaf, shape, shape)
         if not jnp.issubdtype(value.dtype, jnp.floating):
             search.reasons[leaf] = f"holds {value.dtype}, no real numbers"
     _walk(graph, views, set(graph.inputs[len(shapes) :]), (), search)
@@ -93,7 +96,7 @@ def _walk(
 ) -> None:
     """Follow the views through a graph; `data` are the values the example reaches."""
     uses: list[tuple[Equation, Use]] = []
-    for equation in graph.equations:
+    for equation in graph.relevant:
         from_data = not data.isdisjoint(equation.inputs)
         if from_data:
             data.update(equation.outputs)
@@ -111,10 +114,13 @@ def _walk(
             if moved is not None:
                 views[equation.outputs[0]] = moved
                 continue
-            if equation.name in ("add", "mul") and not from_data:
-                use: Use | str = f"changed by `{equation.name}` before it meets data"
+            use: Use | str
+            if equation.name in ELEMENTWISE and not from_data and _is_matrix(view):
+                # A vector scales or shifts wherever it meets numbers (a batch norm's
+                # statistics, say); a masked or sampled matrix is no scale of so many.
+                use = f"changed by `{equation.name}` before it meets data"
             else:
-                use = match(equation, operand, view, search.shapes[view.leaf])
+                use = match(equation, operand, view)
             if isinstance(use, str):
                 search.refuse(view, use)
             else:
@@ -124,9 +130,10 @@ def _walk(
         if atom in views:
             reason = "carried out of a loop (`scan`)" if path else "itself an output"
             search.refuse(views[atom], reason)
-    readers = graph.consumers()
+    readers = graph.readers()
     for equation, use in uses:
-        bias = _bias(equation, use, readers, views, search.shapes)
+        equation, use = multiplied(equation, use, readers, views)
+        bias = added_leaf(equation, use, readers, views)
         touch = Touch((*path, equation), use, bias)
         search.touches[use.leaf].append(touch)
 
@@ -159,44 +166,6 @@ def _enter(
     _walk(scan.body, inner_views, inner_data, (*path, scan), search)
 
 
-def _bias(
-    equation: Equation,
-    use: Use,
-    readers: dict[Value, list[Equation | None]],
-    views: dict[Atom, View],
-    shapes: Sequence[Shape],
-) -> tuple[int, Equation, float] | None:
-    """The leaf added to a layer's outputs before anything else reads them.
-
-    Its gradient is then Σ_t g_t if entry c of the leaf meets all that is of output c,
-    and nothing else: numbering both and moving the numbers along shows whether.
-    """
-    if use.kind not in ("dense", "convolution", "scale_shift"):
-        return None
-    (value,), columns = equation.outputs, use.columns()
-    while True:
-        (reader, *others) = readers.get(value, [None])
-        if reader is None or others:
-            return None
-        operand = reader.inputs.index(value)
-        if reader.name == "add":
-            break
-        step = follow(reader, operand, View(-1, value.shape))
-        if step is None or step.factor != 1.0:
-            return None
-        for move in step.moves:
-            columns = move.do(columns)
-        (value,) = reader.outputs
-    view = views.get(reader.inputs[1 - operand])
-    if view is None or int(np.prod(shapes[view.leaf])) != use.outputs:
-        return None
-    numbers, axes = without_repeats(columns)
-    places, bias_axes = without_repeats(view.places(shapes[view.leaf]))
-    if axes != bias_axes or not np.array_equal(numbers, places):
-        return None
-    return view.leaf, reader, view.factor
-
-
 def _layers(search: Search) -> tuple[tuple[Found, ...], dict[int, str]]:
     reasons = dict(search.reasons)
     for leaf, shape in enumerate(search.shapes):
@@ -205,18 +174,20 @@ def _layers(search: Search) -> tuple[tuple[Found, ...], dict[int, str]]:
         touches = search.touches.get(leaf, [])
         if not touches:
             reasons[leaf] = UNUSED
-        elif any(not _alike(touches[0].use, t.use, shape) for t in touches):
+        elif not all(_alike(touches[0].use, t.use, shape) for t in touches):
             ways = dict.fromkeys(_words(touch.use) for touch in touches)
             reasons[leaf] = "used in several ways: " + ", ".join(ways)
     usable = {k: v for k, v in search.touches.items() if k not in reasons}
-    kernels = [k for k, (first, *_) in usable.items() if first.use.kind != "shift"]
-    biases = {leaf: _shared_bias(usable[leaf], usable) for leaf in kernels}
-    joined = set(biases.values())
+    biases: dict[int, int] = {}
+    for leaf, touches in usable.items():
+        bias = _shared_bias(touches, usable)
+        if bias is not None and bias not in biases.values():
+            biases[leaf] = bias
     found = []
     for leaf, touches in usable.items():
-        if leaf in biases:
-            found.append(Found(leaf, biases[leaf], tuple(touches)))
-        elif leaf not in joined:
+        if touches[0].use.kind != "shift":
+            found.append(Found(leaf, biases.get(leaf), tuple(touches)))
+        elif leaf not in biases.values():
             found.append(Found(None, leaf, tuple(touches)))
     return tuple(found), reasons
 
@@ -239,7 +210,7 @@ def _alike(first: Use, second: Use, shape: Shape) -> bool:
         return False
     if first.moves == second.moves:
         return True
-    one, other = (View(0, shape, use.moves).places(shape) for use in (first, second))
+    one, other = (View(0, shape, shape, use.moves).places() for use in (first, second))
     return np.array_equal(one, other)
 
 
@@ -247,3 +218,7 @@ def _words(use: Use) -> str:
     if use.kind in ("shift", "scale_shift"):
         return f"{use.kind} of {use.outputs}"
     return f"{use.kind} {use.rows} → {use.outputs}"
+
+
+def _is_matrix(view: View) -> bool:
+    return sum(size > 1 for size in view.origin) > 1

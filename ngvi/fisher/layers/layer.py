@@ -8,6 +8,7 @@ of W̄), and g the cotangents of its pre-activations z_t = W̄ᵀ ā_t,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.fisher.layers.find import Found, Touch
-from ngvi.fisher.layers.views import Move, Shape
+from ngvi.fisher.layers.views import Move, Shape, View, do, undo
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Layer:
         inputs: the rows of W̄, with the bias.
         outputs: the columns of W̄.
         positions: how often an example uses W̄.
-        moves: from the kernel to its rows of W̄.
+        moves: for each leaf, from it to its rows of W̄.
         shapes: of the leaves.
     """
 
@@ -55,32 +56,19 @@ class Layer:
     inputs: int
     outputs: int
     positions: int
-    moves: tuple[Move, ...]
+    moves: tuple[tuple[Move, ...], ...]
     shapes: tuple[Shape, ...]
 
     def matrix(self, leaves: Sequence[Array]) -> Float[Array, "inputs outputs"]:
         """W̄ from this layer's leaves (those numbered `self.leaves`)."""
-        rows = []
-        if self.has_kernel:
-            kernel = jnp.asarray(leaves[0])
-            for move in self.moves:
-                kernel = move.do(kernel)
-            rows.append(kernel)
-        if self.has_bias:
-            rows.append(jnp.reshape(leaves[-1], (1, self.outputs)))
-        return jnp.concatenate(rows)
+        pairs = zip(self.moves, leaves, strict=True)
+        return jnp.concatenate([do(moves, jnp.asarray(leaf)) for moves, leaf in pairs])
 
     def leaves_of(self, matrix: Float[Array, "inputs outputs"]) -> tuple[Array, ...]:
         """This layer's leaves from W̄; the inverse of `matrix`."""
-        leaves = []
-        if self.has_kernel:
-            kernel = matrix[:-1] if self.has_bias else matrix
-            for move in reversed(self.moves):
-                kernel = move.undo(kernel)
-            leaves.append(kernel)
-        if self.has_bias:
-            leaves.append(matrix[-1].reshape(self.shapes[-1]))
-        return tuple(leaves)
+        parts = [matrix] if len(self.leaves) == 1 else [matrix[:-1], matrix[-1:]]
+        pairs = zip(self.moves, parts, strict=True)
+        return tuple(undo(moves, part) for moves, part in pairs)
 
     def gradient(
         self, inputs: Array, cotangents: Float[Array, "positions outputs"]
@@ -93,49 +81,58 @@ class Layer:
             return jnp.einsum("tio,to->io", inputs, cotangents)
         return inputs.T @ cotangents
 
-    def one_hot(self, inputs: Array) -> Float[Array, "positions inputs"]:
-        """ā_t as rows; those of an embedding have a single 1."""
+    def one_hot(
+        self, inputs: Array, dtype: Any = None
+    ) -> Float[Array, "positions inputs"]:
+        """ā_t as rows; those of an embedding have a single 1, of the given dtype."""
         if self.kind == "scale_shift":
             raise ValueError(
                 f"layer {self.name!r} scales and shifts: every output has inputs of "
                 "its own, so that there is no one row a position"
             )
         if self.kind == "embedding":
-            return jax.nn.one_hot(inputs, self.inputs)
+            return jax.nn.one_hot(inputs, self.inputs, dtype=dtype)
         return inputs
 
 
 def layers_of(
     found: Sequence[Found], names: Sequence[str], shapes: Sequence[Shape]
 ) -> tuple[Layer, ...]:
-    """What was found, with names: of the branch that holds a layer's leaves alone."""
-    branches = [_branch(layer, names) for layer in found]
+    """What was found, under the names of the leaves."""
+    sizes = Counter(branch for name in names for branch in _branches(name))
     layers = []
-    for layer, branch in zip(found, branches, strict=True):
-        leaves = layer.leaves
-        unique = branch and branches.count(branch) == 1
+    for layer in found:
         use = layer.touches[0].use
+        has_bias = layer.bias is not None
+        mine = tuple(shapes[leaf] for leaf in layer.leaves)
+        bias = View(layer.leaves[-1], mine[-1], mine[-1])
         layers.append(
             Layer(
-                name=branch if unique else names[leaves[0]],
+                name=_name(layer.leaves, names, sizes),
                 kind="scale_shift" if use.kind == "shift" else use.kind,
-                leaves=leaves,
+                leaves=layer.leaves,
                 has_kernel=layer.kernel is not None,
-                has_bias=layer.bias is not None,
-                inputs=use.rows + (layer.bias is not None),
+                has_bias=has_bias,
+                inputs=use.rows + has_bias,
                 outputs=use.outputs,
                 positions=sum(touch.positions for touch in layer.touches),
-                moves=() if layer.kernel is None else use.moves,
-                shapes=tuple(shapes[leaf] for leaf in leaves),
+                moves=(use.moves, bias.as_row())[: len(mine)],
+                shapes=mine,
             )
         )
     return tuple(layers)
 
 
-def _branch(layer: Found, names: Sequence[str]) -> str:
-    """The branch of the tree in which a layer's leaves are together, or nothing."""
-    branches = {names[leaf].rpartition("/")[0] for leaf in layer.leaves}
-    return branches.pop() if len(branches) == 1 else ""
+def _name(leaves: Sequence[int], names: Sequence[str], sizes: Mapping[str, int]) -> str:
+    """The highest branch of the tree that holds these leaves and no other."""
+    shared = set.intersection(*(set(_branches(names[leaf])) for leaf in leaves))
+    alone = [branch for branch in shared if sizes[branch] == len(leaves)]
+    return min(alone, key=len, default=names[leaves[0]])
+
+
+def _branches(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def inputs_of(layer: Found, noted: Mapping[Touch, Array], dtype: Any) -> Array:

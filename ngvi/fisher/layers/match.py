@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,55 +25,13 @@ from jaxtyping import Array, Float, Int
 
 from ngvi.fisher.layers.convolution import patches
 from ngvi.fisher.layers.trace import Constant, Equation
-from ngvi.fisher.layers.views import Move, Shape, View
+from ngvi.fisher.layers.use import Arrangement, Read, Use, others, without_repeats
+from ngvi.fisher.layers.views import View
 
-Values = Sequence[Array]
-Arrangement = tuple[Sequence[int], Sequence[int]]
-
-
-@dataclass(frozen=True, eq=False)
-class Use:
-    """An equation that is a layer in the parameter at `leaf`.
-
-    Args:
-        kind: the layer's kind; "shift" for a parameter that is only added.
-        moves: from the leaf to the matrix (rows, outputs).
-        factor: of the parameter before it meets the inputs.
-        axes: those of z that are positions and those that are outputs.
-        rows_of: the (positions, rows) of inputs a_t from the equation's inputs;
-            (positions, outputs) of a scale; row numbers, (positions,), of an embedding.
-    """
-
-    kind: str
-    leaf: int
-    moves: tuple[Move, ...]
-    factor: float
-    rows: int
-    outputs: int
-    shape: Shape
-    axes: Arrangement
-    rows_of: Callable[[Values], Array]
-
-    @property
-    def positions(self) -> int:
-        return math.prod(self.shape[axis] for axis in self.axes[0])
-
-    def spread(self, matrix: Float[Array, "positions outputs"]) -> Array:
-        """The array in the layout of z."""
-        order = [*self.axes[0], *self.axes[1]]
-        apart = matrix.reshape([self.shape[axis] for axis in order])
-        return apart.transpose(np.argsort(order).tolist())
-
-    def columns(self) -> np.ndarray:
-        """The number of the output that each entry of z belongs to, in z's layout."""
-        sizes = [self.shape[axis] for axis in self.axes[1]]
-        numbers = np.arange(self.outputs).reshape(sizes)
-        order = [*self.axes[0], *self.axes[1]]
-        whole = np.broadcast_to(numbers, [self.shape[axis] for axis in order])
-        return whole.transpose(np.argsort(order).tolist())
+Matcher = Callable[[Equation, int, View], Use | str]
 
 
-def match(equation: Equation, operand: int, view: View, leaf_shape: Shape) -> Use | str:
+def match(equation: Equation, operand: int, view: View) -> Use | str:
     """The layer that the equation is in the parameter `view`, or why it is none.
 
     The caller answers for the other operands: none may be a view of a parameter.
@@ -82,12 +39,10 @@ def match(equation: Equation, operand: int, view: View, leaf_shape: Shape) -> Us
     matcher = MATCHERS.get(equation.name)
     if matcher is None:
         return WORDS.get(equation.name, f"used by `{equation.name}`, which is no layer")
-    return matcher(equation, operand, view, leaf_shape)
+    return matcher(equation, operand, view)
 
 
-def _dense(
-    equation: Equation, operand: int, view: View, leaf_shape: Shape
-) -> Use | str:
+def _dense(equation: Equation, operand: int, view: View) -> Use | str:
     """z = a W, with any axes summed over (inputs) and free (outputs)."""
     contracted, batch = equation.params["dimension_numbers"]
     if view.repeats:
@@ -96,26 +51,23 @@ def _dense(
         return "one kernel for each of several groups (a batched matrix product)"
     other = 1 - operand
     rows = (*batch[operand], *contracted[operand])
-    columns = _others(len(view.shape), rows)
+    columns = others(len(view.shape), rows)
     summed, shared = contracted[other], batch[other]
-    kept = (*shared, *_others(_rank(equation, other), summed, shared))
+    kept = (*shared, *others(_rank(equation, other), summed, shared))
     # z's axes are those of the batch, the free ones of the left, those of the right.
     start = len(shared) if operand == 0 else len(kept)
     outputs = tuple(range(start, start + len(columns)))
-    positions = _others(len(equation.outputs[0].shape), outputs)
     size = math.prod(view.shape[axis] for axis in rows)
 
-    def rows_of(values: Values) -> Float[Array, "positions rows"]:
-        arranged = values[other].transpose((*kept, *summed))
+    def rows_of(read: Read) -> Float[Array, "positions rows"]:
+        arranged = read(equation.inputs[other]).transpose((*kept, *summed))
         return arranged.reshape(math.prod(arranged.shape[: len(kept)]), size)
 
-    axes = (positions, outputs)
-    return _use("dense", equation, view, rows, columns, axes, rows_of)
+    axes = (others(len(equation.outputs[0].shape), outputs), outputs)
+    return _matrix("dense", equation, view, rows, columns, axes, rows_of)
 
 
-def _convolution(
-    equation: Equation, operand: int, view: View, leaf_shape: Shape
-) -> Use | str:
+def _convolution(equation: Equation, operand: int, view: View) -> Use | str:
     """z = a * W: a matrix product with the patch under the kernel at each place."""
     params = equation.params
     if operand == 0:
@@ -127,19 +79,19 @@ def _convolution(
     numbers = params["dimension_numbers"]
     out_channel, in_channel, *places = numbers.rhs_spec
     batch, channel, *spatial = numbers.out_spec
+    example, channels, *across = numbers.lhs_spec
     size = [view.shape[axis] for axis in places]
 
-    def rows_of(values: Values) -> Array:
-        return patches(values[0].transpose(numbers.lhs_spec), size, params)
+    def rows_of(read: Read) -> Float[Array, "positions rows"]:
+        picture = read(equation.inputs[0]).transpose((example, *across, channels))
+        return patches(picture, size, params)
 
     axes = ((batch, *spatial), (channel,))
-    rows = (in_channel, *places)
-    return _use("convolution", equation, view, rows, (out_channel,), axes, rows_of)
+    rows = (*places, in_channel)
+    return _matrix("convolution", equation, view, rows, (out_channel,), axes, rows_of)
 
 
-def _embedding(
-    equation: Equation, operand: int, view: View, leaf_shape: Shape
-) -> Use | str:
+def _embedding(equation: Equation, operand: int, view: View) -> Use | str:
     """z_t = the row of a table at the index of t."""
     params = equation.params
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
@@ -160,100 +112,67 @@ def _embedding(
     if numbers.operand_batching_dims or (len(mapped) > 1 and not clips):
         return "used by `gather` along more than one axis"
 
-    def rows_of(values: Values) -> Int[Array, " positions"]:
-        index = values[1][..., component].reshape(-1)
+    def rows_of(read: Read) -> Int[Array, " positions"]:
+        index = read(equation.inputs[1])[..., component].reshape(-1)
         if clips:
             return jnp.clip(index, 0, height - 1)
         # What lies outside is filled in and no row of the table: `height` is no row.
         return jnp.where((index < 0) | (index >= height), height, index)
 
     outputs = tuple(numbers.offset_dims)
-    positions = _others(len(equation.outputs[0].shape), outputs)
-    columns = _others(len(view.shape), (axis,))
-    axes = (positions, outputs)
-    return _use("embedding", equation, view, (axis,), columns, axes, rows_of)
+    columns = others(len(view.shape), (axis,))
+    axes = (others(len(equation.outputs[0].shape), outputs), outputs)
+    return _matrix("embedding", equation, view, (axis,), columns, axes, rows_of)
 
 
-def _scale(
-    equation: Equation, operand: int, view: View, leaf_shape: Shape
-) -> Use | str:
-    return _elementwise("scale_shift", equation, operand, view, leaf_shape)
-
-
-def _shift(
-    equation: Equation, operand: int, view: View, leaf_shape: Shape
-) -> Use | str:
-    return _elementwise("shift", equation, operand, view, leaf_shape)
-
-
-def _elementwise(
-    kind: str, equation: Equation, operand: int, view: View, leaf_shape: Shape
-) -> Use | str:
-    """z = w ∘ a or w + u: outputs are the axes along which w changes."""
-    compact, outputs = without_repeats(view.places(leaf_shape))
-    if not np.array_equal(compact, np.arange(compact.size)):
-        return "meets the activations in another order than its own"
+def _elementwise(equation: Equation, operand: int, view: View) -> Use | str:
+    """z = w ∘ a or u + w or u - w: outputs are the axes along which w changes."""
     shape = equation.outputs[0].shape
-    axes = (_others(len(shape), outputs), outputs)
-    order = (*axes[0], *axes[1])
+    compact, outputs = without_repeats(view.places(shape))
+    single = view.before_repeats()
+    if not np.array_equal(compact, single.places().reshape(-1)):
+        return "repeated in an order that mixes its entries"
+    subtracted = equation.name == "sub" and operand == 1
+    scales = equation.name == "mul"
 
-    def rows_of(values: Values) -> Float[Array, "positions outputs"]:
-        other = jnp.broadcast_to(values[1 - operand], shape)
-        return other.transpose(order).reshape(-1, compact.size)
+    def rows_of(read: Read) -> Float[Array, "positions outputs"]:
+        return use.gather(read(equation.inputs[1 - operand]))
 
-    rows = 1 if kind == "scale_shift" else 0
-    moves = View(view.leaf, leaf_shape).as_matrix((), range(len(leaf_shape)))
-    return Use(
-        kind,
-        view.leaf,
-        moves,
-        view.factor,
-        rows,
-        compact.size,
-        shape,
-        axes,
-        rows_of,
+    use = Use(
+        kind="scale_shift" if scales else "shift",
+        leaf=view.leaf,
+        moves=single.as_row(),
+        factor=-view.factor if subtracted else view.factor,
+        rows=1 if scales else 0,
+        outputs=compact.size,
+        shape=shape,
+        axes=(others(len(shape), outputs), outputs),
+        rows_of=rows_of,
     )
+    return use
 
 
-def without_repeats(array: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The entries, flat, along the axes on which the array changes, and those axes."""
-    axes = []
-    for axis, (size, stride) in enumerate(zip(array.shape, array.strides, strict=True)):
-        first = array[(slice(None),) * axis + (slice(0, 1),)]
-        # What NumPy repeats has stride zero; what was copied must be compared.
-        if size > 1 and stride != 0 and not (array == first).all():
-            axes.append(axis)
-        else:
-            array = first
-    return array.reshape(-1), tuple(axes)
-
-
-def _use(
+def _matrix(
     kind: str,
     equation: Equation,
     view: View,
     rows: Sequence[int],
     columns: Sequence[int],
     axes: Arrangement,
-    rows_of: Callable[[Values], Array],
+    rows_of: Callable[[Read], Array],
 ) -> Use:
+    """The use of a view whose axes are a matrix's rows and columns."""
     return Use(
-        kind,
-        view.leaf,
-        view.as_matrix(rows, columns),
-        view.factor,
-        math.prod(view.shape[axis] for axis in rows),
-        math.prod(view.shape[axis] for axis in columns),
-        equation.outputs[0].shape,
-        axes,
-        rows_of,
+        kind=kind,
+        leaf=view.leaf,
+        moves=view.as_matrix(rows, columns),
+        factor=view.factor,
+        rows=math.prod(view.shape[axis] for axis in rows),
+        outputs=math.prod(view.shape[axis] for axis in columns),
+        shape=equation.outputs[0].shape,
+        axes=axes,
+        rows_of=rows_of,
     )
-
-
-def _others(rank: int, *taken: Sequence[int]) -> tuple[int, ...]:
-    gone = {axis for axes in taken for axis in axes}
-    return tuple(axis for axis in range(rank) if axis not in gone)
 
 
 def _rank(equation: Equation, operand: int) -> int:
@@ -261,12 +180,13 @@ def _rank(equation: Equation, operand: int) -> int:
     return np.ndim(atom.value) if isinstance(atom, Constant) else len(atom.shape)
 
 
-MATCHERS: dict[str, Callable[[Equation, int, View, Shape], Use | str]] = {
+MATCHERS: dict[str, Matcher] = {
     "dot_general": _dense,
     "conv_general_dilated": _convolution,
     "gather": _embedding,
-    "mul": _scale,
-    "add": _shift,
+    "mul": _elementwise,
+    "add": _elementwise,
+    "sub": _elementwise,
 }
 
 PART = "only a part of it is used (by `{}`)"

@@ -84,6 +84,8 @@ class Network:
                 "the model has other layers at these parameters and inputs than those "
                 "discovered: discover them anew for every shape of an example"
             )
+        if len(shifts) != len(self.layers):
+            raise ValueError(f"{len(shifts)} shifts for {len(self.layers)} layers")
         added = {}
         for layer, shift in zip(found, shifts, strict=True):
             start = 0
@@ -112,8 +114,20 @@ def discover(apply: Apply, params: PyTree, x: PyTree) -> Network:
         x: a batch of examples, or their shapes.
 
     Raises:
-        ValueError: if a leaf of `params` is no array or a leaf of x has no axis for
-            the examples.
+        ValueError: if a leaf of `params` is no array or a leaf of x or of the outputs
+            has no axis for the examples.
+
+    >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}
+    >>> def apply(params, x):
+    ...     return x @ params["kernel"] + params["bias"]
+    >>> network = discover(apply, params, jnp.ones((5, 3)))
+    >>> print(network.explain())
+    layer   kind   parameters    shapes    W      positions  structure
+    kernel  dense  kernel, bias  3 × 2, 2  4 × 2  1          Kronecker 4 ⊗ 2
+    >>> x, shifts = jnp.arange(3.0), network.zero_shifts(params)
+    >>> outputs, (inputs,) = network.run(params, x, shifts)
+    >>> print(inputs)
+    [[0. 1. 2. 1.]]
     """
     params, x = _shapes(params, "params"), _shapes(x, "x")
     for path, leaf in jax.tree_util.tree_leaves_with_path(x):
@@ -150,6 +164,13 @@ def _trace(
 
     def one(params: PyTree, x: PyTree) -> PyTree:
         outputs = apply(params, jax.tree.map(lambda leaf: leaf[None], x))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(outputs):
+            if jnp.shape(leaf)[:1] != (1,):
+                raise ValueError(
+                    f"apply returned outputs{jax.tree_util.keystr(path)} of shape "
+                    f"{jnp.shape(leaf)} for one example: the first axis of every leaf "
+                    "of the outputs must number the examples"
+                )
         return jax.tree.map(lambda leaf: leaf[0], outputs)
 
     return trace(one, _shapes(params, "params"), _shapes(x, "x"))

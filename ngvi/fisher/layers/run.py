@@ -40,10 +40,9 @@ def evaluate(
             noted.update(inputs)
         else:
             results = equation.bind(values)
-        if touched and equation.body is None:
-            ((touch, shift),) = touched.items()
-            noted[touch] = touch.use.rows_of(values)
-            results = [results[0] + touch.use.spread(shift).astype(results[0].dtype)]
+            for touch, shift in touched.items():
+                noted[touch] = touch.use.rows_of(read)
+                results[0] += touch.use.spread(shift).astype(results[0].dtype)
         known.update(zip(equation.outputs, results, strict=True))
     return [read(atom) for atom in graph.outputs], noted
 

@@ -29,7 +29,7 @@ def table(network: Network) -> str:
 
 
 def _row(network: Network, layer: Layer) -> tuple[str, ...]:
-    names = [network.names[leaf].rpartition("/")[2] for leaf in layer.leaves]
+    names = [_within(layer.name, network.names[leaf]) for leaf in layer.leaves]
     sizes = f"{layer.inputs} × {layer.outputs}"
     if layer.kind == "scale_shift":
         structure = f"{layer.outputs} blocks of {layer.inputs} × {layer.inputs}"
@@ -46,6 +46,10 @@ def _row(network: Network, layer: Layer) -> tuple[str, ...]:
         str(layer.positions),
         structure,
     )
+
+
+def _within(layer: str, name: str) -> str:
+    return name.removeprefix(layer + "/") or "params"
 
 
 def _times(shape: tuple[int, ...]) -> str:

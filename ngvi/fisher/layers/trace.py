@@ -6,7 +6,7 @@ variables repeat with every call; here they are spelled out in place, each value
 object of its own. Three things stay as they are: a loop (`scan`), whose body is a graph
 again, a function with a derivative of its own (`custom_jvp`, `custom_vjp`), which would
 lose it, and every other function with functions inside (`while_loop`, `cond`).
-Equations that the outputs do not need are left out.
+Equations that nothing depends on are left out.
 """
 
 from __future__ import annotations
@@ -67,16 +67,22 @@ class Equation:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Equations in the order of their evaluation."""
+    """Equations in the order of their evaluation.
+
+    Args:
+        equations: all that the outputs or an effect (as a print) depend on.
+        relevant: those that the outputs depend on.
+    """
 
     inputs: tuple[Value, ...]
     equations: tuple[Equation, ...]
+    relevant: tuple[Equation, ...]
     outputs: tuple[Atom, ...]
 
-    def consumers(self) -> dict[Value, list[Equation | None]]:
+    def readers(self) -> dict[Value, list[Equation | None]]:
         """Who reads a value, once for every time it does; None reads the outputs."""
         readers: dict[Value, list[Equation | None]] = {}
-        for equation in (*self.equations, None):
+        for equation in (*self.relevant, None):
             read = self.outputs if equation is None else equation.inputs
             for atom in read:
                 if isinstance(atom, Value):
@@ -124,7 +130,8 @@ def _graph(closed: core.ClosedJaxpr) -> Graph:
     inputs = tuple(_value(variable) for variable in closed.jaxpr.invars)
     equations: list[Equation] = []
     outputs = _inline(closed, inputs, equations)
-    return Graph(inputs, _needed(equations, outputs), outputs)
+    every = _needed(equations, outputs, effects=True)
+    return Graph(inputs, every, _needed(every, outputs, effects=False), outputs)
 
 
 def _inline(
@@ -168,12 +175,14 @@ def _inline(
 
 
 def _needed(
-    equations: Sequence[Equation], outputs: Sequence[Atom]
+    equations: Sequence[Equation], outputs: Sequence[Atom], effects: bool
 ) -> tuple[Equation, ...]:
+    """The equations on which the outputs, and the effects, depend."""
     needed = set(outputs)
     kept = []
     for equation in reversed(equations):
-        if equation.has_effects or not needed.isdisjoint(equation.outputs):
+        acts = effects and equation.has_effects
+        if acts or not needed.isdisjoint(equation.outputs):
             needed.update(equation.inputs)
             kept.append(equation)
     return tuple(reversed(kept))

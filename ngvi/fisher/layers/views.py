@@ -8,6 +8,7 @@ where nothing was repeated, back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +36,6 @@ class Move:
     before: Shape
 
     def do(self, array: Any) -> Any:
-        """The rearranged array; NumPy's and JAX's alike."""
         if self.kind == "transpose":
             return array.transpose(self.argument)
         if self.kind == "reshape":
@@ -58,11 +58,26 @@ class Move:
         return tuple(slice(None, None, -1 if a in self.argument else 1) for a in axes)
 
 
+def do(moves: Sequence[Move], array: Any) -> Any:
+    """The array after all the moves; NumPy's and JAX's alike."""
+    for move in moves:
+        array = move.do(array)
+    return array
+
+
+def undo(moves: Sequence[Move], array: Array) -> Array:
+    """The array before all the moves."""
+    for move in reversed(moves):
+        array = move.undo(array)
+    return array
+
+
 @dataclass(frozen=True)
 class View:
-    """factor · (the leaf's numbers, rearranged by `moves` to `shape`)."""
+    """factor · (the numbers of a leaf of shape `origin`, moved to `shape`)."""
 
     leaf: int
+    origin: Shape
     shape: Shape
     moves: tuple[Move, ...] = ()
     factor: float = 1.0
@@ -80,22 +95,38 @@ class View:
     def repeats(self) -> bool:
         return any(move.kind == "repeat" for move in self.moves)
 
-    def as_matrix(self, rows: Sequence[int], columns: Sequence[int]) -> tuple:
+    def as_matrix(
+        self, rows: Sequence[int], columns: Sequence[int]
+    ) -> tuple[Move, ...]:
         """The moves from the leaf to a matrix with these axes as rows and columns."""
         shape = tuple(self.shape[axis] for axis in (*rows, *columns))
         view = self
         if (*rows, *columns) != tuple(range(len(self.shape))):
             view = view.moved("transpose", (*rows, *columns), shape)
-        count = int(np.prod(shape[: len(rows)]))
-        matrix = (count, int(np.prod(shape[len(rows) :])))
+        matrix = (math.prod(shape[: len(rows)]), math.prod(shape[len(rows) :]))
         return view.moved("reshape", matrix, matrix).moves
 
-    def places(self, leaf_shape: Shape) -> np.ndarray:
-        """Where in the leaf (row by row) each number comes from."""
-        array = np.arange(int(np.prod(leaf_shape))).reshape(leaf_shape)
-        for move in self.moves:
-            array = move.do(array)
-        return array
+    def as_row(self) -> tuple[Move, ...]:
+        """The moves from the leaf to a matrix of one row."""
+        return self.as_matrix((), range(len(self.shape)))
+
+    def before_repeats(self) -> View:
+        """The view before the repetitions that end its moves."""
+        moves = list(self.moves)
+        shape = self.shape
+        while moves and moves[-1].kind == "repeat":
+            shape = moves.pop().before
+        return replace(self, moves=tuple(moves), shape=shape)
+
+    def places(self, shape: Shape | None = None) -> np.ndarray:
+        """Where in the leaf (row by row) each number comes from.
+
+        Args:
+            shape: what the view is broadcast to where it is used, if it is.
+        """
+        numbers = np.arange(math.prod(self.origin)).reshape(self.origin)
+        array = do(self.moves, numbers)
+        return array if shape is None else np.broadcast_to(array, shape)
 
 
 def follow(equation: Equation, operand: int, view: View) -> View | None:
@@ -118,7 +149,7 @@ def _transpose(equation: Equation, operand: int, view: View) -> View:
 
 
 def _reshape(equation: Equation, operand: int, view: View) -> View | None:
-    if equation.params.get("dimensions") is not None:
+    if equation.name == "reshape" and equation.params["dimensions"] is not None:
         return None
     shape = equation.outputs[0].shape
     return view.moved("reshape", shape, shape)
