@@ -152,7 +152,7 @@ class VonMises(Elementwise):
         direction = kappa * bessel_ratio(0, kappa)
         if self.concentration is not None:
             return ((direction,),)
-        along = kappa**2 * bessel_ratio_slope(0, kappa)
+        along = kappa * (kappa * bessel_ratio_slope(0, kappa))
         return (direction,), (jnp.zeros_like(along), along)
 
     def kl_each(self, f: tuple[Values, ...], g: tuple[Values, ...]) -> Values:
