@@ -133,7 +133,6 @@ class VonMises(Elementwise):
         return jnp.broadcast_to(like(self.concentration, f[0]), f[0].shape)
 
     def unit_deviance(self, y: Values, *f: Values) -> Values:
-        """2 [max log p − log p] over the direction."""
         return 4 * self._kappa(f) * jnp.sin((y - f[0]) / 2) ** 2
 
     def log_prob_each(self, y: Values, *f: Values) -> Values:
