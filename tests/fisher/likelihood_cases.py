@@ -223,6 +223,7 @@ LIKELIHOODS = [
         (Z, X),
         lambda f, y: stats.vonmises.logpdf(y, np.exp(f[1]), f[0]),
         None,
+        (80 * X, 20 * Z),
     ),
     Case(
         "product",

@@ -133,7 +133,6 @@ class VonMises(Elementwise):
         return jnp.broadcast_to(like(self.concentration, f[0]), f[0].shape)
 
     def unit_deviance(self, y: Values, *f: Values) -> Values:
-        """2 [max log p − log p] over the direction."""
         return 4 * self._kappa(f) * jnp.sin((y - f[0]) / 2) ** 2
 
     def log_prob_each(self, y: Values, *f: Values) -> Values:
@@ -152,7 +151,7 @@ class VonMises(Elementwise):
         direction = kappa * bessel_ratio(0, kappa)
         if self.concentration is not None:
             return ((direction,),)
-        along = kappa**2 * bessel_ratio_slope(0, kappa)
+        along = kappa * (kappa * bessel_ratio_slope(0, kappa))
         return (direction,), (jnp.zeros_like(along), along)
 
     def kl_each(self, f: tuple[Values, ...], g: tuple[Values, ...]) -> Values:

@@ -48,9 +48,8 @@ class Bernoulli(Elementwise):
     outputs: ClassVar[tuple[str, ...]] = ("logit mean",)
     support: ClassVar[Domain] = whole_numbers(0, 1)
 
-    def unit_deviance(self, y: Values, f: Values) -> Values:
-        """2 [max log p − log p]."""
-        return 2 * softplus(jnp.where(y > 0, -f, f))
+    def unit_deviance(self, y: Values, *f: Values) -> Values:
+        return 2 * softplus(jnp.where(y > 0, -f[0], f[0]))
 
     def log_prob_each(self, y: Values, *f: Values) -> Values:
         return -self.unit_deviance(y, *f) / 2
@@ -89,13 +88,12 @@ class Binomial(Elementwise):
     def parameters(self) -> dict[str, Any]:
         return {"total_count": self.total_count}
 
-    def unit_deviance(self, y: Values, f: Values) -> Values:
-        """2 [max log p − log p]."""
-        n = like(self.total_count, f)
+    def unit_deviance(self, y: Values, *f: Values) -> Values:
+        n = like(self.total_count, f[0])
         inner = (y > 0) & (y < n)
         odds = jnp.where(inner, y, 1) / jnp.where(inner, n - y, 1)
-        edge = softplus(jnp.where(y > 0, -f, f))
-        return 2 * n * jnp.where(inner, logistic_kl(jnp.log(odds), f), edge)
+        edge = softplus(jnp.where(y > 0, -f[0], f[0]))
+        return 2 * n * jnp.where(inner, logistic_kl(jnp.log(odds), f[0]), edge)
 
     def log_prob_each(self, y: Values, *f: Values) -> Values:
         n = jnp.broadcast_to(like(self.total_count, f[0]), y.shape)
@@ -144,12 +142,11 @@ class Poisson(Elementwise):
     outputs: ClassVar[tuple[str, ...]] = ("log mean",)
     support: ClassVar[Domain] = whole_numbers(0)
 
-    def unit_deviance(self, y: Values, f: Values) -> Values:
-        """2 [max log p − log p]."""
+    def unit_deviance(self, y: Values, *f: Values) -> Values:
         some = y > 0
         safe = jnp.where(some, y, 1)
-        gap = jnp.where(some, f - jnp.log(safe), 0)
-        return 2 * jnp.where(some, safe * expm1_minus(gap), jnp.exp(f))
+        gap = jnp.where(some, f[0] - jnp.log(safe), 0)
+        return 2 * jnp.where(some, safe * expm1_minus(gap), jnp.exp(f[0]))
 
     def log_prob_each(self, y: Values, *f: Values) -> Values:
         return -self.unit_deviance(y, *f) / 2 - log_factorial_excess(y)

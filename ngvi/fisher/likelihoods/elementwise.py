@@ -66,6 +66,11 @@ class Elementwise(Likelihood):
     def kl_each(self, f: tuple[Values, ...], g: tuple[Values, ...]) -> Values:
         """KL(p(· | f) ‖ p(· | g))."""
 
+    def unit_deviance(self, y: Values, *f: Values) -> Values:
+        """2 [max log p − log p], the maximum over the first output; not every
+        likelihood has one."""
+        raise NotImplementedError(f"{self._name} has no deviance")
+
     # -- for one example: sums over its entries ------------------------------------
 
     def log_prob(self, f: Outputs, y: Array) -> Float[Array, ""]:

@@ -78,7 +78,6 @@ class NegativeBinomial(Elementwise):
         return jnp.broadcast_to(jnp.log(like(self.concentration, f[0])), f[0].shape)
 
     def unit_deviance(self, y: Values, *f: Values) -> Values:
-        """2 [max log p − log p] over the mean."""
         log_r = self._log_r(f)
         r, u = jnp.exp(log_r), f[0] - log_r
         some = y > 0

@@ -63,9 +63,8 @@ class Gaussian(Elementwise):
     def parameters(self) -> dict[str, Any]:
         return {"scale": self.scale}
 
-    def unit_deviance(self, y: Values, f: Values) -> Values:
-        """2 [max log p − log p]."""
-        return ((y - f) / like(self.scale, f)) ** 2
+    def unit_deviance(self, y: Values, *f: Values) -> Values:
+        return ((y - f[0]) / like(self.scale, f[0])) ** 2
 
     def log_prob_each(self, y: Values, *f: Values) -> Values:
         log_scale = jnp.log(like(self.scale, f[0]))

@@ -61,7 +61,6 @@ class Gamma(Elementwise):
         return jnp.broadcast_to(like(self.shape, f[0]), f[0].shape)
 
     def unit_deviance(self, y: Values, *f: Values) -> Values:
-        """2 [max log p − log p] over the mean."""
         return 2 * self._alpha(f) * expm1_minus(jnp.log(y) - f[0])
 
     def log_prob_each(self, y: Values, *f: Values) -> Values:
@@ -119,9 +118,8 @@ class Exponential(Elementwise):
     def _log_mean(self, f: Values) -> Values:
         return f if self.output == "log mean" else -f
 
-    def unit_deviance(self, y: Values, f: Values) -> Values:
-        """2 [max log p − log p]."""
-        return 2 * expm1_minus(jnp.log(y) - self._log_mean(f))
+    def unit_deviance(self, y: Values, *f: Values) -> Values:
+        return 2 * expm1_minus(jnp.log(y) - self._log_mean(f[0]))
 
     def log_prob_each(self, y: Values, *f: Values) -> Values:
         # At y = μ the density is 1/(e y).

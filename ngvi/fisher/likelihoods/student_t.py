@@ -87,7 +87,6 @@ class StudentT(Elementwise):
         return loc, log_scale, jnp.broadcast_to(like(self.df, loc), loc.shape)
 
     def unit_deviance(self, y: Values, *f: Values) -> Values:
-        """2 [max log p − log p] over the location."""
         loc, log_scale, df = self._all(f)
         return (df + 1) * jnp.log1p(((y - loc) * jnp.exp(-log_scale)) ** 2 / df)
 

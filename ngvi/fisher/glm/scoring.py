@@ -1,0 +1,221 @@
+"""Fisher scoring of generalised linear models: natural-gradient steps of length one.
+
+With linear predictors η = X β + offset, a likelihood's output f = f(η), its score s and
+information Λ in f, and weights w,
+
+    F = Xᵀ diag(w f'² Λ) X + P,   g = Xᵀ (w f' s) − P β,   β⁺ = β + t F⁻¹ g.
+
+t is the first of 1, ½, ¼, … that does not raise the penalised deviance D + βᵀ P β. For
+t = 1 this is iteratively reweighted least squares, and Newton's method if f = η is a
+natural parameter. All of it is one compiled loop; coordinates are those of `design`.
+
+The loop has converged when a step's length √(gᵀ F⁻¹ g), in standard errors of the
+estimate, is below the tolerance or that of rounding. Where that is small while some
+linear predictor still moves, the likelihood has no maximum: it rises for ever along a
+direction, as with classes that x separates.
+
+Source: Green (1984), Iteratively reweighted least squares for maximum likelihood
+estimation; Albert and Anderson (1984), On the existence of maximum likelihood estimates
+in logistic regression models.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import cho_solve
+from jaxtyping import Array, Bool, Float, Int
+
+from ngvi.fisher.glm.design import Rows
+from ngvi.fisher.glm.links import Link
+from ngvi.fisher.likelihoods import Elementwise
+
+RUNNING, CONVERGED, DIVERGING, STUCK, SINGULAR = range(5)
+"""Why the loop ended: by its number of iterations, or by one of the others."""
+
+MOVING = 0.3
+"""A step that changes a linear predictor so much, at a length of `NO_WEIGHT`, means
+that the rows it changes have no weight left."""
+NO_WEIGHT = 1e-5
+SHORTEST = 2.0**-30
+
+
+class Fit(NamedTuple):
+    """Where the loop stands; at its end, what it found."""
+
+    coefficients: Float[Array, "p"]  # γ
+    deviance: Float[Array, ""]  # without the penalty
+    objective: Float[Array, ""]
+    iterations: Int[Array, ""]
+    status: Int[Array, ""]
+    step: Float[Array, "p"]  # the last one, whole
+
+
+class Local(NamedTuple):
+    """The data as they look from one β, row by row."""
+
+    score: Float[Array, "n"]  # f' s
+    weight: Float[Array, "n"]  # f'² Λ
+    pearson: Float[Array, "n"]  # s²/Λ, the squared Pearson residual
+
+
+class Problem(NamedTuple):
+    """A regression, but for its likelihood and its link."""
+
+    basis: Float[Array, "n p"]
+    penalty_basis: Float[Array, "p p"]
+    rows: Rows
+
+
+@partial(jax.jit, static_argnames=("link", "free"))
+def solve(
+    likelihood: Elementwise,
+    link: Link,
+    problem: Problem,
+    start: Float[Array, "p"],
+    started: Bool[Array, ""],
+    tolerance: Float[Array, ""],
+    max_iterations: Int[Array, ""],
+    *,
+    free: bool,
+) -> tuple[Fit, Float[Array, "p p"], Float[Array, ""]]:
+    """Maximise the penalised likelihood.
+
+    Args:
+        likelihood: whose one output is the linear predictor through the link.
+        link: g.
+        problem: the data.
+        start: γ to begin with, if `started`; else from the labels.
+        started: whether `start` counts.
+        tolerance: the length of a last step, in standard errors.
+        max_iterations: the most steps.
+        free: whether the dispersion is estimated, and so scales standard errors.
+
+    Returns:
+        The fit, the Cholesky factor of F there, and Pearson's χ².
+    """
+    basis, penalty, rows = problem
+    eps = jnp.finfo(basis.dtype).eps
+    count = rows.weights.sum()
+
+    def deviance(gamma: Array) -> tuple[Array, Array]:
+        return _deviance(likelihood, link, problem, gamma)
+
+    def step(fit: Fit) -> Fit:
+        gamma = fit.coefficients
+        eta = basis @ gamma + rows.offset
+        local = look(likelihood, link, rows.y, eta)
+        weights = rows.weights * local.weight
+        root = factor(basis, penalty, weights)
+        gradient = basis.T @ (rows.weights * local.score)
+        gradient = gradient - penalty.T @ (penalty @ gamma)
+        direction = cho_solve((root, True), gradient)
+        square = gradient @ direction
+        rounding = 8 * eps * (1 + jnp.abs(fit.objective))
+
+        def refused(length: Array) -> Array:
+            # True for NaN: such a step leaves what the link allows.
+            trial = deviance(gamma + length * direction)[1]
+            return ~(trial <= fit.objective + rounding)
+
+        length = jax.lax.while_loop(
+            lambda t: refused(t) & (t > SHORTEST),
+            lambda t: t / 2,
+            jnp.ones_like(square),
+        )
+        moved = gamma + length * direction
+        value, objective = deviance(moved)
+        accepted = length > SHORTEST
+
+        scale = fit.deviance / count if free else 1.0
+        # A rounding of η cannot be told from a step of this length.
+        noise = (8 * eps) ** 2 * (weights * eta**2).sum()
+        done = square <= jnp.maximum(tolerance**2 * scale, noise)
+        moving = jnp.abs(basis @ direction).max() > MOVING
+        diverging = moving & (square <= NO_WEIGHT**2 * scale) & (penalty == 0).all()
+        stuck = jnp.where(square <= jnp.sqrt(eps) * scale, CONVERGED, STUCK)
+        status = jnp.where(accepted, RUNNING, stuck)
+        status = jnp.where(done, CONVERGED, status)
+        status = jnp.where(diverging, DIVERGING, status)
+        status = jnp.where(jnp.isfinite(square), status, SINGULAR)
+        taken = accepted & jnp.isfinite(square)
+        return Fit(
+            jnp.where(taken, moved, gamma),
+            jnp.where(taken, value, fit.deviance),
+            jnp.where(taken, objective, fit.objective),
+            fit.iterations + 1,
+            status,
+            direction,
+        )
+
+    def going(fit: Fit) -> Array:
+        return (fit.status == RUNNING) & (fit.iterations < max_iterations)
+
+    first = jnp.where(started, start, _start(likelihood, link, problem))
+    initial = Fit(
+        first,
+        *deviance(first),
+        jnp.asarray(0),
+        jnp.where(jnp.isfinite(deviance(first)[1]), RUNNING, SINGULAR),
+        jnp.zeros_like(first),
+    )
+    fit = jax.lax.while_loop(going, step, initial)
+    local = look(likelihood, link, rows.y, basis @ fit.coefficients + rows.offset)
+    root = factor(basis, penalty, rows.weights * local.weight)
+    return fit, root, (rows.weights * local.pearson).sum()
+
+
+def look(
+    likelihood: Elementwise, link: Link, y: Array, eta: Float[Array, "n"]
+) -> Local:
+    """Scores and information of each row."""
+    output = link.output(likelihood.outputs[0])
+    f, slope = jax.jvp(output, (eta,), (jnp.ones_like(eta),))
+    score = likelihood.gradient(f, y)
+    information = likelihood.information(f)[0][0]
+    return Local(slope * score, slope**2 * information, score**2 / information)
+
+
+def factor(basis: Array, penalty: Array, weights: Array) -> Float[Array, "p p"]:
+    """The Cholesky factor of F."""
+    fisher = basis.T @ (weights[:, None] * basis) + penalty.T @ penalty
+    return jnp.linalg.cholesky(fisher)
+
+
+def _deviance(
+    likelihood: Elementwise, link: Link, problem: Problem, gamma: Float[Array, "p"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The deviance without and with the penalty."""
+    rows = problem.rows
+    f = link.output(likelihood.outputs[0])(problem.basis @ gamma + rows.offset)
+    y = rows.y.astype(f.dtype)
+    value = (rows.weights * likelihood.unit_deviance(y, f)).sum()
+    return value, value + ((problem.penalty_basis @ gamma) ** 2).sum()
+
+
+def _start(likelihood: Elementwise, link: Link, problem: Problem) -> Float[Array, "p"]:
+    """Weighted least squares on the link of means near the labels; where that leaves
+    what the link allows, on the link of one mean for all."""
+    rows = problem.rows
+    y = rows.y.astype(problem.basis.dtype)
+    average = (rows.weights * y).sum() / rows.weights.sum()
+    kind = likelihood.outputs[0]
+    if kind == "logit mean":
+        near = far = jnp.full_like(y, 0.5)
+    else:
+        near = y if kind == "mean" else (y + average) / 2
+        far = jnp.full_like(y, average)
+
+    def fitted(mean: Float[Array, "n"]) -> Float[Array, "p"]:
+        eta = link.of_mean(mean)
+        weights = rows.weights * look(likelihood, link, rows.y, eta).weight
+        root = factor(problem.basis, problem.penalty_basis, weights)
+        working = weights * (eta - rows.offset)
+        return cho_solve((root, True), problem.basis.T @ working)
+
+    first, second = fitted(near), fitted(far)
+    usable = jnp.isfinite(_deviance(likelihood, link, problem, first)[1])
+    return jnp.where(usable, first, second)
