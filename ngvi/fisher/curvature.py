@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from ngvi.families.parameters import is_concrete
 from ngvi.fisher.layers import Network
-from ngvi.fisher.layout import Layout, Reordered, Vectors
+from ngvi.fisher.layout import Layout, Vectors, in_flat_order
 from ngvi.linalg import MatrixFree, PositiveDefinite, Semidefinite
 
 
@@ -161,7 +161,7 @@ class Curvature:
         if isinstance(self.matrix, MatrixFree):
             before = options.pop("preconditioner", None)
             if before is not None:
-                before = Reordered(before.matrix, before.layout)
+                before = in_flat_order(before.layout, before.matrix)
             free = self.matrix.damp(added, preconditioner=before, **options)
             return Damped(free, self.layout)
         if options:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ngvi.fisher.layers import Layer, Network
-from ngvi.linalg import PositiveDefinite
+from ngvi.linalg import PositiveDefinite, Reordered
 from ngvi.linalg.batching import join, split
 
 Vectors = Any
@@ -163,65 +163,17 @@ class Layout:
         return join([leaf.reshape(-1) for leaf in self._leaves(vector)])
 
 
+def in_flat_order(layout: Layout, matrix: PositiveDefinite) -> PositiveDefinite:
+    """A matrix in the order of a layout, as one in the order of `ravel_pytree`."""
+    if not layout.layers:
+        return matrix
+    numbers = jnp.arange(layout.dim)
+    return Reordered(matrix, layout.from_flat(numbers), layout.to_flat(numbers))
+
+
 def _over_leading_axes(
     function: Callable[[Any], Any], count: int
 ) -> Callable[[Any], Any]:
     for _ in range(count):
         function = jax.vmap(function)
     return function
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Reordered(PositiveDefinite):
-    """A matrix in the order of a layout, as one in the order of `ravel_pytree`.
-
-    Its frame is that of the matrix.
-    """
-
-    matrix: PositiveDefinite
-    layout: Layout = field(metadata={"static": True})
-
-    @property
-    def dim(self) -> int:
-        return self.matrix.dim
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return self.matrix.batch_shape
-
-    def mv(self, x: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
-        return self.layout.to_flat(self.matrix.mv(self.layout.from_flat(x)))
-
-    def solve(self, x: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
-        return self.layout.to_flat(self.matrix.solve(self.layout.from_flat(x)))
-
-    def whiten(self, x: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
-        return self.matrix.whiten(self.layout.from_flat(x))
-
-    def unwhiten(self, eps: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
-        return self.layout.to_flat(self.matrix.unwhiten(eps))
-
-    def whiten_gradient(self, g: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
-        return self.matrix.whiten_gradient(self.layout.from_flat(g))
-
-    def logdet(self) -> Float[Array, ""]:
-        return self.matrix.logdet()
-
-    def diagonal(self) -> Float[Array, "p"]:
-        return self.layout.to_flat(self.matrix.diagonal())
-
-    def inverse_diagonal(self) -> Float[Array, "p"]:
-        return self.layout.to_flat(self.matrix.inverse_diagonal())
-
-    def dense(self) -> Float[Array, "p p"]:
-        return self._both_axes(self.matrix.dense())
-
-    def inverse_dense(self) -> Float[Array, "p p"]:
-        return self._both_axes(self.matrix.inverse_dense())
-
-    def _both_axes(self, matrix: Float[Array, "p p"]) -> Float[Array, "p p"]:
-        return self.layout.to_flat(self.layout.to_flat(matrix).mT).mT
-
-    def scale(self, c: float | Float[Array, ""]) -> Self:
-        return type(self)(self.matrix.scale(c), self.layout)
