@@ -248,7 +248,6 @@ def _prepare(
         )
     used = as_likelihood(likelihood)
     network, outputs = _traced_once(apply, _signature(params), _signature(x))
-    _check_outputs(outputs, n)
     used.check_outputs(outputs)
     if y is not None and not _traced(y):
         used.check_labels(outputs, y)
@@ -311,10 +310,11 @@ def _signature(tree: Any) -> Signature:
 
 @lru_cache(maxsize=128)
 def _traced_once(apply: Apply, params: Signature, x: Signature) -> tuple[Network, Any]:
-    """The layers, and the outputs' shapes."""
+    """The layers, and the shapes of the outputs, with the examples first."""
     of_params, of_x = (
         jax.tree.unflatten(treedef, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
         for treedef, leaves in (params, x)
     )
     outputs = jax.eval_shape(apply, of_params, of_x)
+    _check_outputs(outputs, count(of_x))
     return discover(apply, of_params, of_x), outputs
