@@ -263,11 +263,9 @@ def _tree(method: str, layout: Layout, matrix: Any) -> Any:
 @partial(jax.jit, static_argnums=(0, 1))
 def _array(method: str, layout: Layout, matrix: Any) -> Float[Array, "p p"]:
     whole = getattr(matrix, method)()
-    if not layout.layers:
-        return whole
     with jax.ensure_compile_time_eval():
         order = layout.to_flat(jnp.arange(layout.dim))
-    return whole[order][:, order]
+    return whole[order[:, None], order]
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -35,7 +35,7 @@ Product = Callable[[Tree], Tree]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Linearized:
-    """v ↦ Σ Jᵀ C J v of a model that has been linearised."""
+    """v ↦ (1/N) Σ Jᵀ C J v of a model that has been linearised."""
 
     forward: Product
     """v ↦ J v."""
@@ -43,18 +43,21 @@ class Linearized:
     outputs: Any
     data: Batch
     kind: Kind = field(metadata={"static": True})
+    number: int = field(metadata={"static": True})
 
     def __call__(self, v: Tree) -> Tree:
         def one(f: Any, example: Batch, along: Any) -> Any:
             y, key = example.y, example.keys
-            return self.kind.mv(self.likelihood, f, y, key, along)
+            image = self.kind.mv(self.likelihood, f, y, key, along)
+            # Here, because outputs are fewer than parameters.
+            return jax.tree.map(lambda leaf: leaf / self.number, image)
 
         outer = jax.vmap(one)(self.outputs, self.data, self.forward(v))
         return jax.linear_transpose(self.forward, v)(outer)[0]
 
 
-def linearized(problem: Problem, params: Any, data: Batch) -> Product:
-    """v ↦ N F v; a pytree."""
+def linearized(problem: Problem, params: Any, data: Batch, number: int) -> Product:
+    """v ↦ (1/N) Σ Jᵀ C J v, of some of the N examples; a pytree."""
 
     def outputs(params: Any) -> Any:
         return problem.apply(params, data.x)
@@ -63,24 +66,12 @@ def linearized(problem: Problem, params: Any, data: Batch) -> Product:
 
         def loss(params: Any) -> Float[Array, ""]:
             log_prob = jax.vmap(problem.likelihood.log_prob)
-            return -log_prob(outputs(params), data.y).sum()
+            return -log_prob(outputs(params), data.y).sum() / number
 
         return jax.linearize(jax.grad(loss), params)[1]
     f, forward = jax.linearize(outputs, params)
     no_inputs = data._replace(x=None)
-    return Linearized(forward, problem.likelihood, f, no_inputs, problem.kind)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Mean:
-    """v ↦ F v of the model linearised once."""
-
-    sums: Product
-    number: int = field(metadata={"static": True})
-
-    def __call__(self, v: Tree) -> Tree:
-        return jax.tree.map(lambda total: total / self.number, self.sums(v))
+    return Linearized(forward, problem.likelihood, f, no_inputs, problem.kind, number)
 
 
 @jax.tree_util.register_dataclass
@@ -95,13 +86,12 @@ class InBatches:
     batch_size: int | None = field(metadata={"static": True})
 
     def __call__(self, v: Tree) -> Tree:
-        total = sum_over(
-            lambda part: linearized(self.problem, self.params, part)(v),
+        n = count(self.data)
+        return sum_over(
+            lambda part: linearized(self.problem, self.params, part, n)(v),
             self.data,
             self.batch_size,
         )
-        n = count(self.data)
-        return jax.tree.map(lambda leaf: leaf / n, total)
 
 
 @jax.tree_util.register_dataclass

@@ -13,7 +13,7 @@ from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.kinds import Hessian
 from ngvi.fisher.layout import Layout
 from ngvi.fisher.problem import Problem
-from ngvi.fisher.products import Flat, InBatches, Mean, Noise, linearized
+from ngvi.fisher.products import Flat, InBatches, Noise, linearized
 from ngvi.fisher.structures.base import Structure
 from ngvi.fisher.structures.exact import DiagonalStructure
 from ngvi.linalg import LowRank, MatrixFree, low_rank
@@ -36,7 +36,7 @@ class MatrixFreeStructure(Structure):
     ) -> MatrixFree:
         n = count(data)
         if batch_size is None or batch_size >= n:
-            product: Any = Mean(linearized(problem, params, data), n)
+            product: Any = linearized(problem, params, data, n)
         else:
             product = InBatches(problem, params, data, batch_size)
         layout = Layout.of(params)
