@@ -54,6 +54,8 @@ LARGEST = 5e8
 """Numbers in an array of naive JAX: what would need more is left out."""
 TURNS = 5
 """At least."""
+LEAST = 0.01
+"""Seconds of a turn: of quick calls there are many in it."""
 
 
 @dataclass
@@ -89,39 +91,42 @@ class Timed:
     call: Callable[[], Any]
     count: int = 1
 
-    def seconds(self) -> float:
-        start = time.perf_counter()
-        jax.block_until_ready(self.call())
-        return (time.perf_counter() - start) / self.count
+    def seconds(self, least: float = 0.0) -> float:
+        """Of one call, the mean over as many as take this long together."""
+        start, calls = time.perf_counter(), 0
+        while calls == 0 or time.perf_counter() - start < least:
+            jax.block_until_ready(self.call())
+            calls += 1
+        return (time.perf_counter() - start) / calls
 
 
 def by_turns(
     part: str, case: str, entries: dict[str, Timed], budget: float
 ) -> Iterator[Row]:
     """Rows of the entries; those that fail are told and left out."""
-    first, works = {}, {}
+    first, works = {}, []
     for who, timed in entries.items():
         try:
-            first[who] = timed.seconds() * timed.count
+            first[who] = timed.seconds()
         except Exception as error:
             print(f"{case}: {who} failed: {type(error).__name__}: {error}"[:200])
         else:
-            works[who] = timed
+            works.append(who)
     times: dict[str, list[float]] = {who: [] for who in works}
-    start, turns = time.perf_counter(), 0
+    start, turns, rng = time.perf_counter(), 0, np.random.default_rng(0)
     while turns < TURNS or time.perf_counter() - start < budget:
-        for who, timed in works.items():
+        # In another order every time: what comes after another finds its caches.
+        for who in rng.permutation(works):
             # What is slow has fewer turns, one at least.
-            if sum(times[who]) * timed.count < budget:
-                times[who].append(timed.seconds())
+            if sum(times[who]) < budget:
+                times[who].append(entries[who].seconds(LEAST))
         turns += 1
-    reference = next(iter(times.values()))
-    for who, spent in times.items():
-        ratios = [t / r for t, r in zip(spent, reference, strict=False)]
+    reference = np.array(times[works[0]]) / entries[works[0]].count
+    for who, total in times.items():
+        spent = np.array(total) / entries[who].count
+        ratio = float(np.median(spent / reference[: len(spent)]))
         middle = 1e3 * float(np.median(spent))
-        yield Row(
-            part, case, who, middle, float(np.median(ratios)), first[who], len(spent)
-        )
+        yield Row(part, case, who, middle, ratio, first[who], len(spent))
 
 
 def of_peers(case: Case, what: str, kind: str, peers: list[str]) -> dict[str, Timed]:

@@ -130,7 +130,8 @@ def fisher(
     structure_used.check(problem, layout.dim)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    matrix = _compute(structure_used, problem, params, batch, batch_size, _as_key(key))
+    used = _as_key(key) if structure_used.needs_key else None
+    matrix = _compute(structure_used, problem, params, batch, batch_size, used)
     network = problem.network if structure_used.by_layers else None
     return Curvature(matrix, layout, network)
 
@@ -142,7 +143,7 @@ def _compute(
     params: Any,
     batch: Batch,
     batch_size: int | None,
-    key: Key[Array, ""],
+    key: Key[Array, ""] | None,
 ) -> Any:
     return structure.compute(problem, params, batch, batch_size, key)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,7 @@ class Layout:
     @property
     def leaf_sizes(self) -> tuple[int, ...]:
         """The number of parameters of each leaf."""
-        return tuple(int(np.prod(shape)) for shape in self.shapes)
+        return tuple(math.prod(shape) for shape in self.shapes)
 
     @property
     def sizes(self) -> tuple[int, ...]:

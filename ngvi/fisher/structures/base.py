@@ -18,6 +18,7 @@ class Structure(ABC):
 
     by_layers: ClassVar[bool] = True
     """Whether the rows of its matrices are in the order of the layers, see `Layout`."""
+    needs_key: ClassVar[bool] = False
 
     def check(self, problem: Problem, count: int) -> None:  # noqa: B027
         """Refuse a pair of kind and structure that has no meaning.
@@ -37,7 +38,7 @@ class Structure(ABC):
         params: Any,
         data: Batch,
         batch_size: int | None,
-        key: Key[Array, ""],
+        key: Key[Array, ""] | None,
     ) -> Semidefinite:
         """The curvature.
 
@@ -46,7 +47,7 @@ class Structure(ABC):
             params: where.
             data: all examples.
             batch_size: how many to hold in memory.
-            key: for structures that are random.
+            key: for structures that are random; None for others.
         """
 
 
@@ -67,7 +68,7 @@ class Averaged(Structure):
         params: Any,
         data: Batch,
         batch_size: int | None,
-        key: Key[Array, ""],
+        key: Key[Array, ""] | None,
     ) -> Semidefinite:
         sums = sum_over(
             lambda batch: self.sums(problem, params, batch), data, batch_size

@@ -32,7 +32,7 @@ class MatrixFreeStructure(Structure):
         params: Any,
         data: Batch,
         batch_size: int | None,
-        key: Key[Array, ""],
+        key: Key[Array, ""] | None,
     ) -> MatrixFree:
         n = count(data)
         if batch_size is None or batch_size >= n:
@@ -58,6 +58,7 @@ class LowRankStructure(Structure):
     rank: int = 16
     method: Literal["lanczos", "randomised"] = "randomised"
     by_layers: ClassVar[bool] = False
+    needs_key: ClassVar[bool] = True
 
     def check(self, problem: Problem, count: int) -> None:
         if not 0 < self.rank <= count:
@@ -72,8 +73,9 @@ class LowRankStructure(Structure):
         params: Any,
         data: Batch,
         batch_size: int | None,
-        key: Key[Array, ""],
+        key: Key[Array, ""] | None,
     ) -> LowRank:
+        assert key is not None
         whole = MatrixFreeStructure().compute(problem, params, data, batch_size, key)
         leading = low_rank(
             whole.mv, whole.dim, self.rank, key, self.method, dtype=whole.vector_dtype

@@ -51,7 +51,7 @@ class Exact(Averaged):
         params: Any,
         data: Batch,
         batch_size: int | None,
-        key: Key[Array, ""],
+        key: Key[Array, ""] | None,
     ) -> Semidefinite:
         if isinstance(problem.kind, Hessian):
             layout = Layout.of(params, problem.network)

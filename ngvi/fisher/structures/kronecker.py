@@ -131,7 +131,7 @@ class KroneckerEigenStructure(KroneckerStructure):
         params: Any,
         data: Batch,
         batch_size: int | None,
-        key: Key[Array, ""],
+        key: Key[Array, ""] | None,
     ) -> SemidefiniteBlocks:
         factors = super().compute(problem, params, data, batch_size, key)
         assert isinstance(factors, SemidefiniteBlocks)
