@@ -14,7 +14,8 @@ asdfghjkl, which need torch) are timed if they are installed.
                of conjugate gradients in `F.solve`; beside what matrix products alone
                make of the first two
     dense      all entries, of a 64-64-10 network, over naive JAX: rows by `vmap(grad)`
-               or `vmap(jacrev)`, and one matrix product
+               or `vmap(jacrev)`, and one matrix product; and those in the order of
+               `ravel_pytree`, which is not that of the layers here: `.dense()`
     factors    the diagonal and the Kronecker factors of that network, and of the one of
                0.9 million parameters
     memory     what the compiled program needs beside its arguments and results, by
@@ -54,6 +55,8 @@ LARGEST = 5e8
 """Numbers in an array of naive JAX: what would need more is left out."""
 TURNS = 5
 """At least."""
+PART = 200
+"""A batch size."""
 LEAST = 0.01
 """Seconds of a turn: of quick calls there are many in it."""
 
@@ -134,9 +137,15 @@ def of_peers(case: Case, what: str, kind: str, peers: list[str]) -> dict[str, Ti
     return {f"{name} {what}": Timed(call) for name, call in calls.items() if call}
 
 
-def ours(case: Case, structure: str, kind: str) -> Curvature:
+def ours(
+    case: Case, structure: str, kind: str, batch_size: int | None = None
+) -> Curvature:
     data = (case.x, case.y) if kind == "empirical" else case.x
-    options: dict[str, Any] = {"kind": kind, "structure": structure}
+    options: dict[str, Any] = {
+        "kind": kind,
+        "structure": structure,
+        "batch_size": batch_size,
+    }
     return fisher(mlp, case.params, data, likelihood="categorical", **options)
 
 
@@ -187,6 +196,10 @@ def entries_of(case: Case, what: str, kind: str, peers: list[str]) -> dict[str, 
     entries["ngvi"] = Timed(lambda: ours(case, what, kind))
     if what == "dense":
         entries["ngvi, .dense()"] = Timed(lambda: ours(case, what, kind).dense())
+    else:
+        entries[f"ngvi, batch_size={PART}"] = Timed(
+            lambda: ours(case, what, kind, PART)
+        )
     return entries | of_peers(case, what, kind, peers)
 
 
@@ -210,7 +223,7 @@ def factors(peers: list[str], budget: float) -> Iterator[Row]:
 
 def memory() -> Iterator[Need]:
     for structure in ("dense", "diagonal", "kronecker"):
-        for batch_size in (100, None):
+        for batch_size in (PART, None):
             for n in (EXAMPLES, 20 * EXAMPLES):
                 case = Case.of(SMALL, n)
 
@@ -222,8 +235,8 @@ def memory() -> Iterator[Need]:
                     return fisher(mlp, params, x, likelihood="categorical", **options)
 
                 compiled = matrix.lower(case.params, case.x).compile()
-                needed = compiled.memory_analysis().temp_size_in_bytes / 2**20
-                yield Need(structure, case.size, n, batch_size, needed)
+                needed = compiled.memory_analysis().temp_size_in_bytes
+                yield Need(structure, case.size, n, batch_size, needed / 2**20)
 
 
 PARTS = {"products": products, "dense": dense, "factors": factors}
