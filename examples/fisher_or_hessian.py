@@ -1,12 +1,12 @@
 """Newton with the Hessian, or with the Fisher matrix? The same for a logistic
 regression, not for a network.
 
-Both steps are −(C + λ I)⁻¹ ∇ of a log posterior with prior precision λ; C is the Hessian
-or the Fisher matrix of the likelihood. A logistic regression's outputs are linear in its
-parameters, and the two matrices are equal. In a network's Hessian there is the curvature
-of the outputs as well, of any sign: its steps lead to saddles, or uphill, where no line
-search helps. Near a minimum it is the faster of the two. The data are ten measurements
-of breast tumours, benign or malignant.
+Both steps are −(C + λ I)⁻¹ ∇ of a log posterior with prior precision λ; C is the
+Hessian or the Fisher matrix of the likelihood. A logistic regression's outputs are
+linear in its parameters, and the two matrices are equal. In a network's Hessian there
+is the curvature of the outputs as well, of any sign: its steps lead to saddles, or
+uphill, where no line search helps. Near a minimum it is the faster of the two. The data
+are ten measurements of breast tumours, benign or malignant.
 
 Source: Martens (2020), New insights and perspectives on the natural gradient method.
 

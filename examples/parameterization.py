@@ -199,7 +199,7 @@ def draw(curve: np.ndarray, plain: dict, losses: dict) -> None:
         grid = np.linspace(-3, 4, 300)
         left.plot(grid, norm.pdf(grid), colour, label=f"N(0, {sd}²)")
         left.plot(grid, norm.pdf(grid - 1 / sd), colour + "--", label=f"N(1, {sd}²)")
-    left.set(xlabel="x/sd", title="both pairs are one apart in the mean")
+    left.set(xlabel="x/sd", title="one apart in the mean: KL 0.5 and 0.00005")
     left.set(ylabel="density × sd", ylim=(0, 0.62))
     left.legend(frameon=False, ncols=2, loc="upper center")
     middle.plot(*curve.T, "C0-", label="natural, all three")
