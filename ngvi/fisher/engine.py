@@ -131,12 +131,17 @@ def fisher(
     kind_used = _kind(kind, samples)
     structure_used = _structure(structure, blocks, sharing, rank)
     problem, params, batch = _prepare(apply, params, data, likelihood, kind_used, key)
-    layout = Layout.of(params, problem.network if structure_used.by_layers else None)
+    network = problem.network if structure_used.by_layers else None
+    layout = Layout.of(params, network)
     structure_used.check(problem, layout.dim)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    matrix = _compute(structure_used, problem, params, batch, batch_size, _as_key(key))
-    network = problem.network if structure_used.by_layers else None
+    if basis is None:
+        how = structure_used, problem, params, batch, batch_size
+        matrix = _compute(*how, _as_key(key))
+    else:
+        _check_basis(basis, layout, structure_used)
+        matrix = _rescaled(problem, params, batch, batch_size, basis.matrix)
     return Curvature(matrix, layout, network)
 
 
