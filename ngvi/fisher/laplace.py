@@ -25,7 +25,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
-from scipy.optimize import minimize_scalar
 
 from ngvi.fisher.batches import count
 from ngvi.fisher.curvature import Curvature, inner
@@ -69,6 +68,7 @@ class Laplace:
 
     def with_best_prior_precision(self) -> Self:
         """τ, one number, that maximises the evidence at θ*, from 1e-8 to 1e8."""
+        from scipy.optimize import minimize_scalar
 
         def minus(log_precision: float) -> float:
             tau = jnp.exp(log_precision).astype(self.log_likelihood.dtype)
