@@ -8,7 +8,8 @@ precision, has been added to it:
     F.damp(λ) = F + λ I,        a `PositiveDefinite`.
 
 A Hessian has these structures too, and may be indefinite: `clip` makes it semidefinite
-where its eigenvalues can be had. F + λ I that is not positive definite gives NaN.
+where its eigenvalues can be had. Where F + λ I is not positive definite, its roots and
+its determinant are NaN or infinite.
 
 Leading axes are those of `ngvi.linalg.base`. A damping has the shape *c (or none), or
 *c with the axis of the vectors after it: one λ for each coordinate.
