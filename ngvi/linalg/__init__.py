@@ -19,7 +19,7 @@ from ngvi.linalg.lanczos import lanczos
 from ngvi.linalg.low_rank import LowRankPlusDiagonal
 from ngvi.linalg.matrix_free import MatrixFree
 from ngvi.linalg.rank_one import DiagonalMinusRankOne
-from ngvi.linalg.reordered import Reordered, SemidefiniteReordered
+from ngvi.linalg.reordered import Reordered
 from ngvi.linalg.semidefinite import Semidefinite
 from ngvi.linalg.semidefinite_dense import SemidefiniteDense
 from ngvi.linalg.semidefinite_diagonal import SemidefiniteDiagonal
@@ -50,7 +50,6 @@ __all__ = [
     "SemidefiniteBlocks",
     "SemidefiniteDense",
     "SemidefiniteDiagonal",
-    "SemidefiniteReordered",
     "SolveInfo",
     "SpikedCovariance",
     "conjugate_gradients",
