@@ -15,7 +15,14 @@ from ngvi.families.parameters import is_concrete
 from ngvi.fisher.damped import Damped, array_of, number_of, on_vectors, tree_of
 from ngvi.fisher.layers import Network
 from ngvi.fisher.layout import Layout, Vectors, in_flat_order
-from ngvi.linalg import Estimate, MatrixFree, Semidefinite
+from ngvi.linalg import (
+    Estimate,
+    KroneckerEigen,
+    KroneckerFactors,
+    MatrixFree,
+    Semidefinite,
+    SemidefiniteDiagonal,
+)
 
 
 class SingularMatrixError(np.linalg.LinAlgError):
@@ -184,10 +191,26 @@ class Curvature:
         return replace(self, matrix=self.matrix.clip(minimum))
 
     def explain(self) -> str:
-        """Which parameters got which part of the structure: a table."""
+        """A table: which layers were found, what each got, and why other parameters
+        are in none of them."""
         if self.network is None:
-            return f"{type(self.matrix).__name__} over {self.dim:,} parameters"
-        return self.network.explain()
+            return f"{type(self.matrix).__name__} of {self.dim:,} parameters"
+        blocks = getattr(self.matrix, "blocks", ())
+        if len(blocks) != len(self.network.layers) + len(self.network.rest):
+            blocks = ()
+        return self.network.explain([_described(block) for block in blocks])
+
+
+def _described(block: Semidefinite) -> str:
+    match block:
+        case KroneckerFactors():
+            return f"Kronecker {block.left.shape[-1]} ⊗ {block.right.shape[-1]}"
+        case KroneckerEigen():
+            left, right = block.values.shape
+            return f"Kronecker eigenbasis {left} ⊗ {right}"
+        case SemidefiniteDiagonal():
+            return f"diagonal of {block.dim}"
+    return f"block {block.dim} × {block.dim}"
 
 
 def inner(a: Any, b: Any) -> Float[Array, ""]:

@@ -288,10 +288,21 @@ def test_inside_jit_and_single_precision() -> None:
         np.testing.assert_allclose(other, one, rtol=2e-4, atol=2e-4)
 
 
-def test_explain_names_the_layers() -> None:
-    table = explain(MLP.apply, MLP.params, MLP.x)
-    assert "first" in table and "Kronecker 4 ⊗ 4" in table
-    assert curvature(MLP, structure="kronecker").explain() == table
+def test_explain_says_which_layer_got_what() -> None:
+    table = curvature(MLP, structure="kronecker").explain()
+    assert [line.split("  ")[-1].strip() for line in table.splitlines()] == [
+        "structure",
+        "Kronecker 4 ⊗ 4",
+        "Kronecker 4 ⊗ 2",
+        "block 2 × 2",
+        "Kronecker 3 ⊗ 3",
+    ]
+    before = explain(MLP.apply, MLP.params, MLP.x)
+    assert [line.rsplit("  ", 1)[0].rstrip() for line in table.splitlines()] == (
+        before.splitlines()
+    )
+    free = curvature(MLP, structure="matrix-free")
+    assert free.explain() == "MatrixFree of 35 parameters"
 
 
 # -- bad input -------------------------------------------------------------------------
