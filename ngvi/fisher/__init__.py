@@ -7,6 +7,7 @@ from ngvi.fisher.geometry import fisher_kernel, mean_kl, natural_gradient_flow
 from ngvi.fisher.glm import GLMResult, glm, linear_regression, logistic, poisson
 from ngvi.fisher.laplace import Laplace, laplace
 from ngvi.fisher.likelihoods import Likelihood
+from ngvi.fisher.mlp import MLP
 from ngvi.fisher.running import RunningCurvature, Stale
 from ngvi.fisher.trust_region import (
     TrustRegionStep,
@@ -17,6 +18,7 @@ from ngvi.fisher.trust_region import (
 )
 
 __all__ = [
+    "MLP",
     "Curvature",
     "Damped",
     "GLMResult",
