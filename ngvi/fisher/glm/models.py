@@ -158,7 +158,13 @@ def glm(
         rows=count,
         iterations=int(fit.iterations),
         converged=int(fit.status) == scoring.CONVERGED,
-        message=_message(fit, matrix),
+        message=scoring.explain(
+            int(fit.status),
+            int(fit.iterations),
+            matrix,
+            np.asarray(fit.step)[:, None],
+            np.abs(np.asarray(matrix.basis @ fit.step)) > scoring.MOVING / 2,
+        ),
         likelihood=likelihood,
         link=chosen,
         estimated=free,
@@ -252,33 +258,3 @@ def _log_likelihood(
     f = link.output(likelihood.outputs[0])(eta)
     each = likelihood.log_prob_each(given.y.astype(f.dtype), f)
     return float((given.weights * each).sum())
-
-
-def _message(fit: scoring.Fit, matrix: Design) -> str:
-    """How the loop ended, in words."""
-    count = f"{int(fit.iterations)} iterations"
-    status = int(fit.status)
-    if status == scoring.CONVERGED:
-        return f"converged in {count}"
-    if status == scoring.DIVERGING:
-        step = solve_triangular(np.asarray(matrix.triangle), np.asarray(fit.step))
-        size = np.abs(step) * np.linalg.norm(matrix.triangle, axis=0)
-        grow = size > 0.05 * size.max()
-        named = [name for name, g in zip(matrix.names, grow, strict=True) if g]
-        moving = int((np.abs(matrix.basis @ fit.step) > scoring.MOVING / 2).sum())
-        return (
-            f"not converged, there is no maximum: the likelihood rises for ever as "
-            f"the coefficients of {', '.join(named)} grow, which fits "
-            f"{moving} of {len(matrix.basis)} rows perfectly (separation); use l2 > 0"
-        )
-    if status == scoring.STUCK:
-        return (
-            f"not converged: after {count} no step lowers the deviance; rescale the "
-            "columns of x, or use l2 > 0"
-        )
-    if status == scoring.SINGULAR:
-        return (
-            f"not converged: after {count} the Fisher matrix is singular or not "
-            "finite; use l2 > 0, another link, or another start"
-        )
-    return f"not converged in {count}: raise max_iterations"

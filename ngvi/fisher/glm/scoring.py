@@ -26,10 +26,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float, Int
+from scipy.linalg import solve_triangular
 
-from ngvi.fisher.glm.design import Rows
+from ngvi.fisher.glm.design import Design, Rows
 from ngvi.fisher.glm.links import Link
 from ngvi.fisher.likelihoods import Elementwise
 
@@ -219,3 +221,46 @@ def _start(likelihood: Elementwise, link: Link, problem: Problem) -> Float[Array
     first, second = fitted(near), fitted(far)
     usable = jnp.isfinite(_deviance(likelihood, link, problem, first)[1])
     return jnp.where(usable, first, second)
+
+
+def explain(
+    status: int,
+    iterations: int,
+    matrix: Design,
+    step: Float[np.ndarray, "p k"],
+    moving: Bool[np.ndarray, "n"],
+) -> str:
+    """How a loop ended, in words.
+
+    Args:
+        status: why it did.
+        iterations: its steps.
+        matrix: the design.
+        step: the last one, a column for each predictor.
+        moving: the rows whose linear predictors it still changed.
+    """
+    count = f"{iterations} iteration" + ("s" if iterations != 1 else "")
+    if status == CONVERGED:
+        return f"converged in {count}"
+    if status == DIVERGING:
+        triangle = np.asarray(matrix.triangle)
+        change = np.abs(solve_triangular(triangle, step)).max(1)
+        size = change * np.linalg.norm(triangle, axis=0)
+        grow = size > 0.05 * size.max()
+        named = [name for name, g in zip(matrix.names, grow, strict=True) if g]
+        return (
+            "not converged, there is no maximum: the likelihood rises for ever as "
+            f"the coefficients of {', '.join(named)} grow, which fits {moving.sum()} "
+            f"of {len(moving)} rows perfectly (separation); use l2 > 0"
+        )
+    if status == STUCK:
+        return (
+            f"not converged: after {count} no step lowers the deviance; rescale the "
+            "columns of x, or use l2 > 0"
+        )
+    if status == SINGULAR:
+        return (
+            f"not converged: after {count} the Fisher matrix is singular or not "
+            "finite; use l2 > 0, another link, or another start"
+        )
+    return f"not converged in {count}: raise max_iterations"
