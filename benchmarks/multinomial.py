@@ -8,9 +8,10 @@ columns, the same with columns of scales from 0.01 to 1, and classes of sizes fr
 thousandths to a third. Both libraries minimise the same objective (l2 = 1) in float64
 from zero; `gap` is how far, relatively, a fit's objective is above the least found by
 any, and each solver has the loosest tolerance on a grid that brings its gap to 1e-8 or
-below. Times are of whole calls, the fastest of R by turns; scikit-learn's is the better
-of one thread of its BLAS library and as many as there are. `compile` is what the first
-call took on top; a fit of other data of the same shapes does not pay it again.
+below. Times are of whole calls, the fastest of R by turns, each with one thread of the
+BLAS library and with as many as there are. `compile` is what the first call took on
+top; a fit of other data of the same shapes does not pay it again. "dense" also gives
+standard errors.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def compare(data: Data, repeats: int) -> dict[str, dict[str, float]]:
             found[name]["products"] = fit.products
     for _ in range(repeats):
         for name, s in solvers.items():
-            for threads in (None,) if name in ("cg", "dense") else (1, None):
+            for threads in (1, None):
                 with threadpool_limits(threads):
                     taken = seconds(lambda n=name, s=s: s.fit(data, tolerances[n]))
                 found[name]["seconds"] = min(found[name]["seconds"], taken)

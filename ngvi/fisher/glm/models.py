@@ -65,8 +65,8 @@ def glm(
             likelihood at dispersion one: scikit-learn's `alpha` of `Ridge`, 1/C of
             `LogisticRegression`.
         dispersion: φ, what variances are times the likelihood's own: a number, or
-            "pearson" for χ²/(n − p). By default Pearson's for Gaussian and gamma
-            likelihoods, else 1.
+            "pearson" for χ²/(n − p), NaN without more rows than columns. By default
+            Pearson's for Gaussian and gamma likelihoods, else 1.
         start: intercept and coefficients to begin with; from the labels by default.
         tol: the length of the last step, in standard errors of the estimate.
         max_iterations: the most steps.
@@ -134,7 +134,9 @@ def glm(
         free=free,
     )
     count = float(given.weights.sum())
-    phi = float(pearson) / (count - p) if free else float(dispersion or 1)
+    left = count - p
+    estimate = float(pearson) / left if left > 0 else np.nan
+    phi = estimate if free else float(dispersion or 1)
     log_likelihood = _log_likelihood(likelihood, chosen, problem, fit, phi, free)
     triangle = np.asarray(matrix.triangle)
     # β = R⁻¹ γ, and (F + P)⁻¹ = M Mᵀ with M = R⁻¹ L⁻ᵀ.
@@ -248,13 +250,9 @@ def _log_likelihood(
     free: bool,
 ) -> float:
     """Σ w log p, at the dispersion estimated."""
-    given = problem.rows
     if free and isinstance(likelihood, Gaussian):
-        variance = fit.deviance / given.weights.sum()
+        variance = fit.deviance / problem.rows.weights.sum()
         likelihood = Gaussian(likelihood.scale * jnp.sqrt(variance))
     elif free and isinstance(likelihood, Gamma):
         likelihood = Gamma(likelihood.shape / phi)
-    eta = problem.basis @ fit.coefficients + given.offset
-    f = link.output(likelihood.outputs[0])(eta)
-    each = likelihood.log_prob_each(given.y.astype(f.dtype), f)
-    return float((given.weights * each).sum())
+    return float(scoring.log_likelihood(likelihood, link, problem, fit.coefficients))

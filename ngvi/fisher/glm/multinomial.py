@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from scipy import stats
-from scipy.linalg import solve_triangular
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from ngvi.families.special.softmax import softmax
 from ngvi.fisher.glm import multinomial_solver, scoring
@@ -187,7 +187,7 @@ def multinomial(
     problem = Problem(matrix.basis, matrix.penalty_basis, given.y, given.weights)
     free = (len(classes) - 1) * p
     dense = method == "dense" or (method == "auto" and free <= LARGEST_DENSE)
-    fit = multinomial_solver.solve(
+    fit, fisher = multinomial_solver.solve(
         problem,
         jnp.asarray(tol, matrix.basis.dtype),
         jnp.asarray(max_iterations),
@@ -198,9 +198,9 @@ def multinomial(
     back = partial(solve_triangular, triangle, check_finite=False)
     gamma = np.asarray(fit.coefficients)
     parameters = back(gamma.T).T
-    covariance = _covariance(problem, fit, triangle) if dense else None
-    errors = None
-    if covariance is not None:
+    covariance = errors = None
+    if fisher is not None:
+        covariance = _covariance(np.asarray(fisher), triangle)
         variance = np.diag(covariance).reshape(parameters.shape)
         errors = np.sqrt(np.maximum(variance, 0))
     penalty = ((gamma @ np.asarray(matrix.penalty_basis).T) ** 2).sum() / 2
@@ -228,16 +228,23 @@ def multinomial(
     )
 
 
-def _covariance(problem: Problem, fit: Fit, triangle: np.ndarray) -> np.ndarray:
+def _covariance(fisher: np.ndarray, triangle: np.ndarray) -> np.ndarray:
     """Of the parameters, from the Fisher matrix with one class held at zero."""
-    fisher = multinomial_solver.reduced_fisher(problem, fit.probabilities, None)
-    count, p = fit.coefficients.shape
-    # Center ∘ (append a zero class), and R⁻¹ on each class.
-    center = np.eye(count)[:, :-1] - 1 / count
-    change = np.kron(center, solve_triangular(triangle, np.eye(p)))
-    root = np.asarray(jnp.linalg.cholesky(fisher))
-    half = solve_triangular(root, change.T, lower=True, check_finite=False)
-    return half.T @ half
+    p = len(triangle)
+    free = len(fisher) // p
+    try:
+        factor = cho_factor(fisher, check_finite=False)
+        inverse = cho_solve(factor, np.eye(len(fisher)), check_finite=False)
+    except np.linalg.LinAlgError:
+        inverse = np.full_like(fisher, np.nan)
+    # R⁻¹ on each class; then a class of zeros is appended, and the mean taken off.
+    back = solve_triangular(triangle, np.eye(p))
+    blocks = inverse.reshape(free, p, free, p).swapaxes(1, 2)
+    blocks = back @ blocks @ back.T
+    center = np.eye(free + 1)[:, :-1] - 1 / (free + 1)
+    blocks = np.tensordot(center, blocks, (1, 0))
+    blocks = np.moveaxis(np.tensordot(center, blocks, (1, 1)), 0, 1)
+    return blocks.swapaxes(1, 2).reshape((free + 1) * p, (free + 1) * p)
 
 
 def _message(fit: Fit, matrix: Design) -> str:

@@ -87,7 +87,7 @@ def solve(
     *,
     classes: int,
     dense: bool,
-) -> Fit:
+) -> tuple[Fit, Float[Array, "r r"] | None]:
     """Minimise −log likelihood + penalty from zero.
 
     Args:
@@ -96,6 +96,9 @@ def solve(
         max_iterations: the most steps.
         classes: how many.
         dense: whether F is formed.
+
+    Returns:
+        The fit, and `reduced_fisher` there if F is formed.
     """
     basis, penalty, labels, weights = problem
     n, p = basis.shape
@@ -193,7 +196,8 @@ def solve(
         jnp.asarray(RUNNING),
         start,
     )
-    return jax.lax.while_loop(going, step, (initial, jnp.ones_like(objective)))[0]
+    fit, _ = jax.lax.while_loop(going, step, (initial, jnp.ones_like(objective)))
+    return fit, reduced_fisher(problem, fit.probabilities, columns) if dense else None
 
 
 # -- matrix-free ---------------------------------------------------------------------

@@ -118,18 +118,20 @@ def solve(
         square = gradient @ direction
         rounding = 8 * eps * (1 + jnp.abs(fit.objective))
 
-        def refused(length: Array) -> Array:
+        def refused(trial: tuple[Array, Array, Array]) -> Array:
+            length, _, objective = trial
             # True for NaN: such a step leaves what the link allows.
-            trial = deviance(gamma + length * direction)[1]
-            return ~(trial <= fit.objective + rounding)
+            worse = ~(objective <= fit.objective + rounding)
+            return worse & (length > SHORTEST)
 
-        length = jax.lax.while_loop(
-            lambda t: refused(t) & (t > SHORTEST),
-            lambda t: t / 2,
-            jnp.ones_like(square),
-        )
+        def shorter(trial: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            length = trial[0] / 2
+            return length, *deviance(gamma + length * direction)
+
+        # Twice the whole step, refused unseen: the whole one comes first.
+        unseen = (jnp.full_like(square, 2), square, jnp.full_like(square, jnp.nan))
+        length, value, objective = jax.lax.while_loop(refused, shorter, unseen)
         moved = gamma + length * direction
-        value, objective = deviance(moved)
         accepted = length > SHORTEST
 
         scale = fit.deviance / count if free else 1.0
@@ -157,17 +159,24 @@ def solve(
         return (fit.status == RUNNING) & (fit.iterations < max_iterations)
 
     first = jnp.where(started, start, _start(likelihood, link, problem))
-    initial = Fit(
-        first,
-        *deviance(first),
-        jnp.asarray(0),
-        jnp.where(jnp.isfinite(deviance(first)[1]), RUNNING, SINGULAR),
-        jnp.zeros_like(first),
-    )
+    value, objective = deviance(first)
+    status = jnp.where(jnp.isfinite(objective), RUNNING, SINGULAR)
+    nothing = jnp.zeros_like(first)
+    initial = Fit(first, value, objective, jnp.asarray(0), status, nothing)
     fit = jax.lax.while_loop(going, step, initial)
     local = look(likelihood, link, rows.y, basis @ fit.coefficients + rows.offset)
     root = factor(basis, penalty, rows.weights * local.weight)
     return fit, root, (rows.weights * local.pearson).sum()
+
+
+@partial(jax.jit, static_argnames="link")
+def log_likelihood(
+    likelihood: Elementwise, link: Link, problem: Problem, gamma: Float[Array, "p"]
+) -> Float[Array, ""]:
+    """Σ w log p."""
+    rows = problem.rows
+    f = link.output(likelihood.outputs[0])(problem.basis @ gamma + rows.offset)
+    return (rows.weights * likelihood.log_prob_each(rows.y.astype(f.dtype), f)).sum()
 
 
 def look(
@@ -218,7 +227,7 @@ def _start(likelihood: Elementwise, link: Link, problem: Problem) -> Float[Array
         working = weights * (eta - rows.offset)
         return cho_solve((root, True), problem.basis.T @ working)
 
-    first, second = fitted(near), fitted(far)
+    first, second = jax.vmap(fitted)(jnp.stack([near, far]))
     usable = jnp.isfinite(_deviance(likelihood, link, problem, first)[1])
     return jnp.where(usable, first, second)
 
