@@ -85,7 +85,7 @@ def glm(
         >>> x = np.arange(6.0)[:, None]
         >>> fit = glm(x, np.array([1, 1, 4, 6, 15, 22]), "poisson")
         >>> fit.converged, round(float(fit.coefficients[0]), 3)
-        (True, 0.667)
+        (True, 0.643)
     """
     where = "glm"
     likelihood = _likelihood(likelihood)
@@ -121,14 +121,11 @@ def glm(
             f"{chosen.name!r} some mean is outside what the likelihood allows; pass "
             "start="
         )
-    # The same program, with columns that are zero but for the intercept's.
-    constant = jnp.zeros((n, p), dtype).at[:, 0].set(1 / jnp.sqrt(n))
-    others = jnp.diag(jnp.ones(p, dtype).at[0].set(0))
     null, _, _ = scoring.solve(
         likelihood,
         chosen,
-        scoring.Problem(constant, others, given),
-        jnp.zeros(p, dtype),
+        _constant(problem),
+        first,
         jnp.asarray(False),
         *limits,
         free=free,
@@ -208,7 +205,8 @@ def poisson(x: Any, y: Any, **options: Any) -> GLMResult:
 
 def _likelihood(spec: Any) -> Any:
     """One that a linear predictor can be the output of."""
-    likelihood = DEFAULTS[spec] if spec in list(DEFAULTS) else as_likelihood(spec)
+    named = isinstance(spec, str) and spec in DEFAULTS
+    likelihood = DEFAULTS[spec] if named else as_likelihood(spec)
     if (
         not isinstance(likelihood, Elementwise)
         or len(likelihood.outputs) != 1
@@ -226,6 +224,17 @@ def _likelihood(spec: Any) -> Any:
 
 def _positive(value: Any) -> bool:
     return not isinstance(value, str) and np.isfinite(value) and value > 0
+
+
+def _constant(problem: scoring.Problem) -> scoring.Problem:
+    """The model of an intercept alone, for the same compiled program: the other columns
+    are zero, and a penalty holds their coefficients there."""
+    n, p = problem.basis.shape
+    dtype = problem.basis.dtype
+    ones = jnp.zeros((n, p), dtype).at[:, 0].set(1 / jnp.sqrt(n))
+    return scoring.Problem(
+        ones, jnp.diag(jnp.ones(p, dtype).at[0].set(0)), problem.rows
+    )
 
 
 def _start(where: str, matrix: Design, start: Any) -> Float[Array, "p"]:
