@@ -282,6 +282,14 @@ def test_a_fit_prints_its_table() -> None:
     assert again.message == "not converged in 2 iterations: raise max_iterations"
 
 
+def test_exact_fits_have_no_dispersion() -> None:
+    one = linear_regression(np.ones((1, 1)), np.ones(1), l2=1.0)
+    assert one.converged and np.isnan(one.dispersion)
+    assert one.log_likelihood == np.inf and np.isnan(one.standard_errors).all()
+    assert np.isnan(glm(X[:1], np.ones(1), "gamma", l2=1.0).log_likelihood)
+    assert "intercept" in str(one)
+
+
 def test_overdispersion_widens_intervals() -> None:
     x, y = real("cpunish")
     plain, wide = (poisson(x, y, dispersion=d) for d in (None, "pearson"))

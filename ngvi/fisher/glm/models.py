@@ -258,10 +258,15 @@ def _log_likelihood(
     phi: float,
     free: bool,
 ) -> float:
-    """Σ w log p, at the dispersion estimated."""
+    """Σ w log p, at the dispersion estimated; ∞ where labels are met exactly, NaN
+    where there are too few rows for a dispersion."""
     if free and isinstance(likelihood, Gaussian):
         variance = fit.deviance / problem.rows.weights.sum()
+        if not bool(variance > 0):
+            return float("inf")
         likelihood = Gaussian(likelihood.scale * jnp.sqrt(variance))
     elif free and isinstance(likelihood, Gamma):
+        if not phi > 0:
+            return float("nan")
         likelihood = Gamma(likelihood.shape / phi)
     return float(scoring.log_likelihood(likelihood, link, problem, fit.coefficients))
