@@ -30,7 +30,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from ngvi.fisher.glm import multinomial
+from ngvi.fisher.regression import multinomial
 
 L2 = 1.0
 GOAL = 1e-8

@@ -4,10 +4,18 @@ from ngvi.fisher.curvature import Curvature, SingularMatrixError
 from ngvi.fisher.damped import Damped
 from ngvi.fisher.engine import explain, fisher, fisher_vector_product
 from ngvi.fisher.geometry import fisher_kernel, mean_kl, natural_gradient_flow
-from ngvi.fisher.glm import GLMResult, glm, linear_regression, logistic, poisson
 from ngvi.fisher.laplace import Laplace, laplace
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.fisher.mlp import MLP
+from ngvi.fisher.regression import (
+    GLMResult,
+    MultinomialResult,
+    glm,
+    linear_regression,
+    logistic,
+    multinomial,
+    poisson,
+)
 from ngvi.fisher.running import RunningCurvature, Stale
 from ngvi.fisher.trust_region import (
     TrustRegionStep,
@@ -24,6 +32,7 @@ __all__ = [
     "GLMResult",
     "Laplace",
     "Likelihood",
+    "MultinomialResult",
     "RunningCurvature",
     "SingularMatrixError",
     "Stale",
@@ -39,6 +48,7 @@ __all__ = [
     "linear_regression",
     "logistic",
     "mean_kl",
+    "multinomial",
     "natural_gradient_flow",
     "poisson",
     "reduction_ratio",

@@ -13,8 +13,6 @@ import sklearn.datasets
 import sklearn.linear_model
 import statsmodels.api as sm
 
-from ngvi.fisher.glm import glm, linear_regression, logistic, poisson, scoring
-from ngvi.fisher.glm.links import LINKS
 from ngvi.fisher.likelihoods import (
     Bernoulli,
     Binomial,
@@ -22,6 +20,8 @@ from ngvi.fisher.likelihoods import (
     StudentT,
     VonMises,
 )
+from ngvi.fisher.regression import glm, linear_regression, logistic, poisson, scoring
+from ngvi.fisher.regression.links import LINKS
 from tests.programs import compiled
 
 links, kinds = sm.families.links, sm.families

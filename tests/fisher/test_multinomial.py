@@ -12,8 +12,8 @@ import sklearn.datasets
 import sklearn.linear_model
 import statsmodels.api as sm
 
-from ngvi.fisher.glm import logistic, multinomial, multinomial_solver
-from ngvi.fisher.glm.multinomial_solver import Problem
+from ngvi.fisher.regression import logistic, multinomial, multinomial_solver
+from ngvi.fisher.regression.multinomial_solver import Problem
 from tests.programs import compiled
 
 

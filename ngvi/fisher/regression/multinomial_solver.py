@@ -34,7 +34,7 @@ import numpy as np
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float, Int
 
-from ngvi.fisher.glm.scoring import (
+from ngvi.fisher.regression.scoring import (
     CONVERGED,
     DIVERGING,
     MOVING,

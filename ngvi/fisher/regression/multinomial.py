@@ -15,8 +15,8 @@ from scipy import stats
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from ngvi.families.special.softmax import softmax
-from ngvi.fisher.glm import multinomial_solver, scoring
-from ngvi.fisher.glm.design import (
+from ngvi.fisher.regression import multinomial_solver, scoring
+from ngvi.fisher.regression.design import (
     INTERCEPT,
     Design,
     as_matrix,
@@ -24,8 +24,8 @@ from ngvi.fisher.glm.design import (
     rows,
     with_intercept,
 )
-from ngvi.fisher.glm.multinomial_solver import Fit, Problem
-from ngvi.fisher.glm.result import coefficient_table
+from ngvi.fisher.regression.multinomial_solver import Fit, Problem
+from ngvi.fisher.regression.result import coefficient_table
 
 LARGEST_DENSE = 600
 """Up to so many free coefficients "auto" forms the Fisher matrix."""

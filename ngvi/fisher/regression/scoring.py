@@ -31,9 +31,9 @@ from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float, Int
 from scipy.linalg import solve_triangular
 
-from ngvi.fisher.glm.design import Design, Rows
-from ngvi.fisher.glm.links import Link
 from ngvi.fisher.likelihoods import Elementwise
+from ngvi.fisher.regression.design import Design, Rows
+from ngvi.fisher.regression.links import Link
 
 RUNNING, CONVERGED, DIVERGING, STUCK, SINGULAR = range(5)
 """Why the loop ended: by its number of iterations, or by one of the others."""

@@ -12,10 +12,6 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.linalg import solve_triangular
 
-from ngvi.fisher.glm import scoring
-from ngvi.fisher.glm.design import Design, design, rows
-from ngvi.fisher.glm.links import Link, as_link
-from ngvi.fisher.glm.result import GLMResult
 from ngvi.fisher.likelihoods import (
     Elementwise,
     Gamma,
@@ -23,8 +19,12 @@ from ngvi.fisher.likelihoods import (
     NegativeBinomial,
     as_likelihood,
 )
+from ngvi.fisher.regression import scoring
+from ngvi.fisher.regression.design import Design, design, rows
+from ngvi.fisher.regression.links import Link, as_link
+from ngvi.fisher.regression.result import GLMResult
 
-DEFAULTS = {"gamma": Gamma(1.0), "negative_binomial": NegativeBinomial(1.0)}
+DEFAULTS = {"gamma": Gamma, "negative_binomial": NegativeBinomial}
 """Names that stand for a fixed shape here, where one output is a linear predictor."""
 
 
@@ -206,7 +206,7 @@ def poisson(x: Any, y: Any, **options: Any) -> GLMResult:
 def _likelihood(spec: Any) -> Any:
     """One that a linear predictor can be the output of."""
     named = isinstance(spec, str) and spec in DEFAULTS
-    likelihood = DEFAULTS[spec] if named else as_likelihood(spec)
+    likelihood = DEFAULTS[spec](1.0) if named else as_likelihood(spec)
     if (
         not isinstance(likelihood, Elementwise)
         or len(likelihood.outputs) != 1
