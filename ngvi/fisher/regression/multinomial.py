@@ -11,8 +11,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy import stats
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.special import ndtr, ndtri
 
 from ngvi.families.special.softmax import softmax
 from ngvi.fisher.regression import multinomial_solver, scoring
@@ -117,10 +117,10 @@ class MultinomialResult:
             base, *others = range(len(self.classes))
             estimates, errors = self.relative_to(self.classes[base])
             keep = (estimates[others].ravel(), errors[others].ravel())
-            half = stats.norm.ppf(0.975) * keep[1]
+            half = ndtri(0.975) * keep[1]
             interval = np.stack([keep[0] - half, keep[0] + half], 1)
             names = [f"{self.classes[k]}: {n}" for k in others for n in self.names]
-            p_values = 2 * stats.norm.sf(np.abs(keep[0] / keep[1]))
+            p_values = 2 * ndtr(-np.abs(keep[0] / keep[1]))
             table = coefficient_table(tuple(names), *keep, interval, p_values)
             lines += [table, "", f"relative to class {self.classes[base]}", ""]
         lines.append(
