@@ -81,3 +81,11 @@ def test_black_boxes_guide(tmp_path, monkeypatch, caplog):
     assert mixed["state"][1].q.probs[2] > 0.8
     assert last["found"].fun <= 1e-9 and last["found"].stops
     assert (tmp_path / "search.png").stat().st_size > 10_000
+
+
+def test_fisher_guide():
+    *_, names = run_guide("fisher.md")
+    sums = np.asarray(names["probabilities"]).sum(1)
+    np.testing.assert_allclose(sums, 1, rtol=1e-5)
+    assert int(names["running"].batches) == 3
+    assert names["fit"].converged

@@ -26,7 +26,9 @@ from ngvi.fisher.structures import (
     KroneckerStructure,
     LowRankStructure,
     Structure,
+    rescaled,
 )
+from ngvi.linalg import KroneckerEigen
 
 KindName = Literal["true", "sampled", "empirical", "gauss-newton", "hessian"]
 StructureName = Literal[
@@ -54,6 +56,7 @@ def fisher(
     blocks: Literal["layer", "leaf"] = "layer",
     sharing: Literal["expand", "reduce"] = "expand",
     rank: int = 16,
+    basis: Curvature | None = None,
 ) -> Curvature:
     """The curvature of −log p(y | f(x)) in a model's parameters, mean over examples.
 
@@ -99,6 +102,8 @@ def fisher(
         blocks: a block for every layer or for every leaf, with "block-diagonal".
         sharing: how Kronecker factors treat weights used at several positions.
         rank: of "low-rank".
+        basis: an earlier "kronecker-eigen" curvature whose eigenvectors to use again:
+            no decomposition is computed, and the two may be averaged.
 
     Returns:
         A `Curvature`: `F @ v`, `F.solve(v, damping)`, `F.logdet(damping)`,
@@ -126,12 +131,17 @@ def fisher(
     kind_used = _kind(kind, samples)
     structure_used = _structure(structure, blocks, sharing, rank)
     problem, params, batch = _prepare(apply, params, data, likelihood, kind_used, key)
-    layout = Layout.of(params, problem.network if structure_used.by_layers else None)
+    network = problem.network if structure_used.by_layers else None
+    layout = Layout.of(params, network)
     structure_used.check(problem, layout.dim)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    matrix = _compute(structure_used, problem, params, batch, batch_size, _as_key(key))
-    network = problem.network if structure_used.by_layers else None
+    if basis is None:
+        how = structure_used, problem, params, batch, batch_size
+        matrix = _compute(*how, _as_key(key))
+    else:
+        _check_basis(basis, layout, structure_used)
+        matrix = _rescaled(problem, params, batch, batch_size, basis.matrix)
     return Curvature(matrix, layout, network)
 
 
@@ -145,6 +155,13 @@ def _compute(
     key: Key[Array, ""],
 ) -> Any:
     return structure.compute(problem, params, batch, batch_size, key)
+
+
+@partial(jax.jit, static_argnums=3)
+def _rescaled(
+    problem: Problem, params: Any, batch: Batch, batch_size: int | None, basis: Any
+) -> Any:
+    return rescaled(problem, params, batch, basis, batch_size)
 
 
 def fisher_vector_product(
@@ -224,6 +241,16 @@ def _structure(
     return makers[name]()
 
 
+def _check_basis(basis: Curvature, layout: Layout, structure: Structure) -> None:
+    if not isinstance(structure, KroneckerEigenStructure):
+        raise ValueError("a basis is for structure='kronecker-eigen'")
+    structures = [type(block) for block in getattr(basis.matrix, "blocks", ())]
+    if basis.layout != layout or KroneckerEigen not in structures:
+        raise ValueError(
+            "basis must be a 'kronecker-eigen' curvature of the same parameters"
+        )
+
+
 def _as_key(key: Key[Array, ""] | int) -> Key[Array, ""]:
     return jax.random.key(key) if isinstance(key, int) else key
 
@@ -248,7 +275,6 @@ def _prepare(
         )
     used = as_likelihood(likelihood)
     network, outputs = _traced_once(apply, _signature(params), _signature(x))
-    _check_outputs(outputs, n)
     used.check_outputs(outputs)
     if y is not None and not _traced(y):
         used.check_labels(outputs, y)
@@ -311,10 +337,11 @@ def _signature(tree: Any) -> Signature:
 
 @lru_cache(maxsize=128)
 def _traced_once(apply: Apply, params: Signature, x: Signature) -> tuple[Network, Any]:
-    """The layers, and the outputs' shapes."""
+    """The layers, and the shapes of the outputs, with the examples first."""
     of_params, of_x = (
         jax.tree.unflatten(treedef, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
         for treedef, leaves in (params, x)
     )
     outputs = jax.eval_shape(apply, of_params, of_x)
+    _check_outputs(outputs, count(of_x))
     return discover(apply, of_params, of_x), outputs

@@ -99,9 +99,13 @@ class Network:
         )
         return jax.tree.unflatten(structure, outputs), inputs
 
-    def explain(self) -> str:
-        """A table of the layers, and why other parameters are in none of them."""
-        return table(self)
+    def explain(self, structures: Sequence[str] = ()) -> str:
+        """A table of the layers, and why other parameters are in none of them.
+
+        Args:
+            structures: what each layer, then each leaf of the rest got.
+        """
+        return table(self, structures)
 
 
 def discover(apply: Apply, params: PyTree, x: PyTree) -> Network:
