@@ -126,8 +126,8 @@ def discover(apply: Apply, params: PyTree, x: PyTree) -> Network:
     ...     return x @ params["kernel"] + params["bias"]
     >>> network = discover(apply, params, jnp.ones((5, 3)))
     >>> print(network.explain())
-    layer   kind   parameters    shapes    W      positions  structure
-    kernel  dense  kernel, bias  3 × 2, 2  4 × 2  1          Kronecker 4 ⊗ 2
+    layer   kind   parameters    shapes    W      positions
+    kernel  dense  kernel, bias  3 × 2, 2  4 × 2  1
     >>> x, shifts = jnp.arange(3.0), network.zero_shifts(params)
     >>> outputs, (inputs,) = network.run(params, x, shifts)
     >>> print(inputs)

@@ -249,11 +249,5 @@ def _covariance(fisher: np.ndarray, triangle: np.ndarray) -> np.ndarray:
 
 def _message(fit: Fit, matrix: Design) -> str:
     """How the loop ended, in words."""
-    moving = np.asarray(matrix.basis @ fit.step.T)
-    return scoring.explain(
-        int(fit.status),
-        int(fit.iterations),
-        matrix,
-        np.asarray(fit.step).T,
-        (np.abs(moving) > scoring.MOVING / 2).any(1),
-    )
+    step = np.asarray(fit.step).T
+    return scoring.explain(int(fit.status), int(fit.iterations), matrix, step)

@@ -237,7 +237,7 @@ def explain(
     iterations: int,
     matrix: Design,
     step: Float[np.ndarray, "p k"],
-    moving: Bool[np.ndarray, "n"],
+    moving: Bool[np.ndarray, "n"] | None = None,
 ) -> str:
     """How a loop ended, in words.
 
@@ -246,7 +246,8 @@ def explain(
         iterations: its steps.
         matrix: the design.
         step: the last one, a column for each predictor.
-        moving: the rows whose linear predictors it still changed.
+        moving: the rows whose one linear predictor it still changed: they have no
+            weight left, and so are fitted perfectly. None where a row has several.
     """
     count = f"{iterations} iteration" + ("s" if iterations != 1 else "")
     if status == CONVERGED:
@@ -257,10 +258,13 @@ def explain(
         size = change * np.linalg.norm(triangle, axis=0)
         grow = size > 0.05 * size.max()
         named = [name for name, g in zip(matrix.names, grow, strict=True) if g]
+        fits = ""
+        if moving is not None:
+            fits = f", which fits {moving.sum()} of {len(moving)} rows perfectly"
         return (
             "not converged, there is no maximum: the likelihood rises for ever as "
-            f"the coefficients of {', '.join(named)} grow, which fits {moving.sum()} "
-            f"of {len(moving)} rows perfectly (separation); use l2 > 0"
+            f"the coefficients of {', '.join(named)} grow{fits} (separation); use "
+            "l2 > 0"
         )
     if status == STUCK:
         return (
