@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ngvi.families import Bernoulli, Categorical, ExponentialFamily, Gaussian, Product
-from ngvi.linalg import Diagonal
+from ngvi.linalg import Dense
 from ngvi.nes import discrete, mixed
 from ngvi.nes.discrete import Discrete, compact_ga, natural, pbil, umda
 from ngvi.nes.mixed import Mixed
@@ -123,7 +123,7 @@ def best_so_far(
 def best_of_mixed(strategy: Mixed, keys: jax.Array, generations: int) -> jax.Array:
     q = Product(
         (
-            Gaussian(jnp.zeros(3), Diagonal(jnp.ones(3))),
+            Gaussian(jnp.zeros(3), Dense.from_deviations(jnp.ones(3))),
             Product((Bernoulli(jnp.zeros(3)), Categorical(jnp.zeros((2, 4))))),
         )
     )

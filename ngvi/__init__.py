@@ -1,4 +1,8 @@
-"""Natural-gradient variational inference for NumPyro models, with honest posteriors."""
+"""Natural gradients: variational inference for NumPyro models with honest posteriors,
+evolution strategies for black boxes, and a Fisher engine for any model in JAX."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from ngvi import nes
 from ngvi.bayes.fit import fit
@@ -6,5 +10,23 @@ from ngvi.bayes.load import LoadedPosterior, load
 from ngvi.bayes.posterior import Posterior
 from ngvi.nes.minimize import minimize
 
+if TYPE_CHECKING:
+    from ngvi import fisher
+
 __version__ = "0.1.0"
-__all__ = ["LoadedPosterior", "Posterior", "fit", "load", "minimize", "nes"]
+__all__ = [
+    "LoadedPosterior",
+    "Posterior",
+    "fisher",
+    "fit",
+    "load",
+    "minimize",
+    "nes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Parts that not everybody needs are imported when they are asked for."""
+    if name == "fisher":
+        return importlib.import_module("ngvi.fisher")
+    raise AttributeError(f"module 'ngvi' has no attribute {name!r}")

@@ -29,7 +29,7 @@ def test_docstring_examples():
 
 def test_readme_example(tmp_path, monkeypatch, capsys):
     text = (ROOT / "README.md").read_text()
-    fit, search = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    fit, search, curvature = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 3))
@@ -41,6 +41,9 @@ def test_readme_example(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(loaded.mean["beta"], names["posterior"].mean["beta"])
     exec(search, names)
     np.testing.assert_allclose(names["result"].x, [1.0, 1.0], atol=1e-4)
+    exec(curvature, names)
+    assert names["F"].dim == 131
+    assert "Kronecker 5 ⊗ 16" in capsys.readouterr().out
 
 
 def run_guide(name):
@@ -81,3 +84,11 @@ def test_black_boxes_guide(tmp_path, monkeypatch, caplog):
     assert mixed["state"][1].q.probs[2] > 0.8
     assert last["found"].fun <= 1e-9 and last["found"].stops
     assert (tmp_path / "search.png").stat().st_size > 10_000
+
+
+def test_fisher_guide():
+    *_, names = run_guide("fisher.md")
+    sums = np.asarray(names["probabilities"]).sum(1)
+    np.testing.assert_allclose(sums, 1, rtol=1e-5)
+    assert int(names["running"].batches) == 3
+    assert names["fit"].converged

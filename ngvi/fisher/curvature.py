@@ -12,78 +12,21 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ngvi.families.parameters import is_concrete
+from ngvi.fisher.damped import Damped, array_of, number_of, on_vectors, tree_of
 from ngvi.fisher.layers import Network
 from ngvi.fisher.layout import Layout, Vectors, in_flat_order
-from ngvi.linalg import MatrixFree, PositiveDefinite, Semidefinite
+from ngvi.linalg import (
+    Estimate,
+    KroneckerEigen,
+    KroneckerFactors,
+    MatrixFree,
+    Semidefinite,
+    SemidefiniteDiagonal,
+)
 
 
 class SingularMatrixError(np.linalg.LinAlgError):
     """A curvature that cannot be solved with, because it is singular or indefinite."""
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Damped:
-    """F + λ I (or F + diag λ), factorised: solve with it, draw from it.
-
-    Made by `Curvature.damp`; the same vectors are taken and given as there.
-    """
-
-    matrix: PositiveDefinite
-    layout: Layout = field(metadata={"static": True})
-
-    def mv(self, v: Vectors) -> Vectors:
-        """(F + λ) v."""
-        return _on_vectors("mv", self.layout, self.matrix, v)
-
-    __matmul__ = mv
-
-    def solve(self, v: Vectors) -> Vectors:
-        """(F + λ)⁻¹ v."""
-        return _on_vectors("solve", self.layout, self.matrix, v)
-
-    def whiten(self, v: Vectors) -> Vectors:
-        """Bᵀ v, (F + λ) = B Bᵀ: what was N(0, (F + λ)⁻¹) becomes N(0, I)."""
-        return _on_vectors("whiten", self.layout, self.matrix, v)
-
-    def unwhiten(self, eps: Vectors) -> Vectors:
-        """B⁻ᵀ ε: what was N(0, I) becomes N(0, (F + λ)⁻¹)."""
-        return _on_vectors("unwhiten", self.layout, self.matrix, eps)
-
-    def root(self) -> Float[Array, "p p"]:
-        """B as an array, (F + λ) = B Bᵀ."""
-        # Bᵀ eᵢ is row i of B.
-        dtype = jax.eval_shape(self.matrix.diagonal).dtype
-        return self.whiten(jnp.eye(self.layout.dim, dtype=dtype))
-
-    def draw(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Any:
-        """Draws from N(0, (F + λ)⁻¹), pytrees like the parameters.
-
-        Args:
-            key: of the draws.
-            shape: leading axes of every leaf.
-        """
-        return _draw(self.layout, shape, self.matrix, key)
-
-    def logdet(self) -> Float[Array, ""]:
-        """log det(F + λ)."""
-        return _number("logdet", self.matrix)
-
-    def diagonal(self) -> Any:
-        """The diagonal of F + λ, a pytree like the parameters."""
-        return _tree("diagonal", self.layout, self.matrix)
-
-    def inverse_diagonal(self) -> Any:
-        """The diagonal of (F + λ)⁻¹, a pytree like the parameters."""
-        return _tree("inverse_diagonal", self.layout, self.matrix)
-
-    def dense(self) -> Float[Array, "p p"]:
-        """F + λ as an array, rows in the order of `ravel_pytree`."""
-        return _array("dense", self.layout, self.matrix)
-
-    def inverse_dense(self) -> Float[Array, "p p"]:
-        """(F + λ)⁻¹ as an array."""
-        return _array("inverse_dense", self.layout, self.matrix)
 
 
 @jax.tree_util.register_dataclass
@@ -116,7 +59,7 @@ class Curvature:
 
     def mv(self, v: Vectors) -> Vectors:
         """F v."""
-        return _on_vectors("mv", self.layout, self.matrix, v)
+        return on_vectors("mv", self.layout, self.matrix, v)
 
     __matmul__ = mv
 
@@ -127,24 +70,45 @@ class Curvature:
     def diagonal(self) -> Any:
         """The diagonal of F, a pytree like the parameters; of a matrix-free structure
         an estimate."""
-        return _tree("diagonal", self.layout, self.matrix)
+        return tree_of("diagonal", self.layout, self.matrix)
 
     def trace(self) -> Float[Array, ""]:
         """tr F; of a matrix-free structure an estimate."""
-        return _number("trace", self.matrix)
+        return number_of("trace", self.matrix)
 
     def dense(self) -> Float[Array, "p p"]:
         """F as an array, rows in the order of `ravel_pytree`."""
-        return _array("dense", self.layout, self.matrix)
+        return array_of("dense", self.layout, self.matrix)
+
+    def estimate_trace(self) -> Estimate:
+        """tr F with its standard error, which is zero but for a matrix-free structure
+        of more than 64 parameters."""
+        if isinstance(self.matrix, MatrixFree):
+            return self.matrix.estimate_trace()
+        trace = self.trace()
+        return Estimate(trace, jnp.zeros_like(trace))
+
+    def estimate_diagonal(self) -> Estimate:
+        """The diagonal of F and its standard errors, pytrees like the parameters."""
+        if isinstance(self.matrix, MatrixFree):
+            found = self.matrix.estimate_diagonal()
+            return Estimate(*map(self.layout.tree, found))
+        diagonal = self.diagonal()
+        return Estimate(diagonal, jax.tree.map(jnp.zeros_like, diagonal))
 
     # -- damped ------------------------------------------------------------------------
 
-    def damp(self, damping: Any = 0.0, **options: Any) -> Damped:
+    def damp(
+        self, damping: Any = 0.0, *, factored: bool = False, **options: Any
+    ) -> Damped:
         """F + λ I, or F + diag λ, factorised.
 
         Args:
             damping: λ ≥ 0: a number; or, for dense, diagonal, low-rank and matrix-free
                 structures, a vector of length P or a pytree like the parameters.
+            factored: Kronecker blocks by (A + π √λ I) ⊗ (G + √λ/π I), Martens and
+                Grosse's approximation: two Cholesky factors instead of two spectral
+                decompositions, and more damping than was asked for.
             **options: of a matrix-free structure: `preconditioner` (another structure's
                 `Damped`, near this one), `tolerance`, `max_iterations`, `steps`; see
                 `ngvi.linalg.MatrixFree.damp`.
@@ -169,7 +133,7 @@ class Curvature:
                 f"{', '.join(options)}: options of matrix-free solves, but this one is "
                 "direct"
             )
-        damped = _damp(self.matrix, added)
+        damped = _damp(factored, self.matrix, added)
         _check_regular(damped, added)
         return Damped(damped, self.layout)
 
@@ -227,10 +191,26 @@ class Curvature:
         return replace(self, matrix=self.matrix.clip(minimum))
 
     def explain(self) -> str:
-        """Which parameters got which part of the structure: a table."""
+        """A table: which layers were found, what each got, and why other parameters
+        are in none of them."""
         if self.network is None:
-            return f"{type(self.matrix).__name__} over {self.dim:,} parameters"
-        return self.network.explain()
+            return f"{type(self.matrix).__name__} of {self.dim:,} parameters"
+        blocks = getattr(self.matrix, "blocks", ())
+        if len(blocks) != len(self.network.layers) + len(self.network.rest):
+            blocks = ()
+        return self.network.explain([_described(block) for block in blocks])
+
+
+def _described(block: Semidefinite) -> str:
+    match block:
+        case KroneckerFactors():
+            return f"Kronecker {block.left.shape[-1]} ⊗ {block.right.shape[-1]}"
+        case KroneckerEigen():
+            left, right = block.values.shape
+            return f"Kronecker eigenbasis {left} ⊗ {right}"
+        case SemidefiniteDiagonal():
+            return f"diagonal of {block.dim}"
+    return f"block {block.dim} × {block.dim}"
 
 
 def inner(a: Any, b: Any) -> Float[Array, ""]:
@@ -239,43 +219,9 @@ def inner(a: Any, b: Any) -> Float[Array, ""]:
     return sum(jax.tree.leaves(products), start=jnp.zeros(()))
 
 
-# -- compiled once for a structure, whatever its numbers -------------------------------
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _on_vectors(method: str, layout: Layout, matrix: Any, v: Vectors) -> Vectors:
-    function = getattr(matrix, method)
-    if layout.is_flat(v):
-        return layout.to_flat(function(layout.from_any(v)))
-    return layout.tree(function(layout.vector(v)))
-
-
 @partial(jax.jit, static_argnums=0)
-def _number(method: str, matrix: Any) -> Float[Array, ""]:
-    return getattr(matrix, method)()
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _tree(method: str, layout: Layout, matrix: Any) -> Any:
-    return layout.tree(getattr(matrix, method)())
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _array(method: str, layout: Layout, matrix: Any) -> Float[Array, "p p"]:
-    whole = getattr(matrix, method)()
-    with jax.ensure_compile_time_eval():
-        order = layout.to_flat(jnp.arange(layout.dim))
-    return whole[order[:, None], order]
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _draw(layout: Layout, shape: tuple[int, ...], matrix: Any, key: Array) -> Any:
-    return layout.tree(matrix.draw(key, shape))
-
-
-@jax.jit
-def _damp(matrix: Any, damping: Array) -> Any:
-    return matrix.damp(damping)
+def _damp(factored: bool, matrix: Any, damping: Array) -> Any:
+    return matrix.damp_factored(damping) if factored else matrix.damp(damping)
 
 
 @jax.jit

@@ -26,7 +26,9 @@ from ngvi.fisher.structures import (
     KroneckerStructure,
     LowRankStructure,
     Structure,
+    rescaled,
 )
+from ngvi.linalg import KroneckerEigen
 
 KindName = Literal["true", "sampled", "empirical", "gauss-newton", "hessian"]
 StructureName = Literal[
@@ -54,6 +56,7 @@ def fisher(
     blocks: Literal["layer", "leaf"] = "layer",
     sharing: Literal["expand", "reduce"] = "expand",
     rank: int = 16,
+    basis: Curvature | None = None,
 ) -> Curvature:
     """The curvature of −log p(y | f(x)) in a model's parameters, mean over examples.
 
@@ -99,6 +102,8 @@ def fisher(
         blocks: a block for every layer or for every leaf, with "block-diagonal".
         sharing: how Kronecker factors treat weights used at several positions.
         rank: of "low-rank".
+        basis: an earlier "kronecker-eigen" curvature whose eigenvectors to use again:
+            no decomposition is computed, and the two may be averaged.
 
     Returns:
         A `Curvature`: `F @ v`, `F.solve(v, damping)`, `F.logdet(damping)`,
@@ -126,13 +131,17 @@ def fisher(
     kind_used = _kind(kind, samples)
     structure_used = _structure(structure, blocks, sharing, rank)
     problem, params, batch = _prepare(apply, params, data, likelihood, kind_used, key)
-    layout = Layout.of(params, problem.network if structure_used.by_layers else None)
+    network = problem.network if structure_used.by_layers else None
+    layout = Layout.of(params, network)
     structure_used.check(problem, layout.dim)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    used = _as_key(key) if structure_used.needs_key else None
-    matrix = _compute(structure_used, problem, params, batch, batch_size, used)
-    network = problem.network if structure_used.by_layers else None
+    if basis is None:
+        used = _as_key(key) if structure_used.needs_key else None
+        matrix = _compute(structure_used, problem, params, batch, batch_size, used)
+    else:
+        _check_basis(basis, layout, structure_used)
+        matrix = _rescaled(problem, params, batch, batch_size, basis.matrix)
     return Curvature(matrix, layout, network)
 
 
@@ -146,6 +155,13 @@ def _compute(
     key: Key[Array, ""] | None,
 ) -> Any:
     return structure.compute(problem, params, batch, batch_size, key)
+
+
+@partial(jax.jit, static_argnums=3)
+def _rescaled(
+    problem: Problem, params: Any, batch: Batch, batch_size: int | None, basis: Any
+) -> Any:
+    return rescaled(problem, params, batch, basis, batch_size)
 
 
 def fisher_vector_product(
@@ -223,6 +239,16 @@ def _structure(
     if sharing not in ("expand", "reduce"):
         raise ValueError(f"sharing must be 'expand' or 'reduce', got {sharing!r}")
     return makers[name]()
+
+
+def _check_basis(basis: Curvature, layout: Layout, structure: Structure) -> None:
+    if not isinstance(structure, KroneckerEigenStructure):
+        raise ValueError("a basis is for structure='kronecker-eigen'")
+    structures = [type(block) for block in getattr(basis.matrix, "blocks", ())]
+    if basis.layout != layout or KroneckerEigen not in structures:
+        raise ValueError(
+            "basis must be a 'kronecker-eigen' curvature of the same parameters"
+        )
 
 
 def _as_key(key: Key[Array, ""] | int) -> Key[Array, ""]:

@@ -7,6 +7,7 @@ from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.block_diagonal import BlockDiagonal
 from ngvi.linalg.blocks import BlockOperators, SemidefiniteBlocks
 from ngvi.linalg.conjugate_gradients import SolveInfo, conjugate_gradients
+from ngvi.linalg.damped_matrix_free import DampedMatrixFree
 from ngvi.linalg.dense import Dense
 from ngvi.linalg.diagonal import Diagonal
 from ngvi.linalg.eigenpairs import low_rank
@@ -16,9 +17,9 @@ from ngvi.linalg.kronecker_eigen import KroneckerEigen
 from ngvi.linalg.kronecker_factors import KroneckerFactors
 from ngvi.linalg.lanczos import lanczos
 from ngvi.linalg.low_rank import LowRankPlusDiagonal
-from ngvi.linalg.matrix_free import DampedMatrixFree, MatrixFree
+from ngvi.linalg.matrix_free import MatrixFree
 from ngvi.linalg.rank_one import DiagonalMinusRankOne
-from ngvi.linalg.reordered import Reordered, SemidefiniteReordered
+from ngvi.linalg.reordered import Reordered
 from ngvi.linalg.semidefinite import Semidefinite
 from ngvi.linalg.semidefinite_dense import SemidefiniteDense
 from ngvi.linalg.semidefinite_diagonal import SemidefiniteDiagonal
@@ -49,7 +50,6 @@ __all__ = [
     "SemidefiniteBlocks",
     "SemidefiniteDense",
     "SemidefiniteDiagonal",
-    "SemidefiniteReordered",
     "SolveInfo",
     "SpikedCovariance",
     "conjugate_gradients",

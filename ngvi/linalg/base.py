@@ -59,8 +59,8 @@ class Retracted(NamedTuple):
     """log R: how far the matrix went, as a tangent (∞ order in X)."""
 
 
-class PositiveDefinite(ABC):
-    """A symmetric positive-definite D × D matrix P = B Bᵀ, P⁻¹ = A Aᵀ, A = B⁻ᵀ.
+class Symmetric(ABC):
+    """A symmetric D × D matrix P, known by its products.
 
     Vectors may carry leading batch axes; the last axis has length `dim`.
     """
@@ -75,11 +75,34 @@ class PositiveDefinite(ABC):
     def batch_shape(self) -> tuple[int, ...]:
         """The leading axes *c; () for a single matrix."""
 
-    # -- as a linear operator ----------------------------------------------------
-
     @abstractmethod
     def mv(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         """P x."""
+
+    @abstractmethod
+    def diagonal(self) -> Float[Array, "*c d"]:
+        """The diagonal of P."""
+
+    def trace(self) -> Float[Array, "*c"]:
+        """tr P."""
+        return self.diagonal().sum(-1)
+
+    @abstractmethod
+    def dense(self) -> Float[Array, "*c d d"]:
+        """P as an array."""
+
+    @abstractmethod
+    def scale(self, c: float | Float[Array, "*c"]) -> Self:
+        """c P, c > 0, of the same structure and in the same frame."""
+
+
+class PositiveDefinite(Symmetric):
+    """A symmetric positive-definite D × D matrix P = B Bᵀ, P⁻¹ = A Aᵀ, A = B⁻ᵀ.
+
+    Vectors may carry leading batch axes; the last axis has length `dim`.
+    """
+
+    # -- as a linear operator ----------------------------------------------------
 
     @abstractmethod
     def solve(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
@@ -112,24 +135,12 @@ class PositiveDefinite(ABC):
         """log det P."""
 
     @abstractmethod
-    def diagonal(self) -> Float[Array, "*c d"]:
-        """The diagonal of P."""
-
-    @abstractmethod
     def inverse_diagonal(self) -> Float[Array, "*c d"]:
         """The diagonal of P⁻¹: the marginal variances when P is a precision."""
 
     @abstractmethod
-    def dense(self) -> Float[Array, "*c d d"]:
-        """P as an array."""
-
-    @abstractmethod
     def inverse_dense(self) -> Float[Array, "*c d d"]:
         """P⁻¹ as an array: the covariance when P is a precision."""
-
-    def trace(self) -> Float[Array, "*c"]:
-        """tr P."""
-        return self.diagonal().sum(-1)
 
     def relative_trace(self, other: PositiveDefinite) -> Float[Array, "*c"]:
         """tr(P Q⁻¹) = ‖Bₚᵀ A_q‖², through the roots; D for Q = P."""
@@ -138,12 +149,6 @@ class PositiveDefinite(ABC):
         columns = jnp.eye(self.dim, dtype=diagonal.dtype)
         columns = columns.reshape(self.dim, *batch, self.dim)
         return (self.whiten(other.unwhiten(columns)) ** 2).sum((0, -1))
-
-    # -- arithmetic that stays in the structure ----------------------------------
-
-    @abstractmethod
-    def scale(self, c: float | Float[Array, "*c"]) -> Self:
-        """c P, c > 0, in the same frame."""
 
 
 class LinearStructure(PositiveDefinite):

@@ -119,9 +119,12 @@ def _iterate(
     progress: float | Float[Array, ""] | None = None,
     start: Float[Array, "*b d"] | None = None,
 ) -> tuple[Float[Array, "*b d"], SolveInfo]:
+    """The loop, on right sides with all leading axes."""
     shape = b.shape
     limit = 10 * shape[-1] if max_iterations is None else max_iterations
-    first = jnp.zeros_like(b) if start is None else jnp.broadcast_to(start, shape)
+    first = jnp.zeros_like(b)
+    if start is not None:
+        first = jnp.broadcast_to(start, shape).astype(b.dtype)
     target = tolerance * _norm(b)
 
     def precondition(r: Array) -> Array:

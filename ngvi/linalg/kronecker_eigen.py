@@ -134,6 +134,28 @@ class KroneckerEigen(PositiveDefinite, Semidefinite):
             "they come from, or the values measured in one basis"
         )
 
+    def average(self, other: Semidefinite, weight: float | Float[Array, "*c"]) -> Self:
+        """The values averaged, of two with the same eigenvectors.
+
+        Raises:
+            TypeError: they have others (seen where the numbers are known, so not under
+                `jit`).
+        """
+        like, w = self._matching(other), jnp.asarray(weight)[..., None, None]
+        bases = zip(
+            (self.left_vectors, self.right_vectors),
+            (like.left_vectors, like.right_vectors),
+            strict=True,
+        )
+        for mine, theirs in bases:
+            same = mine is theirs or (mine == theirs).all()
+            if not isinstance(same, jax.core.Tracer) and not same:
+                raise TypeError(
+                    "two KroneckerEigen of other eigenvectors have no average: measure "
+                    "the values of one in the basis of the other"
+                )
+        return self._with((1 - w) * self.values + w * like.values)
+
     def clip(self, minimum: float | Float[Array, "*c"]) -> Self:
         least = jnp.asarray(minimum)[..., None, None]
         return self._with(jnp.maximum(self.values, least))

@@ -8,28 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ngvi.linalg.base import PositiveDefinite
-from ngvi.linalg.semidefinite import Semidefinite, per_coordinate
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Reordering:
-    """Πᵀ P Π, (Π x)ᵢ = x[orderᵢ], whatever P is."""
+class Reordered(PositiveDefinite):
+    """Πᵀ P Π, (Π x)ᵢ = x[orderᵢ], with the root Πᵀ B Π. Made by `from_order`."""
 
-    matrix: Any
+    matrix: PositiveDefinite
     order: Int[Array, "*c d"]
     """The coordinates of the vector in the order the matrix has them."""
     places: Int[Array, "*c d"]
     """The inverse: where the matrix has each coordinate of the vector."""
 
     @classmethod
-    def from_order(cls, matrix: Any, order: Int[Array, "*c d"]) -> Self:
+    def from_order(cls, matrix: PositiveDefinite, order: Int[Array, "*c d"]) -> Self:
         """From the coordinates of the vector in the order the matrix has them."""
         order = jnp.asarray(order)
         if order.shape[-1] != matrix.dim:
@@ -58,38 +58,6 @@ class Reordering:
     def mv(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         return self._on_vector(self.matrix.mv, x)
 
-    def diagonal(self) -> Float[Array, "*c d"]:
-        return _take(self.matrix.diagonal(), self.places)
-
-    def trace(self) -> Float[Array, "*c"]:
-        return self.matrix.trace()
-
-    def dense(self) -> Float[Array, "*c d d"]:
-        return self._square(self.matrix.dense())
-
-    def scale(self, c: float | Float[Array, "*c"]) -> Self:
-        return replace(self, matrix=self.matrix.scale(c))
-
-
-def _take(x: Float[Array, "*b d"], order: Int[Array, "*c d"]) -> Array:
-    """x[order] along the last axis; leading axes broadcast."""
-    if order.ndim == 1:
-        return x.at[..., order].get(mode="promise_in_bounds", unique_indices=True)
-    leading = jnp.broadcast_shapes(x.shape[:-1], order.shape[:-1])
-    x, order = (jnp.broadcast_to(y, (*leading, y.shape[-1])) for y in (x, order))
-    return jnp.take_along_axis(x, order, -1)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Reordered(Reordering, PositiveDefinite):
-    """Πᵀ P Π of a positive-definite P, with the root Πᵀ B Π.
-
-    Made by `from_order`.
-    """
-
-    matrix: PositiveDefinite
-
     def solve(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         return self._on_vector(self.matrix.solve, x)
 
@@ -105,42 +73,26 @@ class Reordered(Reordering, PositiveDefinite):
     def logdet(self) -> Float[Array, "*c"]:
         return self.matrix.logdet()
 
+    def diagonal(self) -> Float[Array, "*c d"]:
+        return _take(self.matrix.diagonal(), self.places)
+
     def inverse_diagonal(self) -> Float[Array, "*c d"]:
         return _take(self.matrix.inverse_diagonal(), self.places)
+
+    def dense(self) -> Float[Array, "*c d d"]:
+        return self._square(self.matrix.dense())
 
     def inverse_dense(self) -> Float[Array, "*c d d"]:
         return self._square(self.matrix.inverse_dense())
 
+    def scale(self, c: float | Float[Array, "*c"]) -> Self:
+        return replace(self, matrix=self.matrix.scale(c))
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class SemidefiniteReordered(Reordering, Semidefinite):
-    """Πᵀ F Π of a semidefinite F; sums are of matrices in the same order.
 
-    Made by `from_order`.
-    """
-
-    matrix: Semidefinite
-
-    def add(self, other: Semidefinite) -> Self:
-        return replace(self, matrix=self.matrix.add(self._matching(other).matrix))
-
-    def average(self, other: Semidefinite, weight: float | Float[Array, "*c"]) -> Self:
-        like = self._matching(other).matrix
-        return replace(self, matrix=self.matrix.average(like, weight))
-
-    def clip(self, minimum: float | Float[Array, "*c"]) -> Self:
-        return replace(self, matrix=self.matrix.clip(minimum))
-
-    def damp(
-        self, damping: float | Float[Array, "*c"] | Float[Array, "*c d"]
-    ) -> Reordered:
-        if jnp.ndim(damping) > len(self.batch_shape):
-            damping = _take(per_coordinate(damping, self), self.order)
-        return self._reordered(self.matrix.damp(damping))
-
-    def damp_factored(self, damping: float | Float[Array, "*c"]) -> Reordered:
-        return self._reordered(self.matrix.damp_factored(damping))
-
-    def _reordered(self, matrix: PositiveDefinite) -> Reordered:
-        return Reordered(matrix, self.order, self.places)
+def _take(x: Float[Array, "*b d"], order: Int[Array, "*c d"]) -> Array:
+    """x[order] along the last axis; leading axes broadcast."""
+    if order.ndim == 1:
+        return x.at[..., order].get(mode="promise_in_bounds", unique_indices=True)
+    leading = jnp.broadcast_shapes(x.shape[:-1], order.shape[:-1])
+    x, order = (jnp.broadcast_to(y, (*leading, y.shape[-1])) for y in (x, order))
+    return jnp.take_along_axis(x, order, -1)

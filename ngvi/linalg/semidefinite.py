@@ -8,7 +8,8 @@ precision, has been added to it:
     F.damp(λ) = F + λ I,        a `PositiveDefinite`.
 
 A Hessian has these structures too, and may be indefinite: `clip` makes it semidefinite
-where its eigenvalues can be had. F + λ I that is not positive definite gives NaN.
+where its eigenvalues can be had. Where F + λ I is not positive definite, its roots and
+its determinant are NaN or infinite.
 
 Leading axes are those of `ngvi.linalg.base`. A damping has the shape *c (or none), or
 *c with the axis of the vectors after it: one λ for each coordinate.
@@ -16,52 +17,19 @@ Leading axes are those of `ngvi.linalg.base`. A damping has the shape *c (or non
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Self
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ngvi.linalg.base import PositiveDefinite
+from ngvi.linalg.base import PositiveDefinite, Symmetric
 
 
-class Semidefinite(ABC):
-    """A symmetric D × D matrix F ⪰ 0, known by its products.
-
-    Vectors may carry leading batch axes; the last axis has length `dim`.
-    """
-
-    @property
-    @abstractmethod
-    def dim(self) -> int:
-        """The number of rows, D."""
-
-    @property
-    @abstractmethod
-    def batch_shape(self) -> tuple[int, ...]:
-        """The leading axes *c; () for a single matrix."""
-
-    @abstractmethod
-    def mv(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        """F x."""
-
-    @abstractmethod
-    def diagonal(self) -> Float[Array, "*c d"]:
-        """The diagonal of F."""
-
-    def trace(self) -> Float[Array, "*c"]:
-        """tr F."""
-        return self.diagonal().sum(-1)
-
-    @abstractmethod
-    def dense(self) -> Float[Array, "*c d d"]:
-        """F as an array."""
+class Semidefinite(Symmetric):
+    """A symmetric D × D matrix F ⪰ 0: it is multiplied by, averaged and damped."""
 
     # -- arithmetic that stays in the structure ----------------------------------
-
-    @abstractmethod
-    def scale(self, c: float | Float[Array, "*c"]) -> Self:
-        """c F, c ≥ 0."""
 
     @abstractmethod
     def add(self, other: Semidefinite) -> Self:

@@ -147,13 +147,6 @@ LIKELIHOODS = [
     ),
     Case("poisson", Poisson(), X, Z, lambda f, y: stats.poisson.logpmf(y, np.exp(f))),
     Case(
-        "negative-binomial",
-        NegativeBinomial(2.5),
-        X,
-        Z,
-        lambda f, y: _nbinom((f, np.log(2.5)), y),
-    ),
-    Case(
         "negative-binomial-learned",
         NegativeBinomial(),
         (X + 1, Z),
@@ -184,13 +177,6 @@ LIKELIHOODS = [
         lambda f, y: stats.expon.logpdf(y, scale=np.exp(-f)),
     ),
     Case(
-        "student-t",
-        StudentT(0.7, 4.0),
-        X,
-        Z,
-        lambda f, y: stats.t.logpdf(y, 4.0, f, 0.7),
-    ),
-    Case(
         "student-t-learned",
         StudentT(None, None),
         (X, Z, Z + 1.5),
@@ -199,23 +185,7 @@ LIKELIHOODS = [
         None,
         (X, 30 * Z, np.array([-3.0, 9, 16])),
     ),
-    Case(
-        "beta",
-        Beta(3.0),
-        X,
-        Z,
-        lambda f, y: _beta((f, np.log(3.0)), y),
-        extreme=15 * X,
-    ),
     Case("beta-learned", Beta(), (X, Z), (Z, X), _beta, extreme=(15 * X, 15 * Z)),
-    Case(
-        "von-mises",
-        VonMises(1.5),
-        X,
-        Z,
-        lambda f, y: stats.vonmises.logpdf(y, 1.5, f),
-        None,
-    ),
     Case(
         "von-mises-learned",
         VonMises(),

@@ -37,7 +37,6 @@ from ngvi.linalg import (
     SemidefiniteBlocks,
     SemidefiniteDense,
     SemidefiniteDiagonal,
-    SemidefiniteReordered,
     SpikedCovariance,
 )
 from ngvi.mirror import retractions
@@ -190,18 +189,11 @@ def _block_operators(rng: np.random.Generator, dim: int) -> Member:
     return blocks, scipy.linalg.block_diag(*(matrix for _, matrix in parts))
 
 
-def _in_other_order(
-    kind: type[Reordered] | type[SemidefiniteReordered], member: Member
-) -> Member:
-    p, matrix = member
-    # The same for all members, so that they can be added.
-    order = np.random.default_rng(0).permutation(len(matrix))
-    places = np.argsort(order)
-    return kind.from_order(p, jnp.asarray(order)), matrix[np.ix_(places, places)]
-
-
 def _reordered(rng: np.random.Generator, dim: int) -> Member:
-    return _in_other_order(Reordered, DENSE.member(rng, dim))
+    p, matrix = DENSE.member(rng, dim)
+    order = rng.permutation(dim)
+    places = np.argsort(order)
+    return Reordered.from_order(p, jnp.asarray(order)), matrix[np.ix_(places, places)]
 
 
 def _product(matrix: np.ndarray) -> Partial:
@@ -281,10 +273,6 @@ def _semidefinite_matrix_free(rng: np.random.Generator, dim: int) -> Member:
     return MatrixFree(_product(matrix), dim), matrix
 
 
-def _semidefinite_reordered(rng: np.random.Generator, dim: int) -> Member:
-    return _in_other_order(SemidefiniteReordered, _semidefinite_dense(rng, dim))
-
-
 @dataclass(frozen=True)
 class SemidefiniteCase(Case):
     """A semidefinite structure, and what it can do beyond products and damping."""
@@ -302,7 +290,6 @@ SEMIDEFINITE = [
     SemidefiniteCase("eigen", _semidefinite_eigen, adds=False, damps_each=False),
     SemidefiniteCase("low-rank", _semidefinite_low_rank, clips=False),
     SemidefiniteCase("blocks", _semidefinite_blocks, adds=False, damps_each=False),
-    SemidefiniteCase("reordered", _semidefinite_reordered),
     SemidefiniteCase(
         "matrix-free", _semidefinite_matrix_free, False, adds=False, clips=False
     ),

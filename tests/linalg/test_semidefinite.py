@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from ngvi.linalg import Diagonal, SemidefiniteDiagonal, SemidefiniteReordered
+from ngvi.linalg import Diagonal, Reordered, SemidefiniteDiagonal
 from tests.linalg.cases import (
     SemidefiniteCase,
     close,
@@ -112,9 +112,9 @@ def test_a_prior_precision_for_each_coordinate_of_a_batch() -> None:
 
 
 def test_an_order_has_a_place_for_each_coordinate() -> None:
-    f = SemidefiniteDiagonal(jnp.asarray([1.0, 2.0, 3.0]))
+    p = Diagonal(jnp.sqrt(jnp.asarray([1.0, 2.0, 3.0])))
     with pytest.raises(ValueError, match="2 places for 3 coordinates"):
-        SemidefiniteReordered.from_order(f, jnp.asarray([1, 0]))
+        Reordered.from_order(p, jnp.asarray([1, 0]))
     # The first of the diagonal belongs to the vector's last coordinate.
-    g = SemidefiniteReordered.from_order(f, jnp.asarray([2, 0, 1]))
-    close(g.mv(jnp.ones(3)), [2.0, 3.0, 1.0])
+    q = Reordered.from_order(p, jnp.asarray([2, 0, 1]))
+    close(q.mv(jnp.ones(3)), [2.0, 3.0, 1.0])

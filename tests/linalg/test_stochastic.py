@@ -43,7 +43,7 @@ def estimates(
 
 def test_errors_are_as_large_as_stated() -> None:
     keys = jax.random.split(jax.random.key(1), REPEATS)
-    many = jax.vmap(lambda key: estimates(MATRIX, key, PROBES, DIM))(keys)
+    many = jax.vmap(lambda key: estimates(MATRIX, key, PROBES, 20))(keys)
     for name, (values, errors) in many.items():
         z = (np.asarray(values) - EXACT[name]) / np.asarray(errors)
         # Student's t with 19 degrees of freedom: z has the variance 19/17 and z² the

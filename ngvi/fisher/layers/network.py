@@ -99,9 +99,13 @@ class Network:
         )
         return jax.tree.unflatten(structure, outputs), inputs
 
-    def explain(self) -> str:
-        """A table of the layers, and why other parameters are in none of them."""
-        return table(self)
+    def explain(self, structures: Sequence[str] = ()) -> str:
+        """A table of the layers, and why other parameters are in none of them.
+
+        Args:
+            structures: what each layer, then each leaf of the rest got.
+        """
+        return table(self, structures)
 
 
 def discover(apply: Apply, params: PyTree, x: PyTree) -> Network:
@@ -122,8 +126,8 @@ def discover(apply: Apply, params: PyTree, x: PyTree) -> Network:
     ...     return x @ params["kernel"] + params["bias"]
     >>> network = discover(apply, params, jnp.ones((5, 3)))
     >>> print(network.explain())
-    layer   kind   parameters    shapes    W      positions  structure
-    kernel  dense  kernel, bias  3 × 2, 2  4 × 2  1          Kronecker 4 ⊗ 2
+    layer   kind   parameters    shapes    W      positions
+    kernel  dense  kernel, bias  3 × 2, 2  4 × 2  1
     >>> x, shifts = jnp.arange(3.0), network.zero_shifts(params)
     >>> outputs, (inputs,) = network.run(params, x, shifts)
     >>> print(inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ngvi.fisher.layers.layer import Layer
@@ -9,12 +10,20 @@ from ngvi.fisher.layers.layer import Layer
 if TYPE_CHECKING:
     from ngvi.fisher.layers.network import Network
 
-HEADER = ("layer", "kind", "parameters", "shapes", "W", "positions", "structure")
+HEADER = ("layer", "kind", "parameters", "shapes", "W", "positions")
 
 
-def table(network: Network) -> str:
-    """What `Network.explain` says."""
+def table(network: Network, structures: Sequence[str] = ()) -> str:
+    """What `Network.explain` says.
+
+    Args:
+        network: to be explained.
+        structures: what each layer, then each leaf of the rest got; none if unknown.
+    """
     rows = [HEADER, *(_row(network, layer) for layer in network.layers)]
+    if structures:
+        column = ["structure", *structures[: len(network.layers)]]
+        rows = [(*row, cell) for row, cell in zip(rows, column, strict=True)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -22,29 +31,24 @@ def table(network: Network) -> str:
     ]
     if network.rest:
         lines += ["", "in no layer:"]
-    for leaf, reason in zip(network.rest, network.reasons, strict=True):
+    of_rest = structures[len(network.layers) :] or [""] * len(network.rest)
+    leaves = zip(network.rest, network.reasons, of_rest, strict=True)
+    for leaf, reason, structure in leaves:
         name, shape = network.names[leaf] or "params", _times(network.shapes[leaf])
-        lines.append(f"  {name} ({shape}): {reason}")
+        got = f"{structure}, because " if structure else ""
+        lines.append(f"  {name} ({shape}): {got}{reason}")
     return "\n".join(line.rstrip() for line in lines)
 
 
 def _row(network: Network, layer: Layer) -> tuple[str, ...]:
     names = [_within(layer.name, network.names[leaf]) for leaf in layer.leaves]
-    sizes = f"{layer.inputs} × {layer.outputs}"
-    if layer.kind == "scale_shift":
-        structure = f"{layer.outputs} blocks of {layer.inputs} × {layer.inputs}"
-    elif layer.kind == "embedding":
-        structure = f"diagonal {layer.inputs} ⊗ {layer.outputs}"
-    else:
-        structure = f"Kronecker {layer.inputs} ⊗ {layer.outputs}"
     return (
         layer.name or "params",
         layer.kind,
         ", ".join(names),
         ", ".join(map(_times, layer.shapes)),
-        sizes,
+        f"{layer.inputs} × {layer.outputs}",
         str(layer.positions),
-        structure,
     )
 
 

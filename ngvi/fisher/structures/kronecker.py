@@ -149,23 +149,20 @@ def rescaled(
     basis: SemidefiniteBlocks,
     batch_size: int | None,
 ) -> SemidefiniteBlocks:
-    """The second moments of the gradients, in the eigenvectors of a given EK-FAC.
-
-    Blocks without factors are left as they are.
-    """
+    """EK-FAC in given eigenvectors: the second moments of these data's gradients."""
 
     def sums(batch: Batch) -> list[Array]:
         sent_back = backpropagate(problem, params, batch)
         return _second_moments(problem, sent_back, basis)
 
     n = count(data)
-    moments = iter(sum_over(sums, data, batch_size))
+    totals = zip(basis.blocks, sum_over(sums, data, batch_size), strict=True)
     return SemidefiniteBlocks(
         tuple(
-            KroneckerEigen(block.left_vectors, block.right_vectors, next(moments) / n)
+            KroneckerEigen(block.left_vectors, block.right_vectors, total / n)
             if isinstance(block, KroneckerEigen)
-            else block
-            for block in basis.blocks
+            else _block(total / n)
+            for block, total in totals
         )
     )
 
@@ -175,14 +172,11 @@ def _second_moments(
 ) -> list[Array]:
     moments = []
     layers = zip(
-        problem.network.layers,
-        sent_back.inputs,
-        sent_back.gradients,
-        basis.blocks,
-        strict=False,
+        problem.network.layers, sent_back.inputs, sent_back.gradients, strict=True
     )
-    for layer, inputs, g, block in layers:
+    for (layer, inputs, g), block in zip(layers, basis.blocks, strict=False):
         if not isinstance(block, KroneckerEigen):
+            moments.append(_exact(layer_rows(layer, inputs, g)))
             continue
         left, right = block.left_vectors, block.right_vectors
         if is_factored(layer):
@@ -192,4 +186,4 @@ def _second_moments(
             rows = layer_rows(layer, inputs, g)
             matrices = rows.reshape(*rows.shape[:2], layer.inputs, layer.outputs)
             moments.append(((left.T @ matrices @ right) ** 2).sum((0, 1)))
-    return moments
+    return [*moments, *map(_exact, sent_back.rest)]

@@ -67,18 +67,13 @@ def test_explanation() -> None:
     )
     network = discover(apply, params, jax.ShapeDtypeStruct((8, 6, 4), float))
     assert network.explain().splitlines() == [
-        "layer            kind         parameters    shapes            W      positions"
-        "  structure",
-        "attention/query  dense        kernel, bias  4 × 2 × 3, 2 × 3  5 × 6  6        "
-        "  Kronecker 5 ⊗ 6",
-        "attention/key    dense        kernel        4 × 2 × 3         4 × 6  6        "
-        "  Kronecker 4 ⊗ 6",
-        "attention/value  dense        kernel        4 × 2 × 3         4 × 6  6        "
-        "  Kronecker 4 ⊗ 6",
-        "attention/out    dense        kernel, bias  2 × 3 × 4, 4      7 × 4  6        "
-        "  Kronecker 7 ⊗ 4",
-        "norm             scale_shift  norm          4                 1 × 4  6        "
-        "  4 blocks of 1 × 1",
+        "layer            kind         parameters    shapes            W      "
+        "positions",
+        "attention/query  dense        kernel, bias  4 × 2 × 3, 2 × 3  5 × 6  6",
+        "attention/key    dense        kernel        4 × 2 × 3         4 × 6  6",
+        "attention/value  dense        kernel        4 × 2 × 3         4 × 6  6",
+        "attention/out    dense        kernel, bias  2 × 3 × 4, 4      7 × 4  6",
+        "norm             scale_shift  norm          4                 1 × 4  6",
         "",
         "in no layer:",
         "  old (a number): the outputs do not depend on it",

@@ -13,6 +13,7 @@ rank).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -65,20 +66,21 @@ def design(
             dependent and there is no penalty.
     """
     names = _names(where, x, names)
-    matrix = with_intercept(as_matrix(where, x), intercept)
+    matrix = as_matrix(where, x)
     if intercept:
         names = (INTERCEPT, *names)
-    n, p = matrix.shape
+    n, p = len(matrix), len(names)
     if n == 0:
         raise ValueError(f"{where}: there are no examples (N = 0)")
     if p == 0:
         raise ValueError(f"{where}: x has no columns and there is no intercept")
     if not np.isfinite(l2) or l2 < 0:
         raise ValueError(f"{where}: l2 must be zero or more, got {l2}")
-    penalised = jnp.ones(p, matrix.dtype).at[0].set(0 if intercept else 1)
-    q, triangle = _orthonormal(matrix, penalised * jnp.sqrt(l2).astype(matrix.dtype))
+    basis, penalty_basis, triangle = _orthonormal(
+        matrix, jnp.asarray(l2, matrix.dtype), intercept=intercept
+    )
     _check_rank(where, np.asarray(triangle), names, n)
-    return Design(q[:n], q[n:], triangle, names)
+    return Design(basis, penalty_basis, triangle, names)
 
 
 def as_matrix(where: str, x: Any) -> Float[Array, "n p"]:
@@ -136,10 +138,15 @@ def rows(where: str, n: int, dtype: Any, y: Any, weights: Any, offset: Any) -> R
     return Rows(jnp.asarray(y), *given)
 
 
-@jax.jit
-def _orthonormal(x: Array, roots: Array) -> tuple[Array, Array]:
-    q, triangle = jnp.linalg.qr(jnp.concatenate([x, jnp.diag(roots)]))
-    return q, triangle
+@partial(jax.jit, static_argnames="intercept")
+def _orthonormal(x: Array, l2: Array, *, intercept: bool) -> tuple[Array, Array, Array]:
+    """Q of the data and of the penalty, and R."""
+    columns = with_intercept(x, intercept)
+    n, p = columns.shape
+    penalised = jnp.ones(p, x.dtype).at[0].set(0 if intercept else 1)
+    root = jnp.diag(penalised * jnp.sqrt(l2))
+    q, triangle = jnp.linalg.qr(jnp.concatenate([columns, root]))
+    return q[:n], q[n:], triangle
 
 
 def _names(where: str, x: Any, names: Sequence[str] | None) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ngvi.fisher.glm.design import INTERCEPT, as_matrix, with_intercept
-from ngvi.fisher.glm.links import Link
 from ngvi.fisher.likelihoods import Likelihood
+from ngvi.fisher.regression.design import INTERCEPT, as_matrix, with_intercept
+from ngvi.fisher.regression.links import Link
 from ngvi.terminal.table import align_decimals, decimals_for
 
 

@@ -26,12 +26,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float, Int
+from scipy.linalg import solve_triangular
 
-from ngvi.fisher.glm.design import Rows
-from ngvi.fisher.glm.links import Link
 from ngvi.fisher.likelihoods import Elementwise
+from ngvi.fisher.regression.design import Design, Rows
+from ngvi.fisher.regression.links import Link
 
 RUNNING, CONVERGED, DIVERGING, STUCK, SINGULAR = range(5)
 """Why the loop ended: by its number of iterations, or by one of the others."""
@@ -116,18 +118,20 @@ def solve(
         square = gradient @ direction
         rounding = 8 * eps * (1 + jnp.abs(fit.objective))
 
-        def refused(length: Array) -> Array:
+        def refused(trial: tuple[Array, Array, Array]) -> Array:
+            length, _, objective = trial
             # True for NaN: such a step leaves what the link allows.
-            trial = deviance(gamma + length * direction)[1]
-            return ~(trial <= fit.objective + rounding)
+            worse = ~(objective <= fit.objective + rounding)
+            return worse & (length > SHORTEST)
 
-        length = jax.lax.while_loop(
-            lambda t: refused(t) & (t > SHORTEST),
-            lambda t: t / 2,
-            jnp.ones_like(square),
-        )
+        def shorter(trial: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            length = trial[0] / 2
+            return length, *deviance(gamma + length * direction)
+
+        # Twice the whole step, refused unseen: the whole one comes first.
+        unseen = (jnp.full_like(square, 2), square, jnp.full_like(square, jnp.nan))
+        length, value, objective = jax.lax.while_loop(refused, shorter, unseen)
         moved = gamma + length * direction
-        value, objective = deviance(moved)
         accepted = length > SHORTEST
 
         scale = fit.deviance / count if free else 1.0
@@ -155,17 +159,24 @@ def solve(
         return (fit.status == RUNNING) & (fit.iterations < max_iterations)
 
     first = jnp.where(started, start, _start(likelihood, link, problem))
-    initial = Fit(
-        first,
-        *deviance(first),
-        jnp.asarray(0),
-        jnp.where(jnp.isfinite(deviance(first)[1]), RUNNING, SINGULAR),
-        jnp.zeros_like(first),
-    )
+    value, objective = deviance(first)
+    status = jnp.where(jnp.isfinite(objective), RUNNING, SINGULAR)
+    nothing = jnp.zeros_like(first)
+    initial = Fit(first, value, objective, jnp.asarray(0), status, nothing)
     fit = jax.lax.while_loop(going, step, initial)
     local = look(likelihood, link, rows.y, basis @ fit.coefficients + rows.offset)
     root = factor(basis, penalty, rows.weights * local.weight)
     return fit, root, (rows.weights * local.pearson).sum()
+
+
+@partial(jax.jit, static_argnames="link")
+def log_likelihood(
+    likelihood: Elementwise, link: Link, problem: Problem, gamma: Float[Array, "p"]
+) -> Float[Array, ""]:
+    """Σ w log p."""
+    rows = problem.rows
+    f = link.output(likelihood.outputs[0])(problem.basis @ gamma + rows.offset)
+    return (rows.weights * likelihood.log_prob_each(rows.y.astype(f.dtype), f)).sum()
 
 
 def look(
@@ -216,6 +227,53 @@ def _start(likelihood: Elementwise, link: Link, problem: Problem) -> Float[Array
         working = weights * (eta - rows.offset)
         return cho_solve((root, True), problem.basis.T @ working)
 
-    first, second = fitted(near), fitted(far)
+    first, second = jax.vmap(fitted)(jnp.stack([near, far]))
     usable = jnp.isfinite(_deviance(likelihood, link, problem, first)[1])
     return jnp.where(usable, first, second)
+
+
+def explain(
+    status: int,
+    iterations: int,
+    matrix: Design,
+    step: Float[np.ndarray, "p k"],
+    moving: Bool[np.ndarray, "n"] | None = None,
+) -> str:
+    """How a loop ended, in words.
+
+    Args:
+        status: why it did.
+        iterations: its steps.
+        matrix: the design.
+        step: the last one, a column for each predictor.
+        moving: the rows whose one linear predictor it still changed: they have no
+            weight left, and so are fitted perfectly. None where a row has several.
+    """
+    count = f"{iterations} iteration" + ("s" if iterations != 1 else "")
+    if status == CONVERGED:
+        return f"converged in {count}"
+    if status == DIVERGING:
+        triangle = np.asarray(matrix.triangle)
+        change = np.abs(solve_triangular(triangle, step)).max(1)
+        size = change * np.linalg.norm(triangle, axis=0)
+        grow = size > 0.05 * size.max()
+        named = [name for name, g in zip(matrix.names, grow, strict=True) if g]
+        fits = ""
+        if moving is not None:
+            fits = f", which fits {moving.sum()} of {len(moving)} rows perfectly"
+        return (
+            "not converged, there is no maximum: the likelihood rises for ever as "
+            f"the coefficients of {', '.join(named)} grow{fits} (separation); use "
+            "l2 > 0"
+        )
+    if status == STUCK:
+        return (
+            f"not converged: after {count} no step lowers the deviance; rescale the "
+            "columns of x, or use l2 > 0"
+        )
+    if status == SINGULAR:
+        return (
+            f"not converged: after {count} the Fisher matrix is singular or not "
+            "finite; use l2 > 0, another link, or another start"
+        )
+    return f"not converged in {count}: raise max_iterations"

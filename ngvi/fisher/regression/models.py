@@ -12,10 +12,6 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.linalg import solve_triangular
 
-from ngvi.fisher.glm import scoring
-from ngvi.fisher.glm.design import Design, design, rows
-from ngvi.fisher.glm.links import Link, as_link
-from ngvi.fisher.glm.result import GLMResult
 from ngvi.fisher.likelihoods import (
     Elementwise,
     Gamma,
@@ -23,8 +19,12 @@ from ngvi.fisher.likelihoods import (
     NegativeBinomial,
     as_likelihood,
 )
+from ngvi.fisher.regression import scoring
+from ngvi.fisher.regression.design import Design, design, rows
+from ngvi.fisher.regression.links import Link, as_link
+from ngvi.fisher.regression.result import GLMResult
 
-DEFAULTS = {"gamma": Gamma(1.0), "negative_binomial": NegativeBinomial(1.0)}
+DEFAULTS = {"gamma": Gamma, "negative_binomial": NegativeBinomial}
 """Names that stand for a fixed shape here, where one output is a linear predictor."""
 
 
@@ -65,8 +65,8 @@ def glm(
             likelihood at dispersion one: scikit-learn's `alpha` of `Ridge`, 1/C of
             `LogisticRegression`.
         dispersion: φ, what variances are times the likelihood's own: a number, or
-            "pearson" for χ²/(n − p). By default Pearson's for Gaussian and gamma
-            likelihoods, else 1.
+            "pearson" for χ²/(n − p), NaN without more rows than columns. By default
+            Pearson's for Gaussian and gamma likelihoods, else 1.
         start: intercept and coefficients to begin with; from the labels by default.
         tol: the length of the last step, in standard errors of the estimate.
         max_iterations: the most steps.
@@ -85,7 +85,7 @@ def glm(
         >>> x = np.arange(6.0)[:, None]
         >>> fit = glm(x, np.array([1, 1, 4, 6, 15, 22]), "poisson")
         >>> fit.converged, round(float(fit.coefficients[0]), 3)
-        (True, 0.667)
+        (True, 0.643)
     """
     where = "glm"
     likelihood = _likelihood(likelihood)
@@ -121,20 +121,19 @@ def glm(
             f"{chosen.name!r} some mean is outside what the likelihood allows; pass "
             "start="
         )
-    # The same program, with columns that are zero but for the intercept's.
-    constant = jnp.zeros((n, p), dtype).at[:, 0].set(1 / jnp.sqrt(n))
-    others = jnp.diag(jnp.ones(p, dtype).at[0].set(0))
     null, _, _ = scoring.solve(
         likelihood,
         chosen,
-        scoring.Problem(constant, others, given),
-        jnp.zeros(p, dtype),
+        _constant(problem),
+        first,
         jnp.asarray(False),
         *limits,
         free=free,
     )
     count = float(given.weights.sum())
-    phi = float(pearson) / (count - p) if free else float(dispersion or 1)
+    left = count - p
+    estimate = float(pearson) / left if left > 0 else np.nan
+    phi = estimate if free else float(dispersion or 1)
     log_likelihood = _log_likelihood(likelihood, chosen, problem, fit, phi, free)
     triangle = np.asarray(matrix.triangle)
     # β = R⁻¹ γ, and (F + P)⁻¹ = M Mᵀ with M = R⁻¹ L⁻ᵀ.
@@ -158,7 +157,13 @@ def glm(
         rows=count,
         iterations=int(fit.iterations),
         converged=int(fit.status) == scoring.CONVERGED,
-        message=_message(fit, matrix),
+        message=scoring.explain(
+            int(fit.status),
+            int(fit.iterations),
+            matrix,
+            np.asarray(fit.step)[:, None],
+            np.abs(np.asarray(matrix.basis @ fit.step)) > scoring.MOVING / 2,
+        ),
         likelihood=likelihood,
         link=chosen,
         estimated=free,
@@ -200,7 +205,8 @@ def poisson(x: Any, y: Any, **options: Any) -> GLMResult:
 
 def _likelihood(spec: Any) -> Any:
     """One that a linear predictor can be the output of."""
-    likelihood = DEFAULTS[spec] if spec in list(DEFAULTS) else as_likelihood(spec)
+    named = isinstance(spec, str) and spec in DEFAULTS
+    likelihood = DEFAULTS[spec](1.0) if named else as_likelihood(spec)
     if (
         not isinstance(likelihood, Elementwise)
         or len(likelihood.outputs) != 1
@@ -218,6 +224,17 @@ def _likelihood(spec: Any) -> Any:
 
 def _positive(value: Any) -> bool:
     return not isinstance(value, str) and np.isfinite(value) and value > 0
+
+
+def _constant(problem: scoring.Problem) -> scoring.Problem:
+    """The model of an intercept alone, for the same compiled program: the other columns
+    are zero, and a penalty holds their coefficients there."""
+    n, p = problem.basis.shape
+    dtype = problem.basis.dtype
+    ones = jnp.zeros((n, p), dtype).at[:, 0].set(1 / jnp.sqrt(n))
+    return scoring.Problem(
+        ones, jnp.diag(jnp.ones(p, dtype).at[0].set(0)), problem.rows
+    )
 
 
 def _start(where: str, matrix: Design, start: Any) -> Float[Array, "p"]:
@@ -241,44 +258,15 @@ def _log_likelihood(
     phi: float,
     free: bool,
 ) -> float:
-    """Σ w log p, at the dispersion estimated."""
-    given = problem.rows
+    """Σ w log p, at the dispersion estimated; ∞ where labels are met exactly, NaN
+    where there are too few rows for a dispersion."""
     if free and isinstance(likelihood, Gaussian):
-        variance = fit.deviance / given.weights.sum()
+        variance = fit.deviance / problem.rows.weights.sum()
+        if not bool(variance > 0):
+            return float("inf")
         likelihood = Gaussian(likelihood.scale * jnp.sqrt(variance))
     elif free and isinstance(likelihood, Gamma):
+        if not phi > 0:
+            return float("nan")
         likelihood = Gamma(likelihood.shape / phi)
-    eta = problem.basis @ fit.coefficients + given.offset
-    f = link.output(likelihood.outputs[0])(eta)
-    each = likelihood.log_prob_each(given.y.astype(f.dtype), f)
-    return float((given.weights * each).sum())
-
-
-def _message(fit: scoring.Fit, matrix: Design) -> str:
-    """How the loop ended, in words."""
-    count = f"{int(fit.iterations)} iterations"
-    status = int(fit.status)
-    if status == scoring.CONVERGED:
-        return f"converged in {count}"
-    if status == scoring.DIVERGING:
-        step = solve_triangular(np.asarray(matrix.triangle), np.asarray(fit.step))
-        size = np.abs(step) * np.linalg.norm(matrix.triangle, axis=0)
-        grow = size > 0.05 * size.max()
-        named = [name for name, g in zip(matrix.names, grow, strict=True) if g]
-        moving = int((np.abs(matrix.basis @ fit.step) > scoring.MOVING / 2).sum())
-        return (
-            f"not converged, there is no maximum: the likelihood rises for ever as "
-            f"the coefficients of {', '.join(named)} grow, which fits "
-            f"{moving} of {len(matrix.basis)} rows perfectly (separation); use l2 > 0"
-        )
-    if status == scoring.STUCK:
-        return (
-            f"not converged: after {count} no step lowers the deviance; rescale the "
-            "columns of x, or use l2 > 0"
-        )
-    if status == scoring.SINGULAR:
-        return (
-            f"not converged: after {count} the Fisher matrix is singular or not "
-            "finite; use l2 > 0, another link, or another start"
-        )
-    return f"not converged in {count}: raise max_iterations"
+    return float(scoring.log_likelihood(likelihood, link, problem, fit.coefficients))
