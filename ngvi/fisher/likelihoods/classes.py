@@ -2,7 +2,7 @@
 
 Categorical, f = logits (*e, C), p = softmax(f):
 
-    Λ = diag p − p pᵀ,   S = diag √p − p √pᵀ.
+    Λ = diag p − p pᵀ,   S = diag √p − p √pᵀ, with C − 1 columns in another basis.
 
 Ordinal (cumulative logits), with cut points c₀ < … < c_{C−2} and a predictor η:
 P(y ≤ k) = σ(z_k), z_k = c_k − η. With π the classes' probabilities and s = σ'(z),
@@ -74,10 +74,14 @@ class Categorical(Likelihood):
         # One minus a probability that rounds to one is the sum of the others.
         others = jnp.where(top, 0, p).sum(-1, keepdims=True)
         complement = jnp.where(top, others, 1 - p)
-        own = classes[:, None] == classes
-        # Column k in row k: √p_k (1 − p_k) at k, −√p_k p_i elsewhere.
-        rows = jnp.where(own, complement[..., None, :], -p[..., None, :])
-        return block_columns(jnp.sqrt(p)[..., None] * rows, f.shape[:-1])
+        # S √p = 0: reflected so that √p becomes the last axis, S has a column less,
+        # √p_k (eₖ − pᵢ/(1 + √p_last)) and −√(p_k p_last) in the last row.
+        last = jnp.sqrt(p[..., -1:])
+        own = classes[:-1, None] == classes
+        here = complement + p * last / (1 + last)
+        rows = jnp.where(own, here[..., None, :], -(p / (1 + last))[..., None, :])
+        rows = rows.at[..., -1].set(-last)
+        return block_columns(jnp.sqrt(p[..., :-1, None]) * rows, f.shape[:-1])
 
     def kl(self, f: Logits, g: Logits) -> Float[Array, ""]:
         return softmax_kl(f, g).sum()
