@@ -178,8 +178,9 @@ class DiagonalStructure(Exact):
         sent_back = backpropagate(problem, params, batch)
         return [part.squares(sent_back.signs) for part in parts(problem, sent_back)]
 
-    def build(self, problem: Problem, means: Any) -> SemidefiniteDiagonal:
-        return SemidefiniteDiagonal(jnp.concatenate(means))
+    def build(self, problem: Problem, means: Any) -> SemidefiniteBlocks:
+        # Joining the layers would be a third of the time.
+        return SemidefiniteBlocks(tuple(map(SemidefiniteDiagonal, means)))
 
     def of_products(
         self, layout: Layout, product: Callable[[Array], Array]
