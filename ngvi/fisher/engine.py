@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from ngvi.families.parameters import is_concrete
 from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.curvature import Curvature
 from ngvi.fisher.kinds import KINDS, Kind, SampledFisher
@@ -96,7 +97,9 @@ def fisher(
             function from outputs to a NumPyro distribution.
         kind: which curvature.
         structure: what of it to keep.
-        batch_size: how many examples to have in memory at a time; all by default.
+        batch_size: how many examples to have in memory at a time. By default as many as
+            are quick, and all of them for structures by products and for data over
+            several devices.
         key: of labels drawn, and of a random low-rank basis; a seed or a key.
         samples: labels drawn for each example, with kind="sampled".
         blocks: a block for every layer or for every leaf, with "block-diagonal".
@@ -136,6 +139,8 @@ def fisher(
     structure_used.check(problem, layout.dim)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if batch_size is None and _is_spread(batch):
+        batch_size = count(batch)
     if basis is None:
         used = _as_key(key) if structure_used.needs_key else None
         matrix = _compute(structure_used, problem, params, batch, batch_size, used)
@@ -259,7 +264,7 @@ def _prepare(
     apply: Apply, params: Any, data: Any, likelihood: Any, kind: Kind, key: Any
 ) -> tuple[Problem, Any, Batch]:
     """Everything checked, once, at the surface."""
-    params = jax.tree.map(jnp.asarray, params)
+    params = _arrays(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ValueError(
@@ -267,7 +272,7 @@ def _prepare(
                 f"{leaf.dtype}: keep it in apply, or in x"
             )
     x, y = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-    x, y = (jax.tree.map(jnp.asarray, part) for part in (x, y))
+    x, y = _arrays(x), _arrays(y)
     n = _number(x)
     if kind.needs_labels and y is None:
         raise ValueError(
@@ -282,6 +287,21 @@ def _prepare(
     keys = jax.random.split(_as_key(key), n) if kind.needs_key else None
     batch = Batch(x, y if kind.needs_labels else None, keys)
     return Problem(used, apply, kind, network), params, batch
+
+
+def _is_spread(batch: Batch) -> bool:
+    """Whether the examples lie on several devices: cut apart, they would be moved."""
+    leaves = [leaf for leaf in jax.tree.leaves(batch) if is_concrete(leaf)]
+    return any(len(leaf.sharding.device_set) > 1 for leaf in leaves)
+
+
+def _arrays(tree: Any) -> Any:
+    """The tree with arrays for leaves; `asarray` takes its time even of an array."""
+
+    def array(leaf: Any) -> Array:
+        return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
+
+    return jax.tree.map(array, tree)
 
 
 def _number(x: Any) -> int:

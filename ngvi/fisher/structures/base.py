@@ -9,8 +9,12 @@ import jax
 from jaxtyping import Array, Key
 
 from ngvi.fisher.batches import Batch, count, sum_over
+from ngvi.fisher.jacobians import backpropagate
 from ngvi.fisher.problem import Problem
 from ngvi.linalg import Semidefinite
+
+_CACHED = 2**21
+"""Numbers."""
 
 
 class Structure(ABC):
@@ -70,8 +74,16 @@ class Averaged(Structure):
         batch_size: int | None,
         key: Key[Array, ""] | None,
     ) -> Semidefinite:
-        sums = sum_over(
-            lambda batch: self.sums(problem, params, batch), data, batch_size
-        )
+        size = batch_size or comfortable_size(problem, params, data)
+        sums = sum_over(lambda batch: self.sums(problem, params, batch), data, size)
         n = count(data)
         return self.build(problem, jax.tree.map(lambda total: total / n, sums))
+
+
+def comfortable_size(problem: Problem, params: Any, data: Batch) -> int:
+    """How many examples' gradients at the layers stay in a processor's cache: larger
+    batches take more time for each example."""
+    one = jax.tree.map(lambda leaf: leaf[:1], data)
+    shapes = jax.eval_shape(lambda: backpropagate(problem, params, one))
+    numbers = sum(leaf.size for leaf in (*shapes.gradients, *shapes.rest))
+    return max(_CACHED // numbers, 1)

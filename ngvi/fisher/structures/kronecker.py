@@ -43,7 +43,7 @@ from ngvi.fisher.jacobians import (
 )
 from ngvi.fisher.layers import Layer
 from ngvi.fisher.problem import Problem
-from ngvi.fisher.structures.base import Averaged
+from ngvi.fisher.structures.base import Averaged, comfortable_size
 from ngvi.linalg import (
     KroneckerEigen,
     KroneckerFactors,
@@ -155,8 +155,8 @@ def rescaled(
         sent_back = backpropagate(problem, params, batch)
         return _second_moments(problem, sent_back, basis)
 
-    n = count(data)
-    totals = zip(basis.blocks, sum_over(sums, data, batch_size), strict=True)
+    n, size = count(data), batch_size or comfortable_size(problem, params, data)
+    totals = zip(basis.blocks, sum_over(sums, data, size), strict=True)
     return SemidefiniteBlocks(
         tuple(
             KroneckerEigen(block.left_vectors, block.right_vectors, total / n)
