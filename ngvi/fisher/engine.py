@@ -50,7 +50,7 @@ def fisher(
     *,
     likelihood: Any,
     kind: KindName = "true",
-    structure: StructureName = "dense",
+    structure: StructureName | Structure = "dense",
     batch_size: int | None = None,
     key: Key[Array, ""] | int = 0,
     samples: int = 1,
@@ -96,7 +96,8 @@ def fisher(
             `ngvi.fisher.likelihoods.Likelihood`, a family of `ngvi.families`, or a
             function from outputs to a NumPyro distribution.
         kind: which curvature.
-        structure: what of it to keep.
+        structure: what of it to keep; or a `ngvi.fisher.structures.Structure`, such as
+            `LowRankStructure(16, method="lanczos")`.
         batch_size: how many examples to have in memory at a time. By default as many as
             are quick, and all of them for structures by products and for data over
             several devices.
@@ -225,11 +226,13 @@ def _kind(name: str, samples: int) -> Kind:
 
 
 def _structure(
-    name: str,
+    name: str | Structure,
     blocks: Literal["layer", "leaf"],
     sharing: Literal["expand", "reduce"],
     rank: int,
 ) -> Structure:
+    if isinstance(name, Structure):
+        return name
     makers: dict[str, Callable[[], Structure]] = {
         **STRUCTURES,
         "block-diagonal": lambda: BlockStructure(blocks),
