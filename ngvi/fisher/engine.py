@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from ngvi.families.parameters import is_concrete
-from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.curvature import Curvature
 from ngvi.fisher.kinds import KINDS, Kind, SampledFisher
-from ngvi.fisher.layers import Network, discover
-from ngvi.fisher.layers.find import UNUSED
+from ngvi.fisher.layers import discover
 from ngvi.fisher.layout import Layout
-from ngvi.fisher.likelihoods import as_likelihood
+from ngvi.fisher.prepare import as_key, prepare
 from ngvi.fisher.problem import Apply, Problem
 from ngvi.fisher.products import InBatches
 from ngvi.fisher.structures import (
@@ -29,7 +25,7 @@ from ngvi.fisher.structures import (
     Structure,
     rescaled,
 )
-from ngvi.linalg import KroneckerEigen
+from ngvi.linalg import KroneckerEigen, Semidefinite, SemidefiniteBlocks
 
 KindName = Literal["true", "sampled", "empirical", "gauss-newton", "hessian"]
 StructureName = Literal[
@@ -134,40 +130,29 @@ def fisher(
     """
     kind_used = _kind(kind, samples)
     structure_used = _structure(structure, blocks, sharing, rank)
-    problem, params, batch = _prepare(apply, params, data, likelihood, kind_used, key)
+    problem = prepare(apply, params, data, likelihood, kind_used, key, batch_size)
     network = problem.network if structure_used.by_layers else None
-    layout = Layout.of(params, network)
+    layout = Layout.of(problem.params, network)
     structure_used.check(problem, layout.dim)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if batch_size is None and _is_spread(batch):
-        batch_size = count(batch)
     if basis is None:
-        used = _as_key(key) if structure_used.needs_key else None
-        matrix = _compute(structure_used, problem, params, batch, batch_size, used)
+        used = as_key(key) if structure_used.needs_key else None
+        matrix = _compute(structure_used, problem, used)
     else:
         _check_basis(basis, layout, structure_used)
-        matrix = _rescaled(problem, params, batch, batch_size, basis.matrix)
+        matrix = _rescaled(problem, basis.matrix)
     return Curvature(matrix, layout, network)
 
 
-@partial(jax.jit, static_argnums=(0, 4))
+@partial(jax.jit, static_argnums=0)
 def _compute(
-    structure: Structure,
-    problem: Problem,
-    params: Any,
-    batch: Batch,
-    batch_size: int | None,
-    key: Key[Array, ""] | None,
-) -> Any:
-    return structure.compute(problem, params, batch, batch_size, key)
+    structure: Structure, problem: Problem, key: Key[Array, ""] | None
+) -> Semidefinite:
+    return structure.compute(problem, key)
 
 
-@partial(jax.jit, static_argnums=3)
-def _rescaled(
-    problem: Problem, params: Any, batch: Batch, batch_size: int | None, basis: Any
-) -> Any:
-    return rescaled(problem, params, batch, basis, batch_size)
+@jax.jit
+def _rescaled(problem: Problem, basis: SemidefiniteBlocks) -> SemidefiniteBlocks:
+    return rescaled(problem, basis)
 
 
 def fisher_vector_product(
@@ -188,17 +173,14 @@ def fisher_vector_product(
         v: a pytree like the parameters.
         apply, params, data, likelihood, kind, batch_size, key, samples: as there.
     """
-    problem, params, batch = _prepare(
-        apply, params, data, likelihood, _kind(kind, samples), key
-    )
-    return _product(problem, params, batch, batch_size, v)
+    kind_used = _kind(kind, samples)
+    problem = prepare(apply, params, data, likelihood, kind_used, key, batch_size)
+    return _product(problem, v)
 
 
-@partial(jax.jit, static_argnums=3)
-def _product(
-    problem: Problem, params: Any, batch: Batch, batch_size: int | None, v: Any
-) -> Any:
-    return InBatches(problem, params, batch, batch_size)(v)
+@jax.jit
+def _product(problem: Problem, v: Any) -> Any:
+    return InBatches(problem)(v)
 
 
 def explain(apply: Apply, params: Any, x: Any) -> str:
@@ -257,114 +239,3 @@ def _check_basis(basis: Curvature, layout: Layout, structure: Structure) -> None
         raise ValueError(
             "basis must be a 'kronecker-eigen' curvature of the same parameters"
         )
-
-
-def _as_key(key: Key[Array, ""] | int) -> Key[Array, ""]:
-    return jax.random.key(key) if isinstance(key, int) else key
-
-
-def _prepare(
-    apply: Apply, params: Any, data: Any, likelihood: Any, kind: Kind, key: Any
-) -> tuple[Problem, Any, Batch]:
-    """Everything checked, once, at the surface."""
-    params = _arrays(params)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(
-                f"params{jax.tree_util.keystr(path)} must be floating numbers, got "
-                f"{leaf.dtype}: keep it in apply, or in x"
-            )
-    x, y = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-    x, y = _arrays(x), _arrays(y)
-    n = _number(x)
-    if kind.needs_labels and y is None:
-        raise ValueError(
-            f"{type(kind).__name__} needs labels: data must be (x, y), got x alone"
-        )
-    used = as_likelihood(likelihood)
-    network, outputs = _traced_once(apply, _signature(params), _signature(x))
-    used.check_outputs(outputs)
-    if y is not None and not _traced(y):
-        used.check_labels(outputs, y)
-    _check_used(network)
-    keys = jax.random.split(_as_key(key), n) if kind.needs_key else None
-    batch = Batch(x, y if kind.needs_labels else None, keys)
-    return Problem(used, apply, kind, network), params, batch
-
-
-def _is_spread(batch: Batch) -> bool:
-    """Whether the examples lie on several devices: cut apart, they would be moved."""
-    leaves = [leaf for leaf in jax.tree.leaves(batch) if is_concrete(leaf)]
-    return any(len(leaf.sharding.device_set) > 1 for leaf in leaves)
-
-
-def _arrays(tree: Any) -> Any:
-    """The tree with arrays for leaves; `asarray` takes its time even of an array."""
-
-    def array(leaf: Any) -> Array:
-        return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
-
-    return jax.tree.map(array, tree)
-
-
-def _number(x: Any) -> int:
-    leaves = jax.tree_util.tree_leaves_with_path(x)
-    if not leaves:
-        raise ValueError("x has no arrays: nothing says how many examples there are")
-    for path, leaf in leaves:
-        if jnp.ndim(leaf) == 0 or len(leaf) != len(leaves[0][1]):
-            raise ValueError(
-                "the first axis of every leaf of x numbers the examples: x"
-                f"{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}, the first "
-                f"leaf {jnp.shape(leaves[0][1])}"
-            )
-    n = count(x)
-    if n == 0:
-        raise ValueError("there are no examples (N = 0)")
-    return n
-
-
-def _check_outputs(outputs: Any, n: int) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(outputs):
-        if leaf.shape[:1] != (n,):
-            raise ValueError(
-                f"the outputs of apply need the {n} examples along their first axis, "
-                f"got shape {leaf.shape} at outputs{jax.tree_util.keystr(path)}"
-            )
-
-
-def _check_used(network: Network) -> None:
-    unused = [
-        network.names[leaf]
-        for leaf, reason in zip(network.rest, network.reasons, strict=True)
-        if reason == UNUSED
-    ]
-    if unused:
-        raise ValueError(
-            f"the outputs do not depend on the parameters {', '.join(unused)}: their "
-            "curvature is zero; leave them out of params"
-        )
-
-
-def _traced(tree: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
-
-
-Signature = tuple[Any, tuple[tuple[tuple[int, ...], Any], ...]]
-
-
-def _signature(tree: Any) -> Signature:
-    leaves, treedef = jax.tree.flatten(tree)
-    return treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-
-
-@lru_cache(maxsize=128)
-def _traced_once(apply: Apply, params: Signature, x: Signature) -> tuple[Network, Any]:
-    """The layers, and the shapes of the outputs, with the examples first."""
-    of_params, of_x = (
-        jax.tree.unflatten(treedef, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
-        for treedef, leaves in (params, x)
-    )
-    outputs = jax.eval_shape(apply, of_params, of_x)
-    _check_outputs(outputs, count(of_x))
-    return discover(apply, of_params, of_x), outputs

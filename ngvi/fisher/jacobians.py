@@ -44,11 +44,11 @@ class Backpropagated(NamedTuple):
     """s; all 1 if None."""
 
 
-def backpropagate(problem: Problem, params: Any, batch: Batch) -> Backpropagated:
+def backpropagate(problem: Problem, batch: Batch) -> Backpropagated:
     """All columns of the output curvature sent back to the layers of the model."""
     network = problem.network
-    leaves, treedef = jax.tree.flatten(params)
-    shifts = network.zero_shifts(params)
+    leaves, treedef = jax.tree.flatten(problem.params)
+    shifts = network.zero_shifts(problem.params)
 
     def one(example: Batch) -> Backpropagated:
         def outputs(rest: list[Array], shifts: tuple[Array, ...]) -> tuple[Any, Any]:

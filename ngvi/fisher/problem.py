@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.kinds import Kind
 from ngvi.fisher.layers import Network
 from ngvi.fisher.likelihoods import Likelihood
@@ -20,9 +21,19 @@ that of the examples."""
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Problem:
-    """A model with its likelihood; `jit` knows it by all but the numbers in it."""
+    """A model at its parameters, with data; `jit` knows it by all but the numbers."""
 
     likelihood: Likelihood
+    params: Any
+    data: Batch
+    """All examples."""
     apply: Apply = field(metadata={"static": True})
     kind: Kind = field(metadata={"static": True})
     network: Network = field(metadata={"static": True})
+    batch_size: int | None = field(metadata={"static": True})
+    """How many examples to hold in memory; None for what suits the structure."""
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return count(self.data)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ngvi.fisher.batches import Batch, count, sum_over
+from ngvi.fisher.batches import Batch, sum_over
 from ngvi.fisher.kinds import Hessian, Kind
 from ngvi.fisher.layout import Layout
 from ngvi.fisher.likelihoods import Likelihood
@@ -56,8 +56,9 @@ class Linearized:
         return jax.linear_transpose(self.forward, v)(outer)[0]
 
 
-def linearized(problem: Problem, params: Any, data: Batch, number: int) -> Product:
-    """v ↦ (1/N) Σ Jᵀ C J v, of some of the N examples; a pytree."""
+def linearized(problem: Problem, data: Batch) -> Product:
+    """v ↦ (1/N) Σ Jᵀ C J v, over some of the N examples; a pytree."""
+    number = problem.count
 
     def outputs(params: Any) -> Any:
         return problem.apply(params, data.x)
@@ -68,8 +69,8 @@ def linearized(problem: Problem, params: Any, data: Batch, number: int) -> Produ
             log_prob = jax.vmap(problem.likelihood.log_prob)
             return -log_prob(outputs(params), data.y).sum() / number
 
-        return jax.linearize(jax.grad(loss), params)[1]
-    f, forward = jax.linearize(outputs, params)
+        return jax.linearize(jax.grad(loss), problem.params)[1]
+    f, forward = jax.linearize(outputs, problem.params)
     no_inputs = data._replace(x=None)
     return Linearized(forward, problem.likelihood, f, no_inputs, problem.kind, number)
 
@@ -81,16 +82,11 @@ class InBatches:
     linearised anew for each product."""
 
     problem: Problem
-    params: Any
-    data: Batch
-    batch_size: int | None = field(metadata={"static": True})
 
     def __call__(self, v: Tree) -> Tree:
-        n = count(self.data)
+        problem = self.problem
         return sum_over(
-            lambda part: linearized(self.problem, self.params, part, n)(v),
-            self.data,
-            self.batch_size,
+            lambda part: linearized(problem, part)(v), problem.data, problem.batch_size
         )
 
 
@@ -100,19 +96,17 @@ class Noise:
     """key ↦ (1/√N) Σ Jᵀ C^½ ε, a draw from N(0, F) where C ⪰ 0."""
 
     problem: Problem
-    params: Any
-    data: Batch
-    batch_size: int | None = field(metadata={"static": True})
 
     def __call__(self, key: Key[Array, ""]) -> Tree:
-        n = count(self.data)
-        keyed = self.data, jax.random.split(key, n)
-        total = sum_over(self._total, keyed, self.batch_size)
+        problem, n = self.problem, self.problem.count
+        keyed = problem.data, jax.random.split(key, n)
+        total = sum_over(self._total, keyed, problem.batch_size)
         return jax.tree.map(lambda leaf: leaf / jnp.sqrt(n).astype(leaf.dtype), total)
 
     def _total(self, keyed: tuple[Batch, Array]) -> Tree:
         data, keys = keyed
-        f, pull_back = jax.vjp(lambda p: self.problem.apply(p, data.x), self.params)
+        apply, params = self.problem.apply, self.problem.params
+        f, pull_back = jax.vjp(lambda p: apply(p, data.x), params)
         return pull_back(jax.vmap(self._outputs)(f, data, keys))[0]
 
     def _outputs(self, f: Any, example: Batch, key: Key[Array, ""]) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
 from jaxtyping import Array, Key
 
-from ngvi.fisher.batches import Batch, count, sum_over
+from ngvi.fisher.batches import Batch, sum_over
 from ngvi.fisher.jacobians import backpropagate
 from ngvi.fisher.problem import Problem
 from ngvi.linalg import Semidefinite
@@ -36,21 +37,11 @@ class Structure(ABC):
         """
 
     @abstractmethod
-    def compute(
-        self,
-        problem: Problem,
-        params: Any,
-        data: Batch,
-        batch_size: int | None,
-        key: Key[Array, ""] | None,
-    ) -> Semidefinite:
+    def compute(self, problem: Problem, key: Key[Array, ""] | None) -> Semidefinite:
         """The curvature.
 
         Args:
-            problem: the model, its likelihood and the kind.
-            params: where.
-            data: all examples.
-            batch_size: how many to hold in memory.
+            problem: the model with its data, and the kind.
             key: for structures that are random; None for others.
         """
 
@@ -59,31 +50,29 @@ class Averaged(Structure):
     """A structure that is made of sums over the examples."""
 
     @abstractmethod
-    def sums(self, problem: Problem, params: Any, batch: Batch) -> Any:
+    def sums(self, problem: Problem, batch: Batch) -> Any:
         """Over the examples of a batch, a pytree."""
 
     @abstractmethod
     def build(self, problem: Problem, means: Any) -> Semidefinite:
         """The curvature, of the sums over N."""
 
-    def compute(
-        self,
-        problem: Problem,
-        params: Any,
-        data: Batch,
-        batch_size: int | None,
-        key: Key[Array, ""] | None,
-    ) -> Semidefinite:
-        size = batch_size or comfortable_size(problem, params, data)
-        sums = sum_over(lambda batch: self.sums(problem, params, batch), data, size)
-        n = count(data)
-        return self.build(problem, jax.tree.map(lambda total: total / n, sums))
+    def compute(self, problem: Problem, key: Key[Array, ""] | None) -> Semidefinite:
+        means = mean_over(problem, lambda batch: self.sums(problem, batch))
+        return self.build(problem, means)
 
 
-def comfortable_size(problem: Problem, params: Any, data: Batch) -> int:
-    """How many examples' gradients at the layers stay in a processor's cache: larger
-    batches take more time for each example."""
-    one = jax.tree.map(lambda leaf: leaf[:1], data)
-    shapes = jax.eval_shape(lambda: backpropagate(problem, params, one))
-    numbers = sum(leaf.size for leaf in (*shapes.gradients, *shapes.rest))
-    return max(_CACHED // numbers, 1)
+def mean_over(problem: Problem, sums: Callable[[Batch], Any]) -> Any:
+    """Sums over the examples of batches, together over N.
+
+    Unless the problem says how large they are to be, the gradients at the layers of a
+    batch stay in a processor's cache: larger ones take more time for each example.
+    """
+    size = problem.batch_size
+    if size is None:
+        one = jax.tree.map(lambda leaf: leaf[:1], problem.data)
+        shapes = jax.eval_shape(lambda: backpropagate(problem, one))
+        numbers = sum(leaf.size for leaf in (*shapes.gradients, *shapes.rest))
+        size = max(_CACHED // numbers, 1)
+    total = sum_over(sums, problem.data, size)
+    return jax.tree.map(lambda leaf: leaf / problem.count, total)

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.kinds import Hessian
 from ngvi.fisher.layout import Layout
 from ngvi.fisher.problem import Problem
@@ -26,27 +25,20 @@ class MatrixFreeStructure(Structure):
 
     by_layers: ClassVar[bool] = False
 
-    def compute(
-        self,
-        problem: Problem,
-        params: Any,
-        data: Batch,
-        batch_size: int | None,
-        key: Key[Array, ""] | None,
-    ) -> MatrixFree:
-        n = count(data)
-        if batch_size is None or batch_size >= n:
-            product: Any = linearized(problem, params, data, n)
+    def compute(self, problem: Problem, key: Key[Array, ""] | None) -> MatrixFree:
+        size = problem.batch_size
+        if size is None or size >= problem.count:
+            product: Any = linearized(problem, problem.data)
         else:
-            product = InBatches(problem, params, data, batch_size)
-        layout = Layout.of(params)
+            product = InBatches(problem)
+        layout = Layout.of(problem.params)
         definite = problem.kind.definite(problem.likelihood)
-        noise = Flat(Noise(problem, params, data, batch_size), layout)
+        noise = Flat(Noise(problem), layout)
         return MatrixFree(
             Flat(product, layout),
             layout.dim,
             noise if definite else None,
-            jnp.result_type(*jax.tree.leaves(params)),
+            jnp.result_type(*jax.tree.leaves(problem.params)),
         )
 
 
@@ -67,21 +59,14 @@ class LowRankStructure(Structure):
                 f"{self.rank}"
             )
 
-    def compute(
-        self,
-        problem: Problem,
-        params: Any,
-        data: Batch,
-        batch_size: int | None,
-        key: Key[Array, ""] | None,
-    ) -> LowRank:
+    def compute(self, problem: Problem, key: Key[Array, ""] | None) -> LowRank:
         assert key is not None
-        whole = MatrixFreeStructure().compute(problem, params, data, batch_size, key)
+        whole = MatrixFreeStructure().compute(problem, key)
         leading = low_rank(
             whole.mv, whole.dim, self.rank, key, self.method, dtype=whole.vector_dtype
         )
         if isinstance(problem.kind, Hessian):
             return leading
-        diagonal = DiagonalStructure().compute(problem, params, data, batch_size, key)
-        layout = Layout.of(params, problem.network)
+        diagonal = DiagonalStructure().compute(problem, key)
+        layout = Layout.of(problem.params, problem.network)
         return leading.with_diagonal(layout.to_flat(diagonal.diagonal()))

@@ -6,6 +6,7 @@ Hessian has no such form: its columns are its products with the unit vectors.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -45,25 +46,17 @@ _UNIT_VECTORS = 32
 class Exact(Averaged):
     """Entries of the whole matrix."""
 
-    def compute(
-        self,
-        problem: Problem,
-        params: Any,
-        data: Batch,
-        batch_size: int | None,
-        key: Key[Array, ""] | None,
-    ) -> Semidefinite:
+    def compute(self, problem: Problem, key: Key[Array, ""] | None) -> Semidefinite:
         if isinstance(problem.kind, Hessian):
-            layout = Layout.of(params, problem.network)
-            product = InBatches(problem, params, data, batch_size)
-            return self.of_products(layout, Flat(product, layout))
-        return super().compute(problem, params, data, batch_size, key)
+            layout = Layout.of(problem.params, problem.network)
+            return self.of_products(layout, Flat(InBatches(problem), layout))
+        return super().compute(problem, key)
 
+    @abstractmethod
     def of_products(
         self, layout: Layout, product: Callable[[Array], Array]
     ) -> Semidefinite:
         """From products of vectors in this order."""
-        raise NotImplementedError
 
 
 def _rows(
@@ -90,8 +83,8 @@ def _layers(problem: Problem) -> list[Layer | None]:
 class DenseStructure(Exact):
     """All entries: O(P²) memory."""
 
-    def sums(self, problem: Problem, params: Any, batch: Batch) -> Any:
-        sent_back = backpropagate(problem, params, batch)
+    def sums(self, problem: Problem, batch: Batch) -> Any:
+        sent_back = backpropagate(problem, batch)
         all_parts, signs = parts(problem, sent_back), sent_back.signs
         return (
             [square(part, signs) for part in all_parts],
@@ -133,8 +126,8 @@ class BlockStructure(Exact):
 
     of: Literal["layer", "leaf"] = "layer"
 
-    def sums(self, problem: Problem, params: Any, batch: Batch) -> Any:
-        sent_back = backpropagate(problem, params, batch)
+    def sums(self, problem: Problem, batch: Batch) -> Any:
+        sent_back = backpropagate(problem, batch)
         return [square(p, sent_back.signs) for p in parts(problem, sent_back)]
 
     def build(self, problem: Problem, means: Any) -> SemidefiniteBlocks:
@@ -174,8 +167,8 @@ def _piece(start: int, size: int, i: Array, row: Array) -> Array:
 class DiagonalStructure(Exact):
     """The diagonal."""
 
-    def sums(self, problem: Problem, params: Any, batch: Batch) -> Any:
-        sent_back = backpropagate(problem, params, batch)
+    def sums(self, problem: Problem, batch: Batch) -> Any:
+        sent_back = backpropagate(problem, batch)
         return [part.squares(sent_back.signs) for part in parts(problem, sent_back)]
 
     def build(self, problem: Problem, means: Any) -> SemidefiniteBlocks:

@@ -32,7 +32,7 @@ from typing import Any, Literal
 import jax
 from jaxtyping import Array, Float, Key
 
-from ngvi.fisher.batches import Batch, count, sum_over
+from ngvi.fisher.batches import Batch
 from ngvi.fisher.jacobians import (
     Backpropagated,
     Rows,
@@ -43,7 +43,7 @@ from ngvi.fisher.jacobians import (
 )
 from ngvi.fisher.layers import Layer
 from ngvi.fisher.problem import Problem
-from ngvi.fisher.structures.base import Averaged, comfortable_size
+from ngvi.fisher.structures.base import Averaged, mean_over
 from ngvi.linalg import (
     KroneckerEigen,
     KroneckerFactors,
@@ -79,8 +79,8 @@ class KroneckerStructure(Averaged):
                 "matrix-free structure"
             )
 
-    def sums(self, problem: Problem, params: Any, batch: Batch) -> Any:
-        sent_back = backpropagate(problem, params, batch)
+    def sums(self, problem: Problem, batch: Batch) -> Any:
+        sent_back = backpropagate(problem, batch)
         layers = zip(
             problem.network.layers, sent_back.inputs, sent_back.gradients, strict=True
         )
@@ -126,43 +126,31 @@ class KroneckerEigenStructure(KroneckerStructure):
     """EK-FAC: two passes over the data, one for the basis, one for the scale in it."""
 
     def compute(
-        self,
-        problem: Problem,
-        params: Any,
-        data: Batch,
-        batch_size: int | None,
-        key: Key[Array, ""] | None,
+        self, problem: Problem, key: Key[Array, ""] | None
     ) -> SemidefiniteBlocks:
-        factors = super().compute(problem, params, data, batch_size, key)
+        factors = super().compute(problem, key)
         assert isinstance(factors, SemidefiniteBlocks)
         bases = tuple(
             block.eigen() if isinstance(block, KroneckerFactors) else block
             for block in factors.blocks
         )
-        return rescaled(problem, params, data, SemidefiniteBlocks(bases), batch_size)
+        return rescaled(problem, SemidefiniteBlocks(bases))
 
 
-def rescaled(
-    problem: Problem,
-    params: Any,
-    data: Batch,
-    basis: SemidefiniteBlocks,
-    batch_size: int | None,
-) -> SemidefiniteBlocks:
+def rescaled(problem: Problem, basis: SemidefiniteBlocks) -> SemidefiniteBlocks:
     """EK-FAC in given eigenvectors: the second moments of these data's gradients."""
 
     def sums(batch: Batch) -> list[Array]:
-        sent_back = backpropagate(problem, params, batch)
+        sent_back = backpropagate(problem, batch)
         return _second_moments(problem, sent_back, basis)
 
-    n, size = count(data), batch_size or comfortable_size(problem, params, data)
-    totals = zip(basis.blocks, sum_over(sums, data, size), strict=True)
+    means = zip(basis.blocks, mean_over(problem, sums), strict=True)
     return SemidefiniteBlocks(
         tuple(
-            KroneckerEigen(block.left_vectors, block.right_vectors, total / n)
+            KroneckerEigen(block.left_vectors, block.right_vectors, mean)
             if isinstance(block, KroneckerEigen)
-            else _block(total / n)
-            for block, total in totals
+            else _block(mean)
+            for block, mean in means
         )
     )
 
