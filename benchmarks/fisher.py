@@ -272,7 +272,7 @@ def main() -> None:
             print(f"\n{'':12}{'P':>8}{'N':>8}{'batch_size':>12}{'MiB':>10}")
             for need in memory():
                 rows.append(need)
-                shown = need.batch_size or "all"
+                shown = need.batch_size or "default"
                 print(
                     f"{need.structure:12}{need.parameters:8,}{need.examples:8,}"
                     f"{shown:>12}{need.megabytes:10.1f}",
