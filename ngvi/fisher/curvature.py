@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any, Self
 
@@ -23,14 +23,14 @@ from ngvi.linalg import (
     Semidefinite,
     SemidefiniteDiagonal,
 )
+from ngvi.pytrees import pytree
 
 
 class SingularMatrixError(np.linalg.LinAlgError):
     """A curvature that cannot be solved with, because it is singular or indefinite."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Curvature:
     """F, the mean over the examples of a model's curvature, with some structure.
 

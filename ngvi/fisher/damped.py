@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, Key
 from ngvi.fisher.layout import Layout, Vectors
 from ngvi.linalg import DampedMatrixFree, PositiveDefinite
 from ngvi.linalg.conjugate_gradients import SolveInfo
+from ngvi.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Damped:
     """F + λ I (or F + diag λ), factorised: solve with it, draw from it.
 

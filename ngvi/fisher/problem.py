@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
-
-import jax
 
 from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.kinds import Kind
 from ngvi.fisher.layers import Network
 from ngvi.fisher.likelihoods import Likelihood
+from ngvi.pytrees import pytree
 
 Apply = Callable[[Any, Any], Any]
 """(params, x) ↦ outputs, the first axis of all leaves of x and of the outputs being
 that of the examples."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Problem:
     """A model at its parameters, with data; `jit` knows it by all but the numbers."""
 

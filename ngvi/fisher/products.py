@@ -13,7 +13,7 @@ gradient descent.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ from ngvi.fisher.kinds import Hessian, Kind
 from ngvi.fisher.layout import Layout
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.fisher.problem import Problem
+from ngvi.pytrees import pytree
 
 Tree = Any
 """A vector of parameters: a pytree like them."""
@@ -32,8 +33,7 @@ Tree = Any
 Product = Callable[[Tree], Tree]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Linearized:
     """v ↦ (1/N) Σ Jᵀ C J v of a model that has been linearised."""
 
@@ -75,8 +75,7 @@ def linearized(problem: Problem, data: Batch) -> Product:
     return Linearized(forward, problem.likelihood, f, no_inputs, problem.kind, number)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class InBatches:
     """v ↦ F v, with the activations of one batch at a time in memory: the model is
     linearised anew for each product."""
@@ -90,8 +89,7 @@ class InBatches:
         )
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Noise:
     """key ↦ (1/√N) Σ Jᵀ C^½ ε, a draw from N(0, F) where C ⪰ 0."""
 
@@ -118,8 +116,7 @@ class Noise:
         return jax.tree.map(lambda c: jnp.tensordot(eps, c, 1), columns)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Flat:
     """The same on flat vectors, in the order of a layout: what `ngvi.linalg` takes.
 

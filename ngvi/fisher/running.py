@@ -12,7 +12,7 @@ approximate curvature, section 5; Kingma and Ba (2015), Adam, section 3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Self
 
 import jax
@@ -21,10 +21,10 @@ from jaxtyping import Array, Float, Int
 
 from ngvi.fisher.curvature import Curvature
 from ngvi.fisher.damped import Damped
+from ngvi.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class RunningCurvature:
     """An average over batches; a pytree, so that it goes through `jit` and `scan`.
 
@@ -65,8 +65,7 @@ class RunningCurvature:
         return (1 - self.decay) / (1 - self.decay ** t.astype(float))
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Stale:
     """A factorisation that is renewed every so many steps.
 

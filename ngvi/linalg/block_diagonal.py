@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Self
 
 import jax
@@ -13,10 +12,10 @@ from jaxtyping import Array, Float
 from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.batching import diagonal_blocks, join, split
 from ngvi.linalg.blocks import BlockOperators, total
+from ngvi.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class BlockDiagonal(BlockOperators, LinearStructure):
     """P = diag(P₁, …, P_K) of linear structures, which is a linear structure itself.
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.linalg.base import PositiveDefinite
 from ngvi.linalg.batching import block_diagonal, join, split
 from ngvi.linalg.semidefinite import Semidefinite, per_coordinate
+from ngvi.pytrees import pytree
 
 
 def total(values: Any) -> Array:
@@ -67,8 +67,7 @@ class Blocks:
         return type(self)(self._each(lambda block: block.scale(c)))
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class BlockOperators(Blocks, PositiveDefinite):
     """P = diag(P₁, …, P_K): independent groups of variables, in the order given.
 
@@ -106,8 +105,7 @@ class BlockOperators(Blocks, PositiveDefinite):
         return super().relative_trace(other)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class SemidefiniteBlocks(Blocks, Semidefinite):
     """F = diag(F₁, …, F_K): a curvature without what is between groups of variables.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,13 +24,13 @@ from ngvi.linalg.stochastic import (
     estimate_logdet,
     mean_over_probes,
 )
+from ngvi.pytrees import pytree
 
 if TYPE_CHECKING:
     from ngvi.linalg.matrix_free import MatrixFree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class DampedMatrixFree(PositiveDefinite):
     """P = F + diag(λ), by conjugate gradients and Lanczos.
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -14,13 +12,13 @@ from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.batching import apply, symmetric, times
 from ngvi.linalg.matrix_functions import half_powers, half_powers_of_sum
 from ngvi.linalg.small import gram, inverse, lapack_roots, many, roots
+from ngvi.pytrees import pytree
 
 _FEW = 4
 """Up to D/4 vectors the O(n D²) of a sum is the faster one."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Dense(LinearStructure):
     """P = B Bᵀ with both B and A = B⁻ᵀ stored.
 

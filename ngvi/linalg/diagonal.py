@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.batching import diagonal_matrix, diagonal_of
+from ngvi.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Diagonal(LinearStructure):
     """P = diag(b²), stored as the root b > 0; its inverse root is 1/b."""
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.batching import diagonal_matrix, diagonal_of
+from ngvi.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Isotropic(LinearStructure):
     """P = s I, stored as the root b = √s > 0; its inverse root is I / b.
 

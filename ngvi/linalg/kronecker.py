@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.linalg.base import PositiveDefinite
 from ngvi.linalg.batching import kronecker_matrices, kronecker_vectors
+from ngvi.pytrees import pytree
 
 Operator = Callable[[Array], Array]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Kronecker(PositiveDefinite):
     """P = L ⊗ R, the precision of a matrix-normal distribution.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Self
 
 import jax
@@ -12,10 +11,10 @@ from jaxtyping import Array, Float
 from ngvi.linalg.base import PositiveDefinite
 from ngvi.linalg.batching import kronecker_matrices
 from ngvi.linalg.semidefinite import Semidefinite, one_damping
+from ngvi.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class KroneckerEigen(PositiveDefinite, Semidefinite):
     """F = (U_L ⊗ U_R) diag(s) (U_L ⊗ U_R)ᵀ with orthonormal U_L and U_R.
 

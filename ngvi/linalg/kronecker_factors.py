@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -18,10 +16,10 @@ from ngvi.linalg.kronecker import Kronecker
 from ngvi.linalg.kronecker_eigen import KroneckerEigen
 from ngvi.linalg.semidefinite import Semidefinite, one_damping
 from ngvi.linalg.semidefinite_dense import SemidefiniteDense
+from ngvi.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class KroneckerFactors(Semidefinite):
     """F = L ⊗ R, on the matrix X of a vector as `Kronecker` has it: F x = vec(L X R).
 

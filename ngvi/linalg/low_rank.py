@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from ngvi.linalg.base import PositiveDefinite
 from ngvi.linalg.batching import apply, diagonal_matrix, diagonal_of, times
+from ngvi.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class LowRankPlusDiagonal(PositiveDefinite):
     """P = diag(D) + U Uᵀ, U of shape (d, k): O(d k) for a vector, O(d k²) to make.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Self
 
 import jax
@@ -15,10 +15,10 @@ from ngvi.linalg.base import PositiveDefinite
 from ngvi.linalg.damped_matrix_free import DampedMatrixFree
 from ngvi.linalg.semidefinite import Semidefinite, per_coordinate
 from ngvi.linalg.stochastic import Estimate, estimate_diagonal, estimate_trace
+from ngvi.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class MatrixFree(Semidefinite):
     """F given by x ↦ F x.
 

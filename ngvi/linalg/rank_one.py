@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.linalg.base import PositiveDefinite
 from ngvi.linalg.batching import diagonal_matrix, dot
+from ngvi.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class DiagonalMinusRankOne(PositiveDefinite):
     """P = diag(d) − w wᵀ > 0: Fisher matrices of categorical and Dirichlet families.
 

@@ -7,18 +7,17 @@ flat vector of its parameters has them elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ngvi.linalg.base import PositiveDefinite
+from ngvi.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Reordered(PositiveDefinite):
     """Πᵀ P Π, (Π x)ᵢ = x[orderᵢ], with the root Πᵀ B Π. Made by `from_order`."""
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.linalg.batching import diagonal_matrix
 from ngvi.linalg.diagonal import Diagonal
 from ngvi.linalg.semidefinite import Semidefinite, per_coordinate
+from ngvi.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class SemidefiniteDiagonal(Semidefinite):
     """F = diag(f)."""
 

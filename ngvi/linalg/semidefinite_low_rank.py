@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.linalg.batching import apply, diagonal_matrix, times
 from ngvi.linalg.low_rank import LowRankPlusDiagonal
 from ngvi.linalg.semidefinite import Semidefinite, per_coordinate
+from ngvi.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class LowRank(Semidefinite):
     """F = diag(f) + V diag(s) Vᵀ, V of shape (d, k): O(d k) for a vector.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import jax
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float
 
 from ngvi.linalg.base import PositiveDefinite
 from ngvi.linalg.batching import apply, diagonal_matrix, dot, symmetric, times
+from ngvi.pytrees import pytree
 
 
 class SpikeTangent(NamedTuple):
@@ -23,8 +23,7 @@ class SpikeTangent(NamedTuple):
     """−dv."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class SpikedCovariance(PositiveDefinite):
     """P⁻¹ = C = δ (I + Q diag(s) Qᵀ) δ with a diagonal δ and k orthonormal columns Q.
 

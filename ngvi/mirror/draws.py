@@ -14,13 +14,14 @@ Source: Buchholz, Wenzel and Mandt (2018), Quasi-Monte Carlo variational inferen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
+
+from ngvi.pytrees import pytree
 
 
 def sobol_normals(dim: int, count: int, seed: Any) -> np.ndarray:
@@ -51,8 +52,7 @@ def fresh_draws(key: Key[Array, ""], count: int, dim: int) -> Float[Array, "n d"
     return jnp.concatenate([half, -half])
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Ladder:
     """The fixed draws of every level, as batches of one size."""
 

@@ -14,7 +14,6 @@ Broyden class of quasi-Newton methods for Riemannian optimization.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Self
 
 import jax
@@ -22,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.mirror.step import Direction
+from ngvi.pytrees import pytree
 
 Inner = Callable[[Direction, Direction], Float[Array, ""]]
 
@@ -30,8 +30,7 @@ def _combine(a: Direction, c: Float[Array, ""], b: Direction) -> Direction:
     return jax.tree.map(lambda x, y: x + c * y, a, b)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Memory:
     """The last pairs, newest first; `weight` 0 marks an empty slot, else 1/⟨s, y⟩."""
 

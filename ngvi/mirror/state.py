@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -14,6 +13,7 @@ from ngvi.mirror.estimates import Estimate
 from ngvi.mirror.memory import Memory
 from ngvi.mirror.retractions import safeguarded
 from ngvi.mirror.step import Retraction, inner
+from ngvi.pytrees import pytree
 
 RUNNING, CONVERGED, DRAWS_EXHAUSTED, STUCK, NOT_FINITE, ITERATIONS_EXHAUSTED = range(6)
 STOP_REASONS = (
@@ -55,8 +55,7 @@ class Trace(NamedTuple):
     draws: Int[Array, "t"]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class State:
     """Everything a fit needs to go on."""
 

@@ -16,21 +16,20 @@ Source: the construction is that of Hansen's BoundTransform in pycma.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from ngvi.pytrees import pytree
 
 # Of the width between two bounds. A single bound has no width; there it is a sixth of
 # the first standard deviation, which is .3 widths by default: the same again.
 _MARGIN = 1 / 20
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Box:
     """Lower and upper bounds, infinite where there is none, and the margins in them."""
 

@@ -50,6 +50,7 @@ from ngvi.mirror.step import mean_step
 from ngvi.nes.checks import check_popsize
 from ngvi.nes.shaping import by_rank, nes_weights
 from ngvi.nes.strategies import checked_popsize
+from ngvi.pytrees import pytree
 
 _NOISE = 1.5
 """α: how much longer than of pure noise a path must be for steps to lengthen."""
@@ -74,8 +75,7 @@ class Discrete:
         return len(self.weights)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class State:
     """What the next generation needs."""
 

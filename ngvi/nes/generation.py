@@ -7,7 +7,7 @@ are all made of `begin`, `propose` and `digest`; so they draw the same points.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -32,14 +32,14 @@ from ngvi.nes.stopping import (
     remember,
 )
 from ngvi.nes.strategies import Strategy
+from ngvi.pytrees import pytree
 
 # A history of the mean is D numbers a generation.
 LARGEST_HISTORY = 40
 _COLUMNS = ("best", "median", "sigma", "axis_ratio")
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Run:
     """A search in progress."""
 

@@ -32,16 +32,16 @@ stands for c at the mean, which would cost an evaluation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ngvi.nes.shaping import Ranking, rank, recombination_weights, weigh
 from ngvi.nes.stopping import Stopping
+from ngvi.pytrees import pytree
 
 _DAMPING = 5.0
 """d."""
@@ -53,8 +53,7 @@ _FASTEST = 2.0
 """The largest factor on ω in a generation."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Lagrangian:
     """The coefficients, and what the constraints are at two points.
 

@@ -24,7 +24,7 @@ draws that fall on others for no reason would shorten all steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -37,10 +37,10 @@ from ngvi.families import Gaussian
 from ngvi.linalg import Dense, Diagonal
 from ngvi.nes import search
 from ngvi.nes.bounds import Box, make_box
+from ngvi.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Lattice:
     """Which coordinates are integers, with the bounds of all of them."""
 

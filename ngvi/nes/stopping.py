@@ -24,14 +24,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ngvi.families import Gaussian
+from ngvi.pytrees import pytree
 
 TESTS = (
     "ftarget",
@@ -51,8 +51,7 @@ _ENDS = 6
 _LONGEST = 20_000
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Stopping:
     """The limits of the tests; numbers only, so that new ones compile nothing anew.
 
@@ -82,8 +81,7 @@ class Stopping:
     maxiter: int | Int[Array, ""] = 2**31 - 1
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Record:
     """What the tests remember of past generations, in fixed memory."""
 

@@ -16,12 +16,12 @@ from ngvi.linalg.base import Tangent
 from ngvi.mirror.step import Direction, Retraction, gaussian_step
 from ngvi.nes.draws import Draws, independent
 from ngvi.nes.shaping import Ranking, weigh
+from ngvi.pytrees import pytree
 
 Structure = type[Dense] | type[Diagonal] | type[Isotropic] | type[SpikedCovariance]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class State:
     """What the next generation needs."""
 
