@@ -42,6 +42,8 @@ class Backpropagated(NamedTuple):
     """∂f/∂θ of the other leaves, likewise."""
     signs: Signs
     """s; all 1 if None."""
+    outputs: Any
+    """f."""
 
 
 def backpropagate(problem: Problem, batch: Batch) -> Backpropagated:
@@ -65,7 +67,7 @@ def backpropagate(problem: Problem, batch: Batch) -> Backpropagated:
         )
         of_rest, of_shifts = jax.vmap(pull_back)(columns)
         rows = tuple(g.reshape(len(g), -1) for g in of_rest)
-        return Backpropagated(inputs, of_shifts, rows, signs)
+        return Backpropagated(inputs, of_shifts, rows, signs, f)
 
     return jax.vmap(one)(batch)
 

@@ -10,7 +10,7 @@ import jax
 from jaxtyping import Array, Key
 
 from ngvi.fisher.batches import Batch, sum_over
-from ngvi.fisher.jacobians import backpropagate
+from ngvi.fisher.jacobians import Backpropagated, backpropagate
 from ngvi.fisher.problem import Problem
 from ngvi.linalg import Semidefinite
 
@@ -50,7 +50,7 @@ class Averaged(Structure):
     """A structure that is made of sums over the examples."""
 
     @abstractmethod
-    def sums(self, problem: Problem, batch: Batch) -> Any:
+    def sums(self, problem: Problem, sent_back: Backpropagated) -> Any:
         """Over the examples of a batch, a pytree."""
 
     @abstractmethod
@@ -58,11 +58,11 @@ class Averaged(Structure):
         """The curvature, of the sums over N."""
 
     def compute(self, problem: Problem, key: Key[Array, ""] | None) -> Semidefinite:
-        means = mean_over(problem, lambda batch: self.sums(problem, batch))
+        means = mean_over(problem, lambda sent_back: self.sums(problem, sent_back))
         return self.build(problem, means)
 
 
-def mean_over(problem: Problem, sums: Callable[[Batch], Any]) -> Any:
+def mean_over(problem: Problem, sums: Callable[[Backpropagated], Any]) -> Any:
     """Sums over the examples of batches, together over N.
 
     Unless the problem says how large they are to be, the gradients at the layers of a
@@ -74,5 +74,9 @@ def mean_over(problem: Problem, sums: Callable[[Batch], Any]) -> Any:
         shapes = jax.eval_shape(lambda: backpropagate(problem, one))
         numbers = sum(leaf.size for leaf in (*shapes.gradients, *shapes.rest))
         size = max(_CACHED // numbers, 1)
-    total = sum_over(sums, problem.data, size)
+
+    def of_batch(batch: Batch) -> Any:
+        return sums(backpropagate(problem, batch))
+
+    total = sum_over(of_batch, problem.data, size)
     return jax.tree.map(lambda leaf: leaf / problem.count, total)

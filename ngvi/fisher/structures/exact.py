@@ -17,9 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ngvi.fisher.batches import Batch
 from ngvi.fisher.jacobians import (
-    backpropagate,
+    Backpropagated,
     cross,
     expand_cross,
     expand_square,
@@ -83,8 +82,7 @@ def _layers(problem: Problem) -> list[Layer | None]:
 class DenseStructure(Exact):
     """All entries: O(P²) memory."""
 
-    def sums(self, problem: Problem, batch: Batch) -> Any:
-        sent_back = backpropagate(problem, batch)
+    def sums(self, problem: Problem, sent_back: Backpropagated) -> Any:
         all_parts, signs = parts(problem, sent_back), sent_back.signs
         return (
             [square(part, signs) for part in all_parts],
@@ -126,8 +124,7 @@ class BlockStructure(Exact):
 
     of: Literal["layer", "leaf"] = "layer"
 
-    def sums(self, problem: Problem, batch: Batch) -> Any:
-        sent_back = backpropagate(problem, batch)
+    def sums(self, problem: Problem, sent_back: Backpropagated) -> Any:
         return [square(p, sent_back.signs) for p in parts(problem, sent_back)]
 
     def build(self, problem: Problem, means: Any) -> SemidefiniteBlocks:
@@ -167,8 +164,7 @@ def _piece(start: int, size: int, i: Array, row: Array) -> Array:
 class DiagonalStructure(Exact):
     """The diagonal."""
 
-    def sums(self, problem: Problem, batch: Batch) -> Any:
-        sent_back = backpropagate(problem, batch)
+    def sums(self, problem: Problem, sent_back: Backpropagated) -> Any:
         return [part.squares(sent_back.signs) for part in parts(problem, sent_back)]
 
     def build(self, problem: Problem, means: Any) -> SemidefiniteBlocks:

@@ -32,11 +32,9 @@ from typing import Any, Literal
 import jax
 from jaxtyping import Array, Float, Key
 
-from ngvi.fisher.batches import Batch
 from ngvi.fisher.jacobians import (
     Backpropagated,
     Rows,
-    backpropagate,
     is_factored,
     layer_rows,
     square,
@@ -79,8 +77,7 @@ class KroneckerStructure(Averaged):
                 "matrix-free structure"
             )
 
-    def sums(self, problem: Problem, batch: Batch) -> Any:
-        sent_back = backpropagate(problem, batch)
+    def sums(self, problem: Problem, sent_back: Backpropagated) -> Any:
         layers = zip(
             problem.network.layers, sent_back.inputs, sent_back.gradients, strict=True
         )
@@ -140,24 +137,29 @@ class KroneckerEigenStructure(KroneckerStructure):
 def rescaled(problem: Problem, basis: SemidefiniteBlocks) -> SemidefiniteBlocks:
     """EK-FAC in given eigenvectors: the second moments of these data's gradients."""
 
-    def sums(batch: Batch) -> list[Array]:
-        sent_back = backpropagate(problem, batch)
-        return _second_moments(problem, sent_back, basis)
+    means = mean_over(
+        problem, lambda sent_back: second_moments(problem, sent_back, basis)
+    )
+    return with_moments(basis, means)
 
-    means = zip(basis.blocks, mean_over(problem, sums), strict=True)
+
+def with_moments(basis: SemidefiniteBlocks, means: Any) -> SemidefiniteBlocks:
+    """The eigenvectors of a basis with the means of `second_moments`."""
+    pairs = zip(basis.blocks, means, strict=True)
     return SemidefiniteBlocks(
         tuple(
             KroneckerEigen(block.left_vectors, block.right_vectors, mean)
             if isinstance(block, KroneckerEigen)
             else _block(mean)
-            for block, mean in means
+            for block, mean in pairs
         )
     )
 
 
-def _second_moments(
+def second_moments(
     problem: Problem, sent_back: Backpropagated, basis: SemidefiniteBlocks
 ) -> list[Array]:
+    """Of the gradients in the directions of a basis; sums over examples."""
     moments = []
     layers = zip(
         problem.network.layers, sent_back.inputs, sent_back.gradients, strict=True
