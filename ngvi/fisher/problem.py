@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
-from typing import Any
+from dataclasses import field, replace
+from typing import Any, Self
 
 from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.kinds import Kind
@@ -35,3 +35,7 @@ class Problem:
     def count(self) -> int:
         """N."""
         return count(self.data)
+
+    def with_kind(self, kind: Kind) -> Self:
+        """The same model and data."""
+        return replace(self, kind=kind)

@@ -124,16 +124,21 @@ class SemidefiniteBlocks(Blocks, Semidefinite):
         return type(self)(self._each(lambda a, b: a.average(b, weight), matching))
 
     def damp(
-        self, damping: float | Float[Array, "*c"] | Float[Array, "*c d"]
+        self, damping: float | Float[Array, "*c"] | Float[Array, "*c d"] | tuple
     ) -> BlockOperators:
         return self._damp(lambda block, each: block.damp(each), damping)
 
-    def damp_factored(self, damping: float | Float[Array, "*c"]) -> BlockOperators:
+    def damp_factored(
+        self, damping: float | Float[Array, "*c"] | tuple
+    ) -> BlockOperators:
         return self._damp(lambda block, each: block.damp_factored(each), damping)
 
     def _damp(self, method: Callable[..., PositiveDefinite], damping: Any) -> Any:
+        """With one λ, one for each coordinate, or a tuple of what each block takes."""
         of_blocks = [damping] * len(self.blocks)
-        if jnp.ndim(damping) > len(self.batch_shape):
+        if isinstance(damping, tuple):
+            of_blocks = list(damping)
+        elif jnp.ndim(damping) > len(self.batch_shape):
             of_blocks = split(per_coordinate(damping, self), self.sizes)
         return BlockOperators(self._each(method, of_blocks))
 

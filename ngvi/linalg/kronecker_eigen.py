@@ -72,6 +72,12 @@ class KroneckerEigen(PositiveDefinite, Semidefinite):
         both = self.left_vectors @ y @ self.right_vectors.mT
         return both.reshape(*both.shape[:-2], self.dim)
 
+    def project(self, other: KroneckerEigen) -> Self:
+        """Of the matrices with these eigenvectors the nearest to another one."""
+        left = (self.left_vectors.mT @ other.left_vectors) ** 2
+        right = (self.right_vectors.mT @ other.right_vectors) ** 2
+        return self._with(left @ other.values @ right.mT)
+
     # -- as a linear operator ----------------------------------------------------
 
     def mv(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:

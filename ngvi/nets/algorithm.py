@@ -1,0 +1,124 @@
+"""An algorithm with its model: what a training loop calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from ngvi.families.parameters import is_concrete
+from ngvi.fisher.likelihoods import as_likelihood
+from ngvi.fisher.problem import Apply
+from ngvi.nets.net import Net
+from ngvi.nets.observation_noise import ObservationNoise
+from ngvi.nets.posterior import WeightPosterior
+from ngvi.nets.prior import GammaPrior, Prior
+from ngvi.nets.update import Info, Rule, State, examples, step
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A rule, applied to a model. Made by the functions of `ngvi.nets.rows`.
+
+    An optax-style loop; each step is compiled once for its rule and shapes:
+
+        state = algorithm.init(params, (x, y))
+        for batch in batches:
+            state, info = algorithm.step(state, batch, key)
+        draws = algorithm.sample(state, key, (10,))
+
+    Args:
+        apply: (params, x) ↦ outputs, as in `ngvi.fisher.fisher`.
+        likelihood: as there; or an `ObservationNoise`, whose precision is learned.
+        data_size: N.
+        rule: how q moves.
+        prior_precision: δ, see `Prior.of`.
+        hyperprior: to learn a δ for each layer, whenever S is factorised.
+        kl_weight: κ; below 1 q is a cold posterior.
+        initial_curvature: s is this · I before the first step.
+    """
+
+    apply: Apply
+    likelihood: Any
+    data_size: int
+    rule: Rule
+    prior_precision: Any = 1.0
+    hyperprior: GammaPrior | None = None
+    kl_weight: float = 1.0
+    initial_curvature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.data_size < 1:
+            raise ValueError(f"data_size must be at least 1, got {self.data_size}")
+        for name in ("kl_weight", "initial_curvature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+    def init(self, params: Any, batch: tuple[Any, Any]) -> State:
+        """Before the first step.
+
+        Args:
+            params: where m starts, a pytree of floating arrays.
+            batch: examples (x, y) as `step` takes them; only their shapes matter, and
+                that the labels are the likelihood's.
+
+        Raises:
+            ValueError: parameters that are not floating or not used, labels outside of
+                the likelihood's support, outputs that do not fit it, a prior precision
+                that is not positive.
+        """
+        learned = isinstance(self.likelihood, ObservationNoise)
+        noise = self.likelihood if learned else None
+        likelihood = as_likelihood(
+            self.likelihood.likelihood if noise else self.likelihood
+        )
+        params, (x, y) = jax.tree.map(jnp.asarray, (params, batch))
+        net = Net.of(self.apply, params, x)
+        outputs = jax.eval_shape(self.apply, params, x)
+        likelihood.check_outputs(outputs)
+        if is_concrete(*jax.tree.leaves(y)):
+            likelihood.check_labels(outputs, y)
+        prior = Prior.of(self.prior_precision, net.layout, self.hyperprior)
+        few = examples(self.rule.estimate, x, y, jax.random.key(0))
+        site = self.rule.estimate.begin(net, likelihood, few, self.initial_curvature)
+        mean = net.layout.vector(params)
+        scale = jnp.asarray(self.data_size / self.kl_weight, net.dtype)
+        return State(
+            mean=mean,
+            precision=self.rule.precision(site, prior, scale),
+            site=site,
+            momentum=jnp.zeros_like(mean),
+            prior=prior,
+            likelihood=likelihood,
+            noise=noise,
+            scale=scale,
+            data_size=jnp.asarray(self.data_size, net.dtype),
+            steps=jnp.asarray(0),
+            net=net,
+        )
+
+    def step(
+        self, state: State, batch: tuple[Any, Any], key: Key[Array, ""]
+    ) -> tuple[State, Info]:
+        """One step.
+
+        Args:
+            state: before it.
+            batch: (x, y), whose mean stands for that of all N examples.
+            key: of the weights and labels drawn.
+        """
+        x, y = batch
+        return step(self.rule, state, x, y, key)
+
+    def sample(
+        self, state: State, key: Key[Array, ""], shape: tuple[int, ...] = ()
+    ) -> Any:
+        """Weights drawn from q, pytrees like the parameters with these leading axes."""
+        return self.posterior(state).sample(key, shape)
+
+    def posterior(self, state: State) -> WeightPosterior:
+        """q, to be kept when the training is over."""
+        return WeightPosterior.of(state)

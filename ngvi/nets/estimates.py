@@ -1,0 +1,338 @@
+"""Estimates of a loss's gradient and curvature, from weights drawn from q.
+
+With ℓ̄ the mean loss over the data, g = E_q[∇ℓ̄] and H = E_q[∇²ℓ̄] are estimated from a
+batch of B examples:
+
+| estimate           | ĥ                                   | used by                |
+|--------------------|-------------------------------------|------------------------|
+| `FromFisher`       | the engine's, in many structures    | VOGN, K-FAC, full      |
+| `EigenMoments`     | second moments in K-FAC's basis     | noisy EK-FAC           |
+| `LeadingGradients` | gradients of examples, cut to rank  | SLANG                  |
+| `SquaredGradient`  | ĝ²                                  | noisy Adam, IVON       |
+| `Price`            | ĝ (w − m) S                         | IVON                   |
+
+The first three are positive semidefinite, and unbiased for a Gauss-Newton or Fisher
+matrix. ĝ² has the expectation (1/B) E g_i² + (1 − 1/B)(E g)², too small by up to B.
+The last is Price's theorem: unbiased for the Hessian itself, of any sign, and noisy.
+
+An estimate also says what the running average s of ĥ is, and how a precision is made
+of it: S = (N/κ) s + δ.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ngvi.fisher.batches import Batch
+from ngvi.fisher.gradient import with_gradient
+from ngvi.fisher.jacobians import Backpropagated, parts
+from ngvi.fisher.kinds import Kind
+from ngvi.fisher.likelihoods import Likelihood
+from ngvi.fisher.problem import Problem
+from ngvi.fisher.structures.base import Averaged
+from ngvi.fisher.structures.kronecker import (
+    KroneckerStructure,
+    second_moments,
+    with_moments,
+)
+from ngvi.linalg import (
+    KroneckerEigen,
+    KroneckerFactors,
+    LowRank,
+    PositiveDefinite,
+    Semidefinite,
+    SemidefiniteBlocks,
+    SemidefiniteDense,
+    SemidefiniteDiagonal,
+)
+from ngvi.nets.net import Net
+
+Site = Any
+"""The running average s: a `Semidefinite`, or what one is made of."""
+
+
+class Point(NamedTuple):
+    """Where an estimate is taken: weights drawn from q, and q."""
+
+    w: Float[Array, "p"]
+    mean: Float[Array, "p"]
+    precision: PositiveDefinite
+
+
+class Estimated(NamedTuple):
+    """Of the mean loss over a batch."""
+
+    gradient: Float[Array, "p"]
+    curvature: Site
+    outputs: Any
+
+
+class Estimate(ABC):
+    """How gradient and curvature are had; hashable, so that `jit` knows it."""
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether labels are drawn."""
+        kind = getattr(self, "kind", None)
+        return kind is not None and kind.needs_key
+
+    @abstractmethod
+    def measure(
+        self, net: Net, likelihood: Likelihood, point: Point, batch: Batch, site: Site
+    ) -> Estimated:
+        """ĝ and ĥ of one draw.
+
+        Args:
+            net: the model.
+            likelihood: as it is now.
+            point: the draw.
+            batch: B examples with labels, and keys for labels that are drawn.
+            site: s.
+        """
+
+    @abstractmethod
+    def begin(
+        self, net: Net, likelihood: Likelihood, batch: Batch, value: float
+    ) -> Site:
+        """s = value · I, of the form that `measure` gives for such a batch."""
+
+    def average(self, site: Site, curvature: Site, weight: Any) -> Site:
+        """(1 − w) s + w ĥ: the mirror step of a site, λ_q = λ_prior + λ_site."""
+        return site.average(curvature, weight)
+
+    def refresh(self, site: Site) -> Site:
+        """What is renewed only now and then, before it is made a precision of."""
+        return site
+
+    def curvature(self, site: Site) -> Semidefinite:
+        """s as a matrix."""
+        return site
+
+
+@dataclass(frozen=True)
+class FromFisher(Estimate):
+    """The curvature of the Fisher engine, from the same pass as the gradient.
+
+    Args:
+        kind: of `ngvi.fisher.kinds`.
+        structure: one that is a mean over examples.
+    """
+
+    kind: Kind
+    structure: Averaged
+
+    def measure(
+        self, net: Net, likelihood: Likelihood, point: Point, batch: Batch, site: Site
+    ) -> Estimated:
+        problem = _problem(net, likelihood, self.kind, point.w, batch)
+        gradient, sums, outputs = with_gradient(
+            problem, lambda sent_back: self.structure.sums(problem, sent_back)
+        )
+        return Estimated(gradient, self.structure.build(problem, sums), outputs)
+
+    def begin(
+        self, net: Net, likelihood: Likelihood, batch: Batch, value: float
+    ) -> Semidefinite:
+        def shape(w: Float[Array, "p"], batch: Batch) -> Semidefinite:
+            problem = _problem(net, likelihood, self.kind, w, batch)
+            return self.structure.compute(problem, None)
+
+        return _multiple_of_identity(jax.eval_shape(shape, net.zeros, batch), value)
+
+
+class Eigen(NamedTuple):
+    """What noisy EK-FAC keeps."""
+
+    factors: SemidefiniteBlocks
+    """Those of K-FAC, averaged."""
+    moments: SemidefiniteBlocks
+    """The second moments in a basis of eigenvectors of the factors, averaged."""
+
+
+@dataclass(frozen=True)
+class EigenMoments(Estimate):
+    """K-FAC's factors for a basis, and the second moments of the gradients in it.
+
+    When the basis is renewed, the matrix stays as it was, restricted to the new one.
+    """
+
+    kind: Kind
+    structure: KroneckerStructure
+
+    def measure(
+        self, net: Net, likelihood: Likelihood, point: Point, batch: Batch, site: Eigen
+    ) -> Estimated:
+        problem = _problem(net, likelihood, self.kind, point.w, batch)
+
+        def sums(sent_back: Backpropagated) -> tuple[Any, Any]:
+            moments = second_moments(problem, sent_back, site.moments)
+            return self.structure.sums(problem, sent_back), moments
+
+        gradient, (of_factors, moments), outputs = with_gradient(problem, sums)
+        factors = self.structure.build(problem, of_factors)
+        measured = Eigen(factors, with_moments(site.moments, moments))
+        return Estimated(gradient, measured, outputs)
+
+    def begin(
+        self, net: Net, likelihood: Likelihood, batch: Batch, value: float
+    ) -> Eigen:
+        factored = FromFisher(self.kind, self.structure)
+        factors: Any = factored.begin(net, likelihood, batch, value)
+        return Eigen(factors, _in_basis_of(factors))
+
+    def average(self, site: Eigen, curvature: Eigen, weight: Any) -> Eigen:
+        return Eigen(
+            site.factors.average(curvature.factors, weight),
+            site.moments.average(curvature.moments, weight),
+        )
+
+    def refresh(self, site: Eigen) -> Eigen:
+        new = _in_basis_of(site.factors)
+        blocks = []
+        for basis, old in zip(new.blocks, site.moments.blocks, strict=True):
+            if isinstance(basis, KroneckerEigen) and isinstance(old, KroneckerEigen):
+                old = basis.project(old)
+            blocks.append(old)
+        return site._replace(moments=SemidefiniteBlocks(tuple(blocks)))
+
+    def curvature(self, site: Eigen) -> SemidefiniteBlocks:
+        return site.moments
+
+
+@dataclass(frozen=True)
+class LeadingGradients(Estimate):
+    """The gradients of the examples themselves, of which L directions are kept.
+
+    What is cut off goes to the diagonal, so that the diagonal of s is that of VOGN.
+
+    Args:
+        rank: L.
+        kind: of curvature.
+
+    Source: Mishkin, Kunstner, Nielsen, Schmidt and Khan (2018), SLANG: fast structured
+    covariance approximations for Bayesian deep learning with natural gradient.
+    """
+
+    rank: int
+    kind: Kind
+
+    def measure(
+        self,
+        net: Net,
+        likelihood: Likelihood,
+        point: Point,
+        batch: Batch,
+        site: LowRank,
+    ) -> Estimated:
+        problem = _problem(net, likelihood, self.kind, point.w, batch)
+
+        def rows(sent_back: Backpropagated) -> Float[Array, "r p"]:
+            whole = [part.rows() for part in parts(problem, sent_back)]
+            joined = jnp.concatenate(whole, -1)
+            return joined.reshape(-1, joined.shape[-1])
+
+        # Their products are means over N: with_gradient divides once.
+        gradient, found, outputs = with_gradient(problem, rows)
+        values = jnp.full(len(found), problem.count, found.dtype)
+        return Estimated(gradient, LowRank.from_vectors(found.T, values), outputs)
+
+    def begin(
+        self, net: Net, likelihood: Likelihood, batch: Batch, value: float
+    ) -> LowRank:
+        zeros = net.zeros
+        vectors = jnp.zeros((net.dim, self.rank), zeros.dtype)
+        nothing = jnp.zeros(self.rank, zeros.dtype)
+        return LowRank(vectors, nothing, zeros + value)
+
+    def average(self, site: LowRank, curvature: LowRank, weight: Any) -> LowRank:
+        return site.average(curvature, weight).truncate(self.rank)
+
+
+class GradientOnly(Estimate):
+    """A diagonal estimate from the gradient of the batch alone, of any model."""
+
+    @abstractmethod
+    def of_gradient(
+        self, gradient: Float[Array, "p"], point: Point
+    ) -> Float[Array, "p"]:
+        """The diagonal of ĥ."""
+
+    def measure(
+        self, net: Net, likelihood: Likelihood, point: Point, batch: Batch, site: Site
+    ) -> Estimated:
+        gradient, outputs = jax.grad(net.loss, has_aux=True)(
+            point.w, likelihood, batch.x, batch.y
+        )
+        diagonal = SemidefiniteDiagonal(self.of_gradient(gradient, point))
+        return Estimated(gradient, diagonal, outputs)
+
+    def begin(
+        self, net: Net, likelihood: Likelihood, batch: Batch, value: float
+    ) -> SemidefiniteDiagonal:
+        return SemidefiniteDiagonal(net.zeros + value)
+
+
+@dataclass(frozen=True)
+class SquaredGradient(GradientOnly):
+    """ĝ²."""
+
+    def of_gradient(
+        self, gradient: Float[Array, "p"], point: Point
+    ) -> Float[Array, "p"]:
+        return gradient**2
+
+
+@dataclass(frozen=True)
+class Price(GradientOnly):
+    """ĝ (w − m) S: Price's theorem, E[∇²ℓ̄] = E[∇ℓ̄ (w − m)ᵀ] S.
+
+    S is the whole precision, (N/κ) s + δ: what implementations call the effective
+    sample size times the Hessian.
+    """
+
+    def of_gradient(
+        self, gradient: Float[Array, "p"], point: Point
+    ) -> Float[Array, "p"]:
+        return gradient * point.precision.mv(point.w - point.mean)
+
+
+def _problem(
+    net: Net, likelihood: Likelihood, kind: Kind, w: Float[Array, "p"], batch: Batch
+) -> Problem:
+    params = net.layout.tree(w)
+    return Problem(likelihood, params, batch, net.apply, kind, net.network, None)
+
+
+def _in_basis_of(factors: SemidefiniteBlocks) -> SemidefiniteBlocks:
+    """The eigenvectors of Kronecker factors."""
+    blocks = tuple(
+        block.eigen() if isinstance(block, KroneckerFactors) else block
+        for block in factors.blocks
+    )
+    return SemidefiniteBlocks(blocks)
+
+
+def _multiple_of_identity(matrix: Any, value: float) -> Any:
+    """value · I in the structure of a matrix, or of its shapes."""
+    match matrix:
+        case SemidefiniteBlocks():
+            blocks = [_multiple_of_identity(block, value) for block in matrix.blocks]
+            return SemidefiniteBlocks(tuple(blocks))
+        case SemidefiniteDiagonal():
+            return SemidefiniteDiagonal(jnp.full_like(matrix.values, value))
+        case SemidefiniteDense():
+            shape = matrix.matrix
+            return SemidefiniteDense(value * jnp.eye(len(shape), dtype=shape.dtype))
+        case KroneckerFactors():
+            root = value**0.5
+            return KroneckerFactors(
+                root * jnp.eye(matrix.left.shape[-1], dtype=matrix.left.dtype),
+                root * jnp.eye(matrix.right.shape[-1], dtype=matrix.right.dtype),
+            )
+    raise TypeError(f"no multiple of the identity in {type(matrix).__name__}")

@@ -1,0 +1,131 @@
+"""The prior over weights: normal, about zero, with a precision for each layer.
+
+    p(w) = N(0, diag(δ)⁻¹),   δ_k of layer k given, or with a prior of its own,
+    δ_k ~ Gamma(a₀, b₀):  q(δ_k) = Gamma(a₀ + P_k/2, b₀ + ½(‖m_k‖² + tr Σ_k)),
+
+whose mean stands for δ_k. At a₀ = b₀ = 0 it is the δ_k that maximises the evidence
+lower bound: empirical Bayes.
+
+Source: MacKay (1992), A practical Bayesian framework for backpropagation networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field, replace
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ngvi.families.parameters import is_concrete
+from ngvi.fisher.layout import Layout
+from ngvi.linalg import PositiveDefinite, Semidefinite, SemidefiniteBlocks
+from ngvi.linalg.batching import join, split
+from ngvi.pytrees import pytree
+
+
+class GammaPrior(NamedTuple):
+    """Gamma(concentration, rate) over a precision; zeros are empirical Bayes."""
+
+    concentration: float = 0.0
+    rate: float = 0.0
+
+
+@pytree
+class Prior:
+    """N(0, diag(δ)⁻¹) over the weights of a net.
+
+    Made by `Prior.of`.
+    """
+
+    precisions: tuple[Float[Array, "#k"], ...]
+    """δ of every part of the layout: one number, or one for each weight."""
+    layout: Layout = field(metadata={"static": True})
+    hyperprior: GammaPrior | None = field(default=None, metadata={"static": True})
+
+    @classmethod
+    def of(
+        cls, precision: Any, layout: Layout, hyperprior: GammaPrior | None = None
+    ) -> Self:
+        """Of these precisions.
+
+        Args:
+            precision: δ > 0: a number, or a pytree like the parameters, of numbers or
+                arrays of the leaves' shapes.
+            layout: the order of the weights.
+            hyperprior: to learn one δ for each part; it starts as given.
+
+        Raises:
+            ValueError: not positive, or another tree.
+        """
+        for leaf in jax.tree.leaves(precision):
+            if is_concrete(leaf) and not (np.asarray(leaf) > 0).all():
+                raise ValueError(f"prior precisions must be positive, got {leaf}")
+        if jax.tree_util.all_leaves([precision]) and jnp.ndim(precision) == 0:
+            one = jnp.asarray(precision, dtype=float)
+            return cls((one,) * len(layout.sizes), layout, hyperprior)
+        leaves, treedef = jax.tree.flatten(precision)
+        if treedef != layout.treedef:
+            raise ValueError(
+                "prior precisions must be one number or a pytree like the parameters, "
+                f"{layout.treedef}, got {treedef}"
+            )
+        shapes = zip(leaves, layout.shapes, strict=True)
+        whole = [jnp.broadcast_to(leaf, shape) for leaf, shape in shapes]
+        vector = layout.vector(jax.tree.unflatten(treedef, whole))
+        parts = split(vector.astype(float), layout.sizes)
+        return cls(tuple(_if_one(part) for part in parts), layout, hyperprior)
+
+    @property
+    def vector(self) -> Float[Array, "p"]:
+        """δ of every weight."""
+        pairs = zip(self.precisions, self.layout.sizes, strict=True)
+        return join([jnp.broadcast_to(one, (size,)) for one, size in pairs])
+
+    def add_to(
+        self, matrix: Semidefinite, factored: bool = False, more: Any = 0.0
+    ) -> PositiveDefinite:
+        """F + diag(δ) + more I, factorised; `factored` as in `Curvature.damp`."""
+        precisions = [one + more for one in self.precisions]
+        if isinstance(matrix, SemidefiniteBlocks):
+            damp = matrix.damp_factored if factored else matrix.damp
+            return damp(tuple(precisions))
+        pairs = zip(precisions, self.layout.sizes, strict=True)
+        return matrix.damp(
+            join([jnp.broadcast_to(one, (size,)) for one, size in pairs])
+        )
+
+    def kl(
+        self, mean: Float[Array, "p"], precision: PositiveDefinite
+    ) -> Float[Array, ""]:
+        """KL(N(m, S⁻¹) ‖ p), in nats."""
+        delta = self.vector
+        spread = (delta * (precision.inverse_diagonal() + mean**2)).sum()
+        of_volumes = precision.logdet() - jnp.log(delta).sum()
+        return (spread - self.layout.dim + of_volumes) / 2
+
+    def learned(self, mean: Float[Array, "p"], precision: PositiveDefinite) -> Self:
+        """With every δ the mean of its posterior; the same if there is no hyperprior.
+
+        Args:
+            mean: m.
+            precision: S.
+        """
+        if self.hyperprior is None:
+            return self
+        a, b = self.hyperprior
+        squares = mean**2 + precision.inverse_diagonal()
+        found = [
+            (a + part.size / 2) / (b + part.sum() / 2)
+            for part in split(squares, self.layout.sizes)
+        ]
+        return replace(self, precisions=tuple(found))
+
+
+def _if_one(values: Float[Array, "k"]) -> Array:
+    """A number, where all are the same."""
+    if is_concrete(values) and bool((values == values[0]).all()):
+        return values[0]
+    return values

@@ -1,0 +1,303 @@
+"""Noisy natural gradients: the one update, on the weights of a net.
+
+A Gaussian q(w) = N(m, S⁻¹) descends, for N examples of mean loss ℓ̄, a prior
+N(0, diag(δ)⁻¹) and a weight κ of the KL divergence,
+
+    N E_q[ℓ̄] + κ KL(q ‖ prior).
+
+Its natural parameters are those of the prior and of a site, S = (N/κ) s + δ. A mirror
+step of length ρ on the site is a running average of the estimated curvature,
+
+    s⁺ = (1 − ρ) s + ρ ĥ,
+
+and of length α on the mean, with the new S,
+
+    m⁺ = m − α S⁻¹ ((N/κ) ĝ + δ m).
+
+At α = ρ these are `ngvi.mirror.mirror_step`; deep learning takes them apart, averages
+ĝ (momentum), and lets some weights wait for a new factorisation of S. Where ĥ may be
+negative, S moves by `ngvi.mirror`'s retraction of second order instead, which keeps it
+positive:
+
+    S⁺ = S R(ρM),   M = S⁻¹ (N/κ)(ĥ − s),   R(x) = 1 + x + ½x².
+
+Every published algorithm is a choice of these, see `ngvi.nets.rows`.
+
+Source: Khan and Rue (2023), The Bayesian learning rule; Zhang, Sun, Duvenaud and Grosse
+(2018), Noisy natural gradient as variational inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from ngvi.fisher.batches import Batch, count
+from ngvi.fisher.likelihoods import Likelihood
+from ngvi.linalg import Diagonal, PositiveDefinite, SemidefiniteDiagonal
+from ngvi.mirror.retractions import second_order
+from ngvi.nets.estimates import Estimate, Estimated, Point, Site
+from ngvi.nets.net import Net
+from ngvi.nets.observation_noise import ObservationNoise
+from ngvi.nets.prior import Prior
+from ngvi.pytrees import pytree
+
+Schedule = Callable[[Int[Array, ""]], Any]
+
+
+@pytree
+class State:
+    """Where the training is; a pytree, that goes through `jit`, `scan` and `vmap`."""
+
+    mean: Float[Array, "p"]
+    """m, in the order of the net's layout."""
+    precision: PositiveDefinite
+    """S, as it was factorised last."""
+    site: Site
+    """s."""
+    momentum: Float[Array, "p"]
+    """The average of ĝ, without correction for its start."""
+    prior: Prior
+    likelihood: Likelihood
+    noise: ObservationNoise | None
+    """q of the noise's precision, where it is learned."""
+    scale: Float[Array, ""]
+    """N/κ."""
+    data_size: Float[Array, ""]
+    """N."""
+    steps: Int[Array, ""]
+    net: Net = field(metadata={"static": True})
+
+    @property
+    def params(self) -> Any:
+        """m, a pytree like the parameters."""
+        return self.net.layout.tree(self.mean)
+
+
+class Info(NamedTuple):
+    """Of one step, for progress."""
+
+    loss: Float[Array, ""]
+    """The mean of −log p(y | f) over the batch, at the weights drawn."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How q moves: a row of the table but for the numbers of a problem.
+
+    Args:
+        estimate: of gradient and curvature.
+        learning_rate: α, a number or a function of the number of steps taken.
+        precision_rate: ρ.
+        noise_rate: ρ of the noise's posterior; that of the precision by default.
+        momentum: β₁ of the average of ĝ.
+        damping: λ ≥ 0 added to s where it preconditions the step, and not in S: the
+            posterior does not know of it.
+        corrected: average s with the bias of its start corrected.
+        factored: Kronecker factors are damped each by itself, as published for noisy
+            K-FAC, which overstates S: an approximation, and sampled from as it is.
+        retraction: "first" is the average above; "second" for an ĥ of any sign.
+        root: precondition by √s, as Adam does: then it is no natural gradient.
+        samples: weights drawn for every step.
+        antithetic: they come in pairs, m ± A ε.
+        refresh: factorise S every so many steps, where that takes more than a division.
+        prior_in_momentum: average ĝ + (κ/N) δ m in place of ĝ.
+        prior_at_draw: take that at the weights drawn: more noise, the same mean.
+    """
+
+    estimate: Estimate
+    learning_rate: float | Schedule = 1e-3
+    precision_rate: float = 0.01
+    noise_rate: float | None = None
+    momentum: float = 0.9
+    damping: float = 0.0
+    corrected: bool = False
+    factored: bool = False
+    retraction: Literal["first", "second"] = "first"
+    root: bool = False
+    samples: int = 1
+    antithetic: bool = False
+    refresh: int = 1
+    prior_in_momentum: bool = False
+    prior_at_draw: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("precision_rate", 0, 1),
+            ("momentum", 0, 1),
+            ("damping", 0, float("inf")),
+            ("samples", 1, float("inf")),
+            ("refresh", 1, float("inf")),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ValueError(
+                    f"{name} must be from {least:g} to {most:g}, got {value}"
+                )
+        if self.antithetic and self.samples % 2:
+            raise ValueError(
+                f"antithetic draws come in pairs: samples is odd, {self.samples}"
+            )
+
+    # -- the parts of a step -----------------------------------------------------------
+
+    def draws(self, state: State, key: Key[Array, ""]) -> Float[Array, "s p"]:
+        """Weights from q."""
+        number = self.samples // 2 if self.antithetic else self.samples
+        eps = jax.random.normal(key, (number, state.net.dim), state.mean.dtype)
+        if self.antithetic:
+            eps = jnp.concatenate([eps, -eps])
+        return state.mean + state.precision.unwhiten(eps)
+
+    def measured(
+        self,
+        state: State,
+        ws: Float[Array, "s p"],
+        x: Any,
+        y: Any,
+        key: Key[Array, ""],
+    ) -> Estimated:
+        """The estimates at the draws: mean gradient and curvature, and all outputs."""
+
+        def one(w: Float[Array, "p"], key: Key[Array, ""]) -> Estimated:
+            point = Point(w, state.mean, state.precision)
+            batch = examples(self.estimate, x, y, key)
+            return self.estimate.measure(
+                state.net, state.likelihood, point, batch, state.site
+            )
+
+        if self.samples == 1:
+            gradient, curvature, outputs = one(ws[0], key)
+            return Estimated(
+                gradient, curvature, jax.tree.map(lambda leaf: leaf[None], outputs)
+            )
+        keys = jax.random.split(key, self.samples)
+        gradients, curvatures, outputs = jax.vmap(one)(ws, keys)
+        curvature = jax.tree.map(lambda leaf: leaf.mean(0), curvatures)
+        return Estimated(gradients.mean(0), curvature, outputs)
+
+    def moved_site(self, state: State, curvature: Site) -> Site:
+        """s⁺."""
+        rate: Any = self.precision_rate
+        if self.corrected:
+            rate = rate / correction(1 - rate, state.steps + 1)
+        if self.retraction == "first":
+            return self.estimate.average(state.site, curvature, rate)
+        old: Any = state.precision
+        change = state.scale * (curvature.values - state.site.values)
+        moved = old.retract(rate * change / old.entries(), second_order)
+        values = (moved.entries() - state.prior.vector) / state.scale
+        return SemidefiniteDiagonal(values)
+
+    def precision(self, site: Site, prior: Prior, scale: Any) -> PositiveDefinite:
+        """S = (N/κ) s + δ, factorised."""
+        matrix = self.estimate.curvature(site).scale(scale)
+        return prior.add_to(matrix, self.factored)
+
+    def renewed(self, state: State, site: Site) -> tuple[Site, Prior, PositiveDefinite]:
+        """S and what is learned from it, if it is due; else as it was."""
+
+        def anew() -> tuple[Site, Prior, PositiveDefinite]:
+            prior = state.prior.learned(state.mean, state.precision)
+            fresh = self.estimate.refresh(site)
+            return fresh, prior, self.precision(fresh, prior, state.scale)
+
+        kept = site, state.prior, state.precision
+        if due is None and self.refresh > 1:
+            by_count = state.steps % self.refresh == 0
+            return jax.lax.cond(by_count, anew, lambda: kept)
+        return kept if due is False else anew()
+
+    def preconditioner(self, state: State) -> PositiveDefinite:
+        """What the mean's step is divided by."""
+        if self.root:
+            corrected = state.site.values / correction(
+                1 - self.precision_rate, state.steps
+            )
+            entries = state.scale * (jnp.sqrt(corrected) + self.damping)
+            return Diagonal.from_entries(entries + state.prior.vector)
+        if self.damping == 0:
+            return state.precision
+        damped: Any = state.precision
+        return damped.damp(state.scale * self.damping)
+
+    def moved_mean(
+        self, state: State, gradient: Float[Array, "p"], ws: Float[Array, "s p"]
+    ) -> State:
+        """m⁺ and the momentum, once S⁺ and its step are in the state."""
+        at = ws.mean(0) if self.prior_at_draw else state.mean
+        of_prior = state.prior.vector * at / state.scale
+        if self.prior_in_momentum:
+            gradient = gradient + of_prior
+        decay = self.momentum
+        momentum = decay * state.momentum + (1 - decay) * gradient
+        direction = momentum / correction(decay, state.steps)
+        if not self.prior_in_momentum:
+            direction = direction + of_prior
+        alpha: Any = self.learning_rate
+        alpha = alpha(state.steps - 1) if callable(alpha) else alpha
+        shift = alpha * self.preconditioner(state).solve(state.scale * direction)
+        return replace(state, mean=state.mean - shift, momentum=momentum)
+
+
+@partial(jax.jit, static_argnums=(0, 5))
+def step(
+    rule: Rule,
+    state: State,
+    x: Any,
+    y: Any,
+    key: Key[Array, ""],
+    due: bool | None = None,
+) -> tuple[State, Info]:
+    """One step of a rule: the precision's site, then what depends on it, the mean.
+
+    Args:
+        rule: how.
+        state: before.
+        x, y: a batch, whose mean stands for that of all examples.
+        key: of the weights and labels drawn.
+        due: whether to factorise S anew; by default every `rule.refresh` steps.
+    """
+    of_weights, of_labels = jax.random.split(key)
+    ws = rule.draws(state, of_weights)
+    gradient, curvature, outputs = rule.measured(state, ws, x, y, of_labels)
+    loss = _mean_loss(state.likelihood, outputs, y)
+    moved = rule.moved_site(state, curvature)
+    site, prior, precision = rule.renewed(state, moved, due)
+    state = replace(
+        state, site=site, prior=prior, precision=precision, steps=state.steps + 1
+    )
+    if state.noise is not None:
+        state = _with_moved_noise(rule, state, outputs, y)
+    return rule.moved_mean(state, gradient, ws), Info(loss)
+
+
+def _with_moved_noise(rule: Rule, state: State, outputs: Array, y: Array) -> State:
+    assert state.noise is not None
+    rate = rule.precision_rate if rule.noise_rate is None else rule.noise_rate
+    squared = ((outputs - y) ** 2).mean()
+    numbers = state.data_size * (y.size / len(y))
+    noise = state.noise.step(squared, numbers, rate)
+    return replace(state, noise=noise, likelihood=noise.likelihood)
+
+
+def _mean_loss(likelihood: Likelihood, outputs: Any, y: Any) -> Float[Array, ""]:
+    """Over the examples and the draws of the weights."""
+    each = jax.vmap(jax.vmap(likelihood.log_prob), (0, None))
+    return -each(outputs, y).mean()
+
+
+def examples(estimate: Estimate, x: Any, y: Any, key: Key[Array, ""]) -> Batch:
+    """A batch with the keys an estimate needs."""
+    return Batch(x, y, jax.random.split(key, count(x)) if estimate.needs_key else None)
+
+
+def correction(decay: float, t: Int[Array, ""]) -> Any:
+    """1 − βᵗ, t ≥ 1."""
+    return 1 if decay == 0 else 1 - decay ** t.astype(float)
