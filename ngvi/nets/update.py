@@ -200,7 +200,9 @@ class Rule:
         matrix = self.estimate.curvature(site).scale(scale)
         return prior.add_to(matrix, self.factored)
 
-    def renewed(self, state: State, site: Site) -> tuple[Site, Prior, PositiveDefinite]:
+    def renewed(
+        self, state: State, site: Site, due: bool | None
+    ) -> tuple[Site, Prior, PositiveDefinite]:
         """S and what is learned from it, if it is due; else as it was."""
 
         def anew() -> tuple[Site, Prior, PositiveDefinite]:
