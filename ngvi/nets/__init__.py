@@ -1,6 +1,7 @@
 """Bayesian nets: Gaussian posteriors over weights, by noisy natural gradients."""
 
 from ngvi.nets.algorithm import Algorithm
+from ngvi.nets.mixture import Mixture
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.posterior import WeightPosterior
 from ngvi.nets.prior import GammaPrior, Prior
@@ -21,6 +22,7 @@ __all__ = [
     "Algorithm",
     "GammaPrior",
     "Info",
+    "Mixture",
     "ObservationNoise",
     "Prior",
     "Rule",

@@ -36,6 +36,7 @@ class Algorithm:
         data_size: N.
         rule: how q moves.
         prior_precision: δ, see `Prior.of`.
+        prior_mean: m₀, a pytree like the parameters; zero by default.
         hyperprior: to learn a δ for each layer, whenever S is factorised.
         kl_weight: κ; below 1 q is a cold posterior.
         initial_curvature: s is this · I before the first step.
@@ -49,6 +50,7 @@ class Algorithm:
     hyperprior: GammaPrior | None = None
     kl_weight: float = 1.0
     initial_curvature: float = 1.0
+    prior_mean: Any = None
 
     def __post_init__(self) -> None:
         if self.data_size < 1:
@@ -81,7 +83,9 @@ class Algorithm:
         likelihood.check_outputs(outputs)
         if is_concrete(*jax.tree.leaves(y)):
             likelihood.check_labels(outputs, y)
-        prior = Prior.of(self.prior_precision, net.layout, self.hyperprior)
+        prior = Prior.of(
+            self.prior_precision, net.layout, self.hyperprior, self.prior_mean
+        )
         few = examples(self.rule.estimate, x, y, jax.random.key(0))
         site = self.rule.estimate.begin(net, likelihood, few, self.initial_curvature)
         mean = net.layout.vector(params)

@@ -1,9 +1,10 @@
-"""The prior over weights: normal, about zero, with a precision for each layer.
+"""The prior over weights: normal, with a precision for each layer.
 
-    p(w) = N(0, diag(δ)⁻¹),   δ_k of layer k given, or with a prior of its own,
-    δ_k ~ Gamma(a₀, b₀):  q(δ_k) = Gamma(a₀ + P_k/2, b₀ + ½(‖m_k‖² + tr Σ_k)),
+    p(w) = N(m₀, diag(δ)⁻¹),   δ_k of layer k given, or with a prior of its own,
+    δ_k ~ Gamma(a₀, b₀):  q(δ_k) = Gamma(a₀ + P_k/2, b₀ + ½(‖m_k − m₀‖² + tr Σ_k)),
 
-whose mean stands for δ_k. At a₀ = b₀ = 0 it is the δ_k that maximises the evidence
+whose mean stands for δ_k; m₀ is zero unless it is given, as where the posterior of
+earlier data is the prior of later ones. At a₀ = b₀ = 0 it is the δ_k that maximises the evidence
 lower bound: empirical Bayes.
 
 Source: MacKay (1992), A practical Bayesian framework for backpropagation networks.
@@ -35,7 +36,7 @@ class GammaPrior(NamedTuple):
 
 @pytree
 class Prior:
-    """N(0, diag(δ)⁻¹) over the weights of a net.
+    """N(m₀, diag(δ)⁻¹) over the weights of a net.
 
     Made by `Prior.of`.
     """
@@ -44,10 +45,16 @@ class Prior:
     """δ of every part of the layout: one number, or one for each weight."""
     layout: Layout = field(metadata={"static": True})
     hyperprior: GammaPrior | None = field(default=None, metadata={"static": True})
+    mean: Float[Array, "p"] | None = None
+    """m₀, in the order of the layout; None for zero."""
 
     @classmethod
     def of(
-        cls, precision: Any, layout: Layout, hyperprior: GammaPrior | None = None
+        cls,
+        precision: Any,
+        layout: Layout,
+        hyperprior: GammaPrior | None = None,
+        mean: Any = None,
     ) -> Self:
         """Of these precisions.
 
@@ -56,6 +63,7 @@ class Prior:
                 arrays of the leaves' shapes.
             layout: the order of the weights.
             hyperprior: to learn one δ for each part; it starts as given.
+            mean: m₀, a pytree like the parameters; zero by default.
 
         Raises:
             ValueError: not positive, or another tree.
@@ -63,9 +71,10 @@ class Prior:
         for leaf in jax.tree.leaves(precision):
             if is_concrete(leaf) and not (np.asarray(leaf) > 0).all():
                 raise ValueError(f"prior precisions must be positive, got {leaf}")
+        about = None if mean is None else layout.vector(mean)
         if jax.tree_util.all_leaves([precision]) and jnp.ndim(precision) == 0:
             one = jnp.asarray(precision, dtype=float)
-            return cls((one,) * len(layout.sizes), layout, hyperprior)
+            return cls((one,) * len(layout.sizes), layout, hyperprior, about)
         leaves, treedef = jax.tree.flatten(precision)
         if treedef != layout.treedef:
             raise ValueError(
@@ -76,13 +85,22 @@ class Prior:
         whole = [jnp.broadcast_to(leaf, shape) for leaf, shape in shapes]
         vector = layout.vector(jax.tree.unflatten(treedef, whole))
         parts = split(vector.astype(float), layout.sizes)
-        return cls(tuple(_if_one(part) for part in parts), layout, hyperprior)
+        precisions = tuple(_if_one(part) for part in parts)
+        return cls(precisions, layout, hyperprior, about)
 
     @property
     def vector(self) -> Float[Array, "p"]:
         """δ of every weight."""
         pairs = zip(self.precisions, self.layout.sizes, strict=True)
         return join([jnp.broadcast_to(one, (size,)) for one, size in pairs])
+
+    def departure(self, w: Float[Array, "p"]) -> Float[Array, "p"]:
+        """w − m₀."""
+        return w if self.mean is None else w - self.mean
+
+    def gradient(self, w: Float[Array, "p"]) -> Float[Array, "p"]:
+        """δ (w − m₀), that of −log p(w)."""
+        return self.vector * self.departure(w)
 
     def add_to(
         self, matrix: Semidefinite, factored: bool = False, more: Any = 0.0
@@ -102,7 +120,8 @@ class Prior:
     ) -> Float[Array, ""]:
         """KL(N(m, S⁻¹) ‖ p), in nats."""
         delta = self.vector
-        spread = (delta * (precision.inverse_diagonal() + mean**2)).sum()
+        squares = precision.inverse_diagonal() + self.departure(mean) ** 2
+        spread = (delta * squares).sum()
         of_volumes = precision.logdet() - jnp.log(delta).sum()
         return (spread - self.layout.dim + of_volumes) / 2
 
@@ -116,7 +135,7 @@ class Prior:
         if self.hyperprior is None:
             return self
         a, b = self.hyperprior
-        squares = mean**2 + precision.inverse_diagonal()
+        squares = self.departure(mean) ** 2 + precision.inverse_diagonal()
         found = [
             (a + part.size / 2) / (b + part.sum() / 2)
             for part in split(squares, self.layout.sizes)

@@ -48,7 +48,13 @@ _KINDS: dict[str, Callable[[], Kind]] = {
     "sampled": SampledFisher,
     "empirical": EmpiricalFisher,
 }
-_OF_ALGORITHM = ("prior_precision", "hyperprior", "kl_weight", "initial_curvature")
+_OF_ALGORITHM = (
+    "prior_precision",
+    "prior_mean",
+    "hyperprior",
+    "kl_weight",
+    "initial_curvature",
+)
 
 
 def vogn(apply: Apply, likelihood: Any, data_size: int, **settings: Any) -> Algorithm:

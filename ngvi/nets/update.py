@@ -234,7 +234,7 @@ class Rule:
     ) -> State:
         """m⁺ and the momentum, once S⁺ and its step are in the state."""
         at = ws.mean(0) if self.prior_at_draw else state.mean
-        of_prior = state.prior.vector * at / state.scale
+        of_prior = state.prior.gradient(at) / state.scale
         if self.prior_in_momentum:
             gradient = gradient + of_prior
         decay = self.momentum
