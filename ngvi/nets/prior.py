@@ -3,9 +3,9 @@
     p(w) = N(m₀, diag(δ)⁻¹),   δ_k of layer k given, or with a prior of its own,
     δ_k ~ Gamma(a₀, b₀):  q(δ_k) = Gamma(a₀ + P_k/2, b₀ + ½(‖m_k − m₀‖² + tr Σ_k)),
 
-whose mean stands for δ_k; m₀ is zero unless it is given, as where the posterior of
-earlier data is the prior of later ones. At a₀ = b₀ = 0 it is the δ_k that maximises the evidence
-lower bound: empirical Bayes.
+whose mean stands for δ_k. At a₀ = b₀ = 0 it is the δ_k that maximises the evidence
+lower bound: empirical Bayes. m₀ is zero unless it is given, as where the posterior of
+earlier data is the prior of later ones.
 
 Source: MacKay (1992), A practical Bayesian framework for backpropagation networks.
 """

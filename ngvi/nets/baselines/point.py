@@ -1,6 +1,6 @@
 """The weights of the highest posterior density, with the noise's posterior beside them.
 
-    w* = argmin N ℓ̄(w) + κ ½ (w − m₀)ᵀ diag(δ) (w − m₀)
+w* = argmin N ℓ̄(w) + κ ½ (w − m₀)ᵀ diag(δ) (w − m₀)
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 

@@ -101,7 +101,8 @@ def swag(
     found, state = _collect(
         rule, state, *data, key, collections, rank, epochs, batch_size
     )
-    return Swag(*found, state.prior, state.likelihood, state.noise)
+    mean, variances, deviations = found
+    return Swag(mean, variances, deviations, state.prior, state.likelihood, state.noise)
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6, 7, 8))
@@ -123,9 +124,7 @@ def _collect(
     def one(carry: Any, of_collection: tuple[Array, Array]) -> tuple[Any, None]:
         state, mean, squares, deviations = carry
         t, key = of_collection
-        state, _ = descend(
-            rule, state, x, y, key, epochs=epochs, batch_size=batch_size
-        )
+        state, _ = descend(rule, state, x, y, key, epochs=epochs, batch_size=batch_size)
         # Welford's sums: a mean of squares less a squared mean would cancel.
         before = state.variables - mean
         mean = mean + before / t
