@@ -67,8 +67,7 @@ def shares(posterior: WeightPosterior) -> DataFrame:
         others["noise"] = float(posterior.noise.kl())
     kl = np.array([*nats, *others.values()])
     counts = np.array([*weights, *(0 for _ in others)])
-    with np.errstate(divide="ignore"):
-        each = np.where(counts > 0, kl / counts, np.nan)
+    each = kl / np.where(counts > 0, counts, np.nan)
     return pd.DataFrame(
         {
             "weights": counts,
