@@ -156,9 +156,11 @@ def test_nuts_agrees_where_the_posterior_is_known(learned: bool) -> None:
     y = x @ np.array([[1.0], [-1.0]]) + 0.3 * RNG.normal(size=(25, 1))
     noise = ObservationNoise.begin(400.0, 36.0) if learned else Gaussian(0.3)
     linear = MLP((2, 1))
-    row = full(linear, noise, 25, learning_rate=1.0, precision_rate=1.0, momentum=0.0)
+    # A pair of opposite draws gives a linear model's gradient at the mean exactly.
+    pairs = {"samples": 2, "antithetic": True}
+    row = full(linear, noise, 25, learning_rate=0.3, precision_rate=0.03, **pairs)
     state = row.init(linear.init(KEY), (x, y))
-    state, _ = run_epochs(row.rule, state, x, y, KEY, epochs=20, batch_size=25)
+    state, _ = run_epochs(row.rule, state, x, y, KEY, epochs=500, batch_size=25)
     found = compare_with_nuts(
         linear, row.posterior(state), (x, y), x[:8], KEY, draws=4000, samples=1000
     )
