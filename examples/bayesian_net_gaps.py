@@ -32,7 +32,6 @@ from ngvi.nets.baselines import (
     bayes_by_backprop,
     deep_ensemble,
     ensemble,
-    maximum_a_posteriori,
 )
 from ngvi.nets.train import run_epochs
 
@@ -115,7 +114,7 @@ def outputs(posterior: Any) -> np.ndarray:
 def main() -> None:
     data = curve(np.random.default_rng(0))
     curves = {
-        name: outputs(posterior) for name, posterior in posteriors(data, 1500).items()
+        name: outputs(posterior) for name, posterior in posteriors(data, 1000).items()
     }
     print(f"{'standard deviation of the curve':32s}", end="")
     print("".join(f"{region:>14s}" for region in REGIONS) + f"{'gap / data':>14s}")
@@ -150,7 +149,7 @@ def draw(data: tuple[np.ndarray, np.ndarray], curves: dict[str, np.ndarray]) -> 
     for ends in SEEN:
         last.axvspan(*ends, color="0.9", linewidth=0)
     last.set(title="standard deviation", ylim=(0, None))
-    last.legend(frameon=False, fontsize="small")
+    last.legend(frameon=False, fontsize="small", loc="upper right")
     for axis in axes[1]:
         axis.set_xlabel("x")
     Path("out").mkdir(exist_ok=True)
