@@ -109,7 +109,7 @@ def draw(posterior: WeightPosterior, found: dict[str, Any]) -> None:
     bins = np.geomspace(1e-3, 30, 40)
     for i, colour in enumerate(["C2", "C4"]):
         layer = np.concatenate([np.ravel(leaf) for leaf in ratios[i].values()])
-        label = f"layer {i}: {layer.size} weights"
+        label = f"layer {i}"
         share = np.full(layer.size, 1 / layer.size)
         middle.hist(layer, bins, weights=share, color=colour, alpha=0.6, label=label)
     middle.set(xscale="log", xlabel="|m|/σ", title="signal to noise: share of a layer")
