@@ -122,7 +122,9 @@ def draw(posterior: WeightPosterior, found: dict[str, Any]) -> None:
     figure.colorbar(image, ax=right)
     Path("out").mkdir(exist_ok=True)
     figure.savefig("out/pruning.png", dpi=150)
-    print("\nout/pruning.png: the loss, the ratios, and what is left of the first layer")
+    print(
+        "\nout/pruning.png: the loss, the ratios, and what is left of the first layer"
+    )
 
 
 if __name__ == "__main__":

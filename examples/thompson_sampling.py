@@ -1,9 +1,9 @@
 """A bandit with contexts: one draw of the weights decides, and exploring takes care of
 itself.
 
-Handwritten digits come by, twenty at a time; for each, one of ten buttons is pressed, and
-all that is learned is whether it was the right one. A net 64–32–10 gives the log odds
-of each button's reward. Its posterior follows by noisy natural gradients (VOGN) on the
+Handwritten digits come by, twenty at a time; for each, one of ten buttons is pressed,
+and all that is learned is whether it was the right one. A net 64–32–10 gives the log
+odds of each button's reward. Its posterior follows by noisy natural gradients (VOGN) on the
 rounds so far, the same for all players, with a weight of 0.1 on the KL divergence: the
 posterior at 1 goes on exploring for longer than a game. Players differ in how they
 choose:
@@ -142,9 +142,7 @@ def main() -> None:
 
 
 def draw(found: dict[str, np.ndarray]) -> None:
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(10, 3.4), layout="constrained"
-    )
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
     window = np.ones(100) / 100
     for player, rewards in found.items():
         regret = np.cumsum(1 - rewards, 1)
