@@ -3,9 +3,9 @@ itself.
 
 Handwritten digits come by, twenty at a time; for each, one of ten buttons is pressed,
 and all that is learned is whether it was the right one. A net 64–32–10 gives the log
-odds of each button's reward. Its posterior follows by noisy natural gradients (VOGN) on the
-rounds so far, the same for all players, with a weight of 0.1 on the KL divergence: the
-posterior at 1 goes on exploring for longer than a game. Players differ in how they
+odds of each button's reward. Its posterior follows by noisy natural gradients (VOGN) on
+the rounds so far, the same for all players, with a weight of 0.1 on the KL divergence:
+the posterior at 1 goes on exploring for longer than a game. Players differ in how they
 choose:
 
     Thompson     the best button of a net drawn from the posterior, for every image

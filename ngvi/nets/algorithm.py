@@ -84,7 +84,7 @@ class Algorithm:
         if is_concrete(*jax.tree.leaves(y)):
             likelihood.check_labels(outputs, y)
         prior = Prior.of(
-            self.prior_precision, net.layout, self.hyperprior, self.prior_mean
+            self.prior_precision, net.layout, self.hyperprior, mean=self.prior_mean
         )
         few = examples(self.rule.estimate, x, y, jax.random.key(0))
         site = self.rule.estimate.begin(net, likelihood, few, self.initial_curvature)
