@@ -42,6 +42,7 @@ from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.linalg import Diagonal, PositiveDefinite, SemidefiniteDiagonal
 from ngvi.mirror.retractions import second_order
+from ngvi.nets.draws import normals
 from ngvi.nets.estimates import Estimate, Estimated, Point, Site
 from ngvi.nets.net import Net
 from ngvi.nets.observation_noise import ObservationNoise
@@ -150,7 +151,7 @@ class Rule:
     def draws(self, state: State, key: Key[Array, ""]) -> Float[Array, "s p"]:
         """Weights from q."""
         number = self.samples // 2 if self.antithetic else self.samples
-        eps = jax.random.normal(key, (number, state.net.dim), state.mean.dtype)
+        eps = normals(key, (number, state.net.dim), state.mean.dtype)
         if self.antithetic:
             eps = jnp.concatenate([eps, -eps])
         return state.mean + state.precision.unwhiten(eps)
