@@ -10,8 +10,8 @@ two rounds of a multiply-and-shift hash, whose bits pass for independent in the 
 this library: moments, correlations between counters and between keys, and the
 distribution's tails, which end at 5.4. Keys themselves are still split by JAX.
 
-Source: Wellons (2018), Prospecting for hash functions, for the constants and their bias;
-Salmon, Moraes, Dror and Shaw (2011), Parallel random numbers: as easy as 1, 2, 3, for
+Source: Wellons (2018), Prospecting for hash functions, for the constants; Salmon,
+Moraes, Dror and Shaw (2011), Parallel random numbers: as easy as 1, 2, 3, for
 generators by counters.
 """
 
@@ -26,7 +26,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key, UInt32
 
 
-def normals(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Float[Array, "*_"]:
+def normals(
+    key: Key[Array, ""], shape: tuple[int, ...], dtype: Any
+) -> Float[Array, "*_"]:
     """ε ~ N(0, I) of this shape; in other than single precision JAX's own."""
     if jnp.dtype(dtype) != jnp.float32:
         return jax.random.normal(key, shape, dtype)
