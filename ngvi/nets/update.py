@@ -29,6 +29,7 @@ Source: Khan and Rue (2023), The Bayesian learning rule; Zhang, Sun, Duvenaud an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -116,6 +117,8 @@ class Rule:
             K-FAC, which overstates S: an approximation, and sampled from as it is.
         retraction: "first" is the average above; "second" for an ĥ of any sign.
         root: precondition by √s, as Adam does: then it is no natural gradient.
+        trust: the longest step of the mean, (Δᵀ S Δ)^½ in units of √P, in which a draw
+            of q is about 1 from m; none by default.
         samples: weights drawn for every step.
         antithetic: they come in pairs, m ± A ε.
         measure_every: estimate the curvature every so many steps.
@@ -130,6 +133,7 @@ class Rule:
     noise_rate: float | None = None
     momentum: float = 0.9
     damping: float = 0.0
+    trust: float | None = None
     corrected: bool = False
     factored: bool = False
     retraction: Literal["first", "second"] = "first"
@@ -262,7 +266,13 @@ class Rule:
             direction = direction + of_prior
         alpha: Any = self.learning_rate
         alpha = alpha(state.steps - 1) if callable(alpha) else alpha
-        shift = alpha * self.preconditioner(state).solve(state.scale * direction)
+        force = state.scale * direction
+        shift = alpha * self.preconditioner(state).solve(force)
+        if self.trust is not None:
+            # α forceᵀ S⁻¹ force α, the squared length of the step in S.
+            length = jnp.sqrt(alpha * jnp.maximum(shift @ force, 0))
+            longest = self.trust * math.sqrt(len(shift))
+            shift = shift * jnp.minimum(1, longest / jnp.maximum(length, longest))
         return replace(state, mean=state.mean - shift, momentum=momentum)
 
 
