@@ -182,4 +182,3 @@ def in_flat_order(layout: Layout, matrix: PositiveDefinite) -> PositiveDefinite:
         return matrix
     numbers = jnp.arange(layout.dim)
     return Reordered(matrix, layout.from_flat(numbers), layout.to_flat(numbers))
-

@@ -19,6 +19,7 @@ systems; Martens (2010), Deep learning via Hessian-free optimization, section 4.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +36,7 @@ Vector = Any
 Product = Callable[[Vector], Vector]
 
 _LONG = 2**14
+"""Numbers, from which on a part is summed in rows."""
 _ROW = 1_000
 
 
@@ -223,8 +225,7 @@ def _plus(x: Vector, c: Float[Array, "*b"], y: Vector) -> Vector:
 
 def _dot(x: Vector, y: Vector) -> Float[Array, "*b"]:
     """⟨x, y⟩."""
-    parts = jax.tree.leaves(jax.tree.map(_dot_of_parts, x, y))
-    return sum(parts[1:], start=parts[0])
+    return reduce(jnp.add, jax.tree.leaves(jax.tree.map(_dot_of_parts, x, y)))
 
 
 def _dot_of_parts(x: Float[Array, "*b d"], y: Float[Array, "*b d"]) -> Array:

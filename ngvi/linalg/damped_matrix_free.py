@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import field, replace
 from functools import partial
-from itertools import cycle
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
@@ -76,10 +75,10 @@ class DampedMatrixFree(PositiveDefinite):
 
     def _mv_parts(self, parts: list[Array]) -> list[Array]:
         """P x in the parts of the curvature's product, of x in parts."""
-        alike = self.damping.shape[-1] == 1
-        damping = [self.damping] if alike else self.curvature.parts(self.damping)
-        images = self.curvature.mv_parts(parts)
-        each = zip(images, cycle(damping), parts, strict=False)
+        damping = [self.damping] * len(parts)
+        if self.damping.shape[-1] == self.dim:
+            damping = self.curvature.parts(self.damping)
+        each = zip(self.curvature.mv_parts(parts), damping, parts, strict=True)
         return [image + added * x for image, added, x in each]
 
     @jax.jit
