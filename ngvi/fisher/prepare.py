@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,8 +76,20 @@ def _arrays(tree: Any) -> tuple[Any, Signature]:
 
 # -- the labels ------------------------------------------------------------------------
 
-_PASSED: dict[int, tuple[weakref.ref[Array], Any, Any]] = {}
-"""By the address of an array of labels: the array, and what it was held to."""
+
+class _Passed(NamedTuple):
+    """Labels that have been looked at, and what they were held to."""
+
+    labels: weakref.ref[Array]
+    spec: Any
+    outputs: Any
+
+    def held_to(self, spec: Any, outputs: Any) -> bool:
+        return self.spec is spec and self.outputs is outputs
+
+
+_PASSED: dict[int, _Passed] = {}
+"""By the address of an array of labels, as long as there is one."""
 
 
 def _check_labels(spec: Any, likelihood: Likelihood, outputs: Any, y: Any) -> None:
@@ -87,16 +99,14 @@ def _check_labels(spec: Any, likelihood: Likelihood, outputs: Any, y: Any) -> No
     """
     if not is_concrete(*jax.tree.leaves(y)):
         return
-    if not isinstance(y, jax.Array):
-        likelihood.check_labels(outputs, y)
-        return
-    array, *held_to = _PASSED.get(id(y), (lambda: None,))
-    if array() is y and held_to[0] is spec and held_to[1] is outputs:
+    address = id(y)
+    before = _PASSED.get(address)
+    if before is not None and before.labels() is y and before.held_to(spec, outputs):
         return
     likelihood.check_labels(outputs, y)
-    address = id(y)
-    forget = weakref.ref(y, lambda _: _PASSED.pop(address, None))
-    _PASSED[address] = forget, spec, outputs
+    if isinstance(y, jax.Array):
+        labels = weakref.ref(y, lambda _: _PASSED.pop(address, None))
+        _PASSED[address] = _Passed(labels, spec, outputs)
 
 
 # -- what follows from shapes alone ----------------------------------------------------

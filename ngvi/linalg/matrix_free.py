@@ -68,7 +68,7 @@ class MatrixFree(Semidefinite):
 
     def parts(self, x: Float[Array, "*b d"]) -> list[Float[Array, "*b _"]]:
         """The vector as the product takes it, in a list."""
-        return split(x, self.sizes or (self.size,))
+        return [x] if self.sizes is None else split(x, self.sizes)
 
     def mv_parts(self, parts: list[Array]) -> list[Array]:
         """F x in parts, of x in parts."""
