@@ -128,9 +128,9 @@ def games(player: str, seeds: int, rounds: int) -> np.ndarray:
 
 
 def main() -> None:
-    found = {player: games(player, seeds=4, rounds=85) for player in STYLES}
+    found = {player: games(player, seeds=8, rounds=85) for player in STYLES}
     count = len(found["Thompson"][0])
-    print(f"{'mean of 4 games':16s}{'mistakes':>12s}{'(from, to)':>16s}", end="")
+    print(f"{'mean of 8 games':16s}{'mistakes':>12s}{'(from, to)':>16s}", end="")
     print(f"{'right, last 300':>18s}")
     for player, rewards in found.items():
         regret = (1 - rewards).sum(1)

@@ -240,3 +240,16 @@ def test_laplace_with_a_precision_for_each_layer() -> None:
     )
     more = found.precision.dense() - plain.precision.dense()
     np.testing.assert_allclose(more, np.diag([0.0] * 16 + [4.0] * 5), atol=1e-9)
+
+
+def test_a_prior_about_another_mean_pulls_a_row_there() -> None:
+    # m⁺ = m − α S⁻¹((N/κ) ĝ + δ (m − m₀)): m₀ adds α S⁻¹ δ m₀.
+    params, about = NET.init(KEY), NET.init(jax.random.key(1))
+    settings = {"prior_precision": DELTA, "learning_rate": 0.1, "momentum": 0.0}
+    moved = {}
+    for name, mean in (("zero", None), ("about", about)):
+        row = noisy_adam(NET, "gaussian", N, prior_mean=mean, **settings)
+        moved[name], _ = row.step(row.init(params, (X, Y)), (X, Y), KEY)
+    state = moved["about"]
+    pull = state.precision.solve(DELTA * state.prior.mean)
+    np.testing.assert_allclose(state.mean - moved["zero"].mean, 0.1 * pull, atol=1e-12)
