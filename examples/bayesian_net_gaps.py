@@ -149,7 +149,7 @@ def draw(data: tuple[np.ndarray, np.ndarray], curves: dict[str, np.ndarray]) -> 
     for ends in SEEN:
         last.axvspan(*ends, color="0.9", linewidth=0)
     last.set(title="standard deviation", ylim=(0, None))
-    last.legend(frameon=False, fontsize="small", loc="upper right")
+    last.legend(frameon=False, fontsize="x-small", handlelength=1, loc="upper right")
     for axis in axes[1]:
         axis.set_xlabel("x")
     Path("out").mkdir(exist_ok=True)
