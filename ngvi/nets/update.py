@@ -226,8 +226,13 @@ class Rule:
             return Diagonal.from_entries(entries + state.prior.vector)
         if self.damping == 0:
             return state.precision
+        more = state.scale * self.damping
+        if self.factored:
+            # The factors of a Kronecker product share the damping: they take it whole.
+            matrix = self.estimate.curvature(state.site).scale(state.scale)
+            return state.prior.add_to(matrix, self.factored, more)
         damped: Any = state.precision
-        return damped.damp(state.scale * self.damping)
+        return damped.damp(more)
 
     def moved_mean(
         self, state: State, gradient: Float[Array, "p"], ws: Float[Array, "s p"]
