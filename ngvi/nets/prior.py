@@ -47,7 +47,11 @@ class Prior:
 
     @classmethod
     def of(
-        cls, precision: Any, layout: Layout, hyperprior: GammaPrior | None = None
+        cls,
+        precision: Any,
+        layout: Layout,
+        hyperprior: GammaPrior | None = None,
+        dtype: Any = float,
     ) -> Self:
         """Of these precisions.
 
@@ -56,6 +60,7 @@ class Prior:
                 arrays of the leaves' shapes.
             layout: the order of the weights.
             hyperprior: to learn one δ for each part; it starts as given.
+            dtype: of the weights.
 
         Raises:
             ValueError: not positive, or another tree.
@@ -64,7 +69,7 @@ class Prior:
             if is_concrete(leaf) and not (np.asarray(leaf) > 0).all():
                 raise ValueError(f"prior precisions must be positive, got {leaf}")
         if jax.tree_util.all_leaves([precision]) and jnp.ndim(precision) == 0:
-            one = jnp.asarray(precision, dtype=float)
+            one = jnp.asarray(precision, dtype)
             return cls((one,) * len(layout.sizes), layout, hyperprior)
         leaves, treedef = jax.tree.flatten(precision)
         if treedef != layout.treedef:
@@ -75,7 +80,7 @@ class Prior:
         shapes = zip(leaves, layout.shapes, strict=True)
         whole = [jnp.broadcast_to(leaf, shape) for leaf, shape in shapes]
         vector = layout.vector(jax.tree.unflatten(treedef, whole))
-        parts = split(vector.astype(float), layout.sizes)
+        parts = split(vector.astype(dtype), layout.sizes)
         return cls(tuple(_if_one(part) for part in parts), layout, hyperprior)
 
     @property

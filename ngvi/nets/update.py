@@ -249,6 +249,7 @@ class Rule:
             direction = direction + of_prior
         alpha: Any = self.learning_rate
         alpha = alpha(state.steps - 1) if callable(alpha) else alpha
+        alpha = jnp.asarray(alpha, state.mean.dtype)
         shift = alpha * self.preconditioner(state).solve(state.scale * direction)
         return replace(state, mean=state.mean - shift, momentum=momentum)
 
@@ -306,5 +307,5 @@ def examples(estimate: Estimate, x: Any, y: Any, key: Key[Array, ""]) -> Batch:
 
 
 def correction(decay: float, t: Int[Array, ""]) -> Any:
-    """1 − βᵗ, t ≥ 1."""
-    return 1 if decay == 0 else 1 - decay ** t.astype(float)
+    """1 − βᵗ, t ≥ 1, in the precision of what it is multiplied by."""
+    return 1 if decay == 0 else 1 - float(decay) ** t
