@@ -81,9 +81,7 @@ class Algorithm:
         likelihood.check_outputs(outputs)
         if is_concrete(*jax.tree.leaves(y)):
             likelihood.check_labels(outputs, y)
-        prior = Prior.of(
-            self.prior_precision, net.layout, self.hyperprior, net.dtype
-        )
+        prior = Prior.of(self.prior_precision, net.layout, self.hyperprior, net.dtype)
         few = examples(self.rule.estimate, x, y, jax.random.key(0))
         site = self.rule.estimate.begin(net, likelihood, few, self.initial_curvature)
         mean = net.layout.vector(params)

@@ -189,11 +189,16 @@ class Rule:
             rate = rate / correction(1 - rate, state.steps + 1)
         if self.retraction == "first":
             return self.estimate.average(state.site, curvature, rate)
-        old: Any = state.precision
         change = state.scale * (curvature.values - state.site.values)
-        moved = old.retract(rate * change / old.entries(), second_order)
-        values = (moved.entries() - state.prior.vector) / state.scale
-        return SemidefiniteDiagonal(values)
+        return self._retracted(state, rate * change, state.prior)
+
+    def _retracted(
+        self, state: State, change: Float[Array, "p"], prior: Prior
+    ) -> SemidefiniteDiagonal:
+        """The site, beside this prior, of S moved by about so much."""
+        old: Any = state.precision
+        moved = old.retract(change / old.entries(), second_order)
+        return SemidefiniteDiagonal((moved.entries() - prior.vector) / state.scale)
 
     def precision(self, site: Site, prior: Prior, scale: Any) -> PositiveDefinite:
         """S = (N/κ) s + δ, factorised."""
@@ -208,6 +213,13 @@ class Rule:
         def anew() -> tuple[Site, Prior, PositiveDefinite]:
             prior = state.prior.learned(state.mean, state.precision)
             fresh = self.estimate.refresh(site)
+            if self.retraction == "second" and prior is not state.prior:
+                # s may be negative: beside a smaller δ, S would be too.
+                moved = replace(
+                    state, precision=self.precision(fresh, state.prior, state.scale)
+                )
+                change = prior.vector - state.prior.vector
+                fresh = self._retracted(moved, change, prior)
             return fresh, prior, self.precision(fresh, prior, state.scale)
 
         kept = site, state.prior, state.precision
