@@ -255,8 +255,9 @@ class LeadingGradients(Estimate):
         self, net: Net, likelihood: Likelihood, batch: Batch, value: float
     ) -> LowRank:
         zeros = net.zeros
-        vectors = jnp.zeros((net.dim, self.rank), zeros.dtype)
-        nothing = jnp.zeros(self.rank, zeros.dtype)
+        rank = min(self.rank, net.dim)
+        vectors = jnp.zeros((net.dim, rank), zeros.dtype)
+        nothing = jnp.zeros(rank, zeros.dtype)
         return LowRank(vectors, nothing, zeros + value)
 
     def average(self, site: LowRank, curvature: LowRank, weight: Any) -> LowRank:

@@ -63,8 +63,14 @@ class Prior:
             dtype: of the weights.
 
         Raises:
-            ValueError: not positive, or another tree.
+            ValueError: not positive, or another tree; a hyperprior that is negative,
+                or for a part whose weights have several precisions.
         """
+        if hyperprior is not None and not min(hyperprior) >= 0:
+            raise ValueError(
+                f"a hyperprior's concentration and rate must not be negative, got "
+                f"{hyperprior.concentration} and {hyperprior.rate}"
+            )
         for leaf in jax.tree.leaves(precision):
             if is_concrete(leaf) and not (np.asarray(leaf) > 0).all():
                 raise ValueError(f"prior precisions must be positive, got {leaf}")
@@ -81,7 +87,13 @@ class Prior:
         whole = [jnp.broadcast_to(leaf, shape) for leaf, shape in shapes]
         vector = layout.vector(jax.tree.unflatten(treedef, whole))
         parts = split(vector.astype(dtype), layout.sizes)
-        return cls(tuple(_if_one(part) for part in parts), layout, hyperprior)
+        precisions = tuple(_if_one(part) for part in parts)
+        if hyperprior is not None and any(one.ndim for one in precisions):
+            raise ValueError(
+                "a hyperprior is over one precision for each layer, and some layer's "
+                "weights have several: give each layer one number to start from"
+            )
+        return cls(precisions, layout, hyperprior)
 
     @property
     def vector(self) -> Float[Array, "p"]:

@@ -130,16 +130,27 @@ class Rule:
     def __post_init__(self) -> None:
         for name, least, most in (
             ("precision_rate", 0, 1),
+            ("noise_rate", 0, 1),
             ("momentum", 0, 1),
             ("damping", 0, float("inf")),
             ("samples", 1, float("inf")),
             ("refresh", 1, float("inf")),
         ):
             value = getattr(self, name)
-            if not least <= value <= most:
+            if value is not None and not least <= value <= most:
                 raise ValueError(
                     f"{name} must be from {least:g} to {most:g}, got {value}"
                 )
+        if self.momentum == 1:
+            raise ValueError("momentum must be less than 1: else the mean never moves")
+        if not callable(self.learning_rate) and not self.learning_rate >= 0:
+            raise ValueError(
+                f"learning_rate must be at least 0, got {self.learning_rate}"
+            )
+        if self.retraction not in ("first", "second"):
+            raise ValueError(
+                f"retraction must be 'first' or 'second', got {self.retraction!r}"
+            )
         if self.antithetic and self.samples % 2:
             raise ValueError(
                 f"antithetic draws come in pairs: samples is odd, {self.samples}"
@@ -320,4 +331,5 @@ def examples(estimate: Estimate, x: Any, y: Any, key: Key[Array, ""]) -> Batch:
 
 def correction(decay: float, t: Int[Array, ""]) -> Any:
     """1 − βᵗ, t ≥ 1, in the precision of what it is multiplied by."""
-    return 1 if decay == 0 else 1 - float(decay) ** t
+    # A rate of 0 keeps what was there at the start: nothing to correct.
+    return 1 if decay in (0, 1) else 1 - float(decay) ** t
