@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ngvi.linalg import PositiveDefinite
 from ngvi.nets import Algorithm, State
+from tests.programs import compiled
 
 RNG = np.random.default_rng(0)
 DATA_SIZE, BATCH, STEPS = 40, 6, 4
@@ -67,7 +69,7 @@ def at_layers(w: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.
 
 def of_examples(function: Callable) -> Callable[..., Any]:
     """A function of one example, for those of a batch."""
-    mapped = jax.jit(jax.vmap(function, (None, 0, 0)))
+    mapped = compiled(jax.vmap(function, (None, 0, 0)))
     return lambda *args: jax.tree.map(np.asarray, mapped(*args))
 
 
@@ -76,7 +78,7 @@ layer_inputs = of_examples(lambda w, x, _: inputs(w, x))
 layer_gradients = of_examples(at_layers)
 
 
-@jax.jit
+@compiled
 def drawn_labels(key: jax.Array, w: jax.Array, x: jax.Array) -> jax.Array:
     """A label of the model's own for each example, a key for each."""
 
@@ -97,11 +99,23 @@ def training(
     algorithm: Algorithm, y: jax.Array = LABELS
 ) -> Iterator[tuple[int, State, State, tuple[Any, Any], jax.Array]]:
     """Of some steps: number from 1, states before and after, batch, key."""
-    state = algorithm.init(PARAMS, (X[0], y[0]))
+    step, state = compiled(algorithm.step), algorithm.init(PARAMS, (X[0], y[0]))
     for i in range(STEPS):
         key, batch = jax.random.key(i), (X[i], y[i])
-        before, (state, _) = state, algorithm.step(state, batch, key)
+        before, (state, _) = state, step(state, batch, key)
         yield i + 1, before, state, batch, key
+
+
+@compiled
+def _matrices(precision: PositiveDefinite) -> tuple[jax.Array, jax.Array]:
+    return precision.dense(), precision.unwhiten(jnp.eye(precision.dim)).T
+
+
+def matrices(precision: PositiveDefinite) -> tuple[np.ndarray, np.ndarray]:
+    """S and A with m + A ε ~ N(m, S⁻¹)."""
+    s, a = map(np.asarray, _matrices(precision))
+    close(a.T @ s @ a, np.eye(len(s)))
+    return s, a
 
 
 def close(actual: Any, expected: Any, tolerance: float = 1e-10) -> None:
