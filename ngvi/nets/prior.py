@@ -84,10 +84,12 @@ class Prior:
                 f"{layout.treedef}, got {treedef}"
             )
         shapes = zip(leaves, layout.shapes, strict=True)
-        whole = [jnp.broadcast_to(leaf, shape) for leaf, shape in shapes]
-        vector = layout.vector(jax.tree.unflatten(treedef, whole))
-        parts = split(vector.astype(dtype), layout.sizes)
-        precisions = tuple(_if_one(part) for part in parts)
+        # Numbers that are known stay known under `jit`.
+        with jax.ensure_compile_time_eval():
+            whole = [jnp.broadcast_to(leaf, shape) for leaf, shape in shapes]
+            vector = layout.vector(jax.tree.unflatten(treedef, whole))
+            parts = split(vector.astype(dtype), layout.sizes)
+            precisions = tuple(_if_one(part) for part in parts)
         if hyperprior is not None and any(one.ndim for one in precisions):
             raise ValueError(
                 "a hyperprior is over one precision for each layer, and some layer's "

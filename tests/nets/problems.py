@@ -95,11 +95,17 @@ def normals(key: jax.Array, count: int = 1) -> tuple[np.ndarray, jax.Array]:
     return np.asarray(jax.random.normal(of_weights, (count, DIM))), of_labels
 
 
+def begun(algorithm: Algorithm, params: Any, batch: Any) -> State:
+    """The state before the first step, compiled in one."""
+    return compiled(algorithm.init)(params, batch)
+
+
 def training(
     algorithm: Algorithm, y: jax.Array = LABELS
 ) -> Iterator[tuple[int, State, State, tuple[Any, Any], jax.Array]]:
     """Of some steps: number from 1, states before and after, batch, key."""
-    step, state = compiled(algorithm.step), algorithm.init(PARAMS, (X[0], y[0]))
+    step = compiled(algorithm.step)
+    state = begun(algorithm, PARAMS, (X[0], y[0]))
     for i in range(STEPS):
         key, batch = jax.random.key(i), (X[i], y[i])
         before, (state, _) = state, step(state, batch, key)
