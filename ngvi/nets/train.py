@@ -65,7 +65,7 @@ def run_epochs(
     def cycle(state: State, of_steps: tuple[Array, Array]) -> Any:
         """The first step factorises S, the others use it."""
         state, first = one(True, state, jax.tree.map(lambda leaf: leaf[0], of_steps))
-        if size == 1:
+        if len(of_steps[0]) == 1:
             return state, first[None]
         others = jax.tree.map(lambda leaf: leaf[1:], of_steps)
         state, losses = jax.lax.scan(partial(one, False), state, others)
@@ -80,7 +80,7 @@ def run_epochs(
     losses = losses.reshape(-1)
     if rest:
         left = jax.tree.map(lambda leaf: leaf[whole:], (batches, keys))
-        state, more = jax.lax.scan(partial(one, False), state, left)
+        state, more = cycle(state, left)
         losses = jnp.concatenate([losses, more])
     return state, losses
 
