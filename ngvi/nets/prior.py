@@ -21,7 +21,13 @@ from jaxtyping import Array, Float
 
 from ngvi.families.parameters import is_concrete
 from ngvi.fisher.layout import Layout
-from ngvi.linalg import PositiveDefinite, Semidefinite, SemidefiniteBlocks
+from ngvi.linalg import (
+    KroneckerEigen,
+    KroneckerFactors,
+    PositiveDefinite,
+    Semidefinite,
+    SemidefiniteBlocks,
+)
 from ngvi.linalg.batching import join, split
 from ngvi.pytrees import pytree
 
@@ -106,15 +112,31 @@ class Prior:
     def add_to(
         self, matrix: Semidefinite, factored: bool = False, more: Any = 0.0
     ) -> PositiveDefinite:
-        """F + diag(δ) + more I, factorised; `factored` as in `Curvature.damp`."""
+        """F + diag(δ) + more I, factorised; `factored` as in `Curvature.damp`.
+
+        Raises:
+            ValueError: Kronecker factors, and several precisions for a layer.
+        """
         precisions = [one + more for one in self.precisions]
         if isinstance(matrix, SemidefiniteBlocks):
+            self._check_fits(matrix)
             damp = matrix.damp_factored if factored else matrix.damp
             return damp(tuple(precisions))
         pairs = zip(precisions, self.layout.sizes, strict=True)
         return matrix.damp(
             join([jnp.broadcast_to(one, (size,)) for one, size in pairs])
         )
+
+    def _check_fits(self, matrix: SemidefiniteBlocks) -> None:
+        """Refuse several precisions where a layer's block takes one."""
+        pairs = zip(matrix.blocks, self.precisions, strict=True)
+        for place, (block, one) in enumerate(pairs):
+            if isinstance(block, KroneckerFactors | KroneckerEigen) and one.ndim:
+                raise ValueError(
+                    "with Kronecker factors a prior has one precision for all weights "
+                    f"of a layer, got several for {self.layout.layers[place].name!r}: "
+                    "give its kernel and its bias the same, or take another structure"
+                )
 
     def kl(
         self, mean: Float[Array, "p"], precision: PositiveDefinite
