@@ -139,7 +139,7 @@ def _check_finite(name: str, tree: Any) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not is_concrete(leaf) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
             continue
-        wrong = ~np.asarray(jnp.isfinite(leaf))
+        wrong = ~np.isfinite(np.asarray(leaf))
         if wrong.any():
             index = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise ValueError(
