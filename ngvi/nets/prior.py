@@ -89,19 +89,19 @@ class Prior:
                 "prior precisions must be one number or a pytree like the parameters, "
                 f"{layout.treedef}, got {treedef}"
             )
-        shapes = zip(leaves, layout.shapes, strict=True)
-        # Numbers that are known stay known under `jit`.
-        with jax.ensure_compile_time_eval():
-            whole = [jnp.broadcast_to(leaf, shape) for leaf, shape in shapes]
-            vector = layout.vector(jax.tree.unflatten(treedef, whole))
-            parts = split(vector.astype(dtype), layout.sizes)
-            precisions = tuple(_if_one(part) for part in parts)
-        if hyperprior is not None and any(one.ndim for one in precisions):
+        if not is_concrete(*leaves):
+            parts = _by_part(leaves, layout, dtype)
+        else:
+            # Known also while a program is traced, so that it is seen what is constant.
+            with jax.ensure_compile_time_eval():
+                parts = _by_part(leaves, layout, dtype)
+                parts = tuple(one[0] if (one == one[0]).all() else one for one in parts)
+        if hyperprior is not None and any(one.ndim for one in parts):
             raise ValueError(
                 "a hyperprior is over one precision for each layer, and some layer's "
                 "weights have several: give each layer one number to start from"
             )
-        return cls(precisions, layout, hyperprior)
+        return cls(parts, layout, hyperprior)
 
     @property
     def vector(self) -> Float[Array, "p"]:
@@ -165,8 +165,11 @@ class Prior:
         return replace(self, precisions=tuple(found))
 
 
-def _if_one(values: Float[Array, "k"]) -> Array:
-    """A number, where all are the same."""
-    if is_concrete(values) and bool((values == values[0]).all()):
-        return values[0]
-    return values
+def _by_part(leaves: list[Any], layout: Layout, dtype: Any) -> tuple[Array, ...]:
+    """δ of every weight, cut into the parts of the layout."""
+    shapes = zip(leaves, layout.shapes, strict=True)
+    whole = [
+        jnp.broadcast_to(jnp.asarray(leaf, dtype), shape) for leaf, shape in shapes
+    ]
+    vector = layout.vector(jax.tree.unflatten(layout.treedef, whole))
+    return tuple(split(vector, layout.sizes))

@@ -277,6 +277,23 @@ def test_single_precision_stays_where_double_is_enabled() -> None:
     assert jax.tree.all(jax.tree.map(lambda a, b: a == b, old, new))
 
 
+@pytest.mark.parametrize("trust", [0.02, 1e6])
+def test_a_step_is_no_longer_than_is_trusted(trust: float) -> None:
+    settings = {"learning_rate": 0.5, "precision_rate": 0.3, "prior_precision": 2.0}
+    free, held = (
+        full(problems.apply, "categorical", problems.DATA_SIZE, trust=at, **settings)
+        for at in (None, trust)
+    )
+    batch, key = (problems.X[0], problems.LABELS[0]), jax.random.key(0)
+    start = problems.begun(free, problems.PARAMS, batch)
+    states = [compiled(each.step)(start, batch, key)[0] for each in (free, held)]
+    whole, shift = (np.asarray(state.mean - start.mean) for state in states)
+    s = np.asarray(states[0].precision.dense())
+    length = np.sqrt(whole @ s @ whole / problems.DIM)
+    assert 0.1 < length < 1e3
+    close(shift, whole * min(1.0, trust / length))
+
+
 def test_a_precision_that_is_kept() -> None:
     # A rate of 0, corrected or not: S is what it was at the start.
     algorithm = noisy_kfac(
@@ -297,6 +314,9 @@ def test_a_precision_that_is_kept() -> None:
         ({"damping": float("nan")}, "damping must be from 0 to inf, got nan"),
         ({"samples": 0}, "samples must be from 1 to inf, got 0"),
         ({"refresh": 0}, "refresh must be from 1 to inf, got 0"),
+        ({"measure_every": 0}, "measure_every must be from 1 to inf, got 0"),
+        ({"measure_every": 2, "refresh": 3}, "a multiple of measure_every, 2, got 3"),
+        ({"trust": 0.0}, "trust must be positive, or None, got 0.0"),
         ({"learning_rate": -1.0}, "learning_rate must be at least 0, got -1.0"),
         ({"retraction": "third"}, "must be 'first' or 'second', got 'third'"),
         ({"samples": 3, "antithetic": True}, "samples is odd, 3"),
