@@ -220,7 +220,7 @@ def test_bad_input(algorithm: Algorithm, params: Any, batch: Any, message: str) 
 
 def test_more_directions_than_weights_are_as_many() -> None:
     algorithm = make(slang, rank=1000)
-    state = algorithm.init(PARAMS, (X[0], LABELS[0]))
+    state = jax.eval_shape(algorithm.init, PARAMS, (X[0], LABELS[0]))
     after, _ = jax.eval_shape(
         algorithm.step, state, (X[0], LABELS[0]), jax.random.key(0)
     )

@@ -11,7 +11,7 @@ import pytest
 
 from ngvi.fisher.likelihoods import as_likelihood
 from ngvi.nets.net import Net
-from tests.nets.problems import DIM, LABELS, PARAMS, START, X, apply, loss
+from tests.nets.problems import DIM, LABELS, PARAMS, START, X, apply, loss, of_examples
 
 NET = Net.of(apply, PARAMS, X[0])
 
@@ -26,7 +26,7 @@ def test_weights_are_one_vector_layer_by_layer() -> None:
 def test_the_loss_is_the_mean_over_examples() -> None:
     w = jnp.asarray(START)
     value, outputs = NET.loss(w, as_likelihood("categorical"), X[0], LABELS[0])
-    each = [loss(w, x, y) for x, y in zip(X[0], LABELS[0], strict=True)]
+    each = of_examples(loss)(w, X[0], LABELS[0])
     np.testing.assert_allclose(value, np.mean(each), rtol=1e-14)
     np.testing.assert_array_equal(outputs, apply(PARAMS, X[0]))
 

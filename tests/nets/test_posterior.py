@@ -20,7 +20,8 @@ BATCH = X[0], NUMBERS[0]
 
 @pytest.fixture(scope="module", params=[full, noisy_kfac])
 def posterior(request: Any) -> WeightPosterior:
-    algorithm = request.param(apply, ObservationNoise.begin(), 40, precision_rate=0.3)
+    settings = {"precision_rate": 0.3, "refresh": 1}
+    algorithm = request.param(apply, ObservationNoise.begin(), 40, **settings)
     state = begun(algorithm, PARAMS, BATCH)
     state, _ = compiled(algorithm.step)(state, BATCH, jax.random.key(0))
     return algorithm.posterior(state)

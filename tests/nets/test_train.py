@@ -20,11 +20,6 @@ SETTINGS = {"learning_rate": 0.1, "precision_rate": 0.3}
 KEY = jax.random.key(7)
 
 
-def kfac(refresh: int, every: int) -> Algorithm:
-    when = {"refresh": refresh, "measure_every": every}
-    return noisy_kfac(apply, "categorical", 22, **when, **SETTINGS)
-
-
 VOGN = vogn(apply, "categorical", 22, **SETTINGS)
 
 
@@ -36,8 +31,9 @@ def ran(algorithm: Algorithm, epochs: int, batch_size: int) -> Any:
 
 
 def test_epochs_are_a_loop_of_steps() -> None:
-    # 2 batches of 8 from 22 examples; 10 steps are no multiple of 4, nor 4 of 10.
-    algorithm, epochs = kfac(4, 2), 5
+    # 2 batches of 8 from 22 examples; 10 steps are no multiple of 4.
+    when = {"refresh": 4, "measure_every": 2}
+    algorithm, epochs = vogn(apply, "categorical", 22, **when, **SETTINGS), 5
     state, last, losses = ran(algorithm, epochs, 8)
     of_order, of_steps = jax.random.split(KEY)
     keys = jax.random.split(of_steps, 2 * epochs)
@@ -61,7 +57,7 @@ def test_all_examples_are_taken_where_they_fill_no_batch() -> None:
 
 
 def test_many_nets_at_once_are_those_nets() -> None:
-    algorithm = kfac(2, 1)
+    algorithm = noisy_kfac(apply, "categorical", 22, refresh=2, **SETTINGS)
     keys, xs = jax.random.split(KEY, 2), jnp.stack([ALL_X, -ALL_X])
 
     def train(scale: Any, x: Any, key: Any) -> Any:
@@ -112,9 +108,8 @@ def test_other_data_of_the_same_shapes_do_not_compile_anew() -> None:
     ],
 )
 def test_bad_input(epochs: int, batch_size: int, count: int, message: str) -> None:
-    algorithm = VOGN
-    state = jax.eval_shape(algorithm.init, PARAMS, (ALL_X, ALL_Y))
+    state = jax.eval_shape(VOGN.init, PARAMS, (ALL_X, ALL_Y))
     state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state)
     options = {"epochs": epochs, "batch_size": batch_size}
     with pytest.raises(ValueError, match=message):
-        run_epochs(algorithm.rule, state, ALL_X, ALL_Y[:count], KEY, **options)
+        run_epochs(VOGN.rule, state, ALL_X, ALL_Y[:count], KEY, **options)

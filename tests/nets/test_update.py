@@ -267,7 +267,7 @@ def test_single_precision_stays_where_double_is_enabled() -> None:
         prior_precision=jax.tree.map(jnp.ones_like, problems.PARAMS),
         hyperprior=GammaPrior(1.0, 1.0),
     )
-    before = algorithm.init(narrow, batch)
+    before = jax.eval_shape(algorithm.init, narrow, batch)
     after = jax.eval_shape(algorithm.step, before, batch, jax.random.key(0))[0]
     assert before.mean.dtype == jnp.float32
     old, new = (
@@ -277,12 +277,11 @@ def test_single_precision_stays_where_double_is_enabled() -> None:
     assert jax.tree.all(jax.tree.map(lambda a, b: a == b, old, new))
 
 
-@pytest.mark.parametrize("trust", [0.02, 1e6])
-def test_a_step_is_no_longer_than_is_trusted(trust: float) -> None:
+def test_a_step_is_no_longer_than_is_trusted() -> None:
     settings = {"learning_rate": 0.5, "precision_rate": 0.3, "prior_precision": 2.0}
     free, held = (
-        full(problems.apply, "categorical", problems.DATA_SIZE, trust=at, **settings)
-        for at in (None, trust)
+        full(problems.apply, "categorical", problems.DATA_SIZE, trust=trust, **settings)
+        for trust in (None, 0.02)
     )
     batch, key = (problems.X[0], problems.LABELS[0]), jax.random.key(0)
     start = problems.begun(free, problems.PARAMS, batch)
@@ -290,14 +289,18 @@ def test_a_step_is_no_longer_than_is_trusted(trust: float) -> None:
     whole, shift = (np.asarray(state.mean - start.mean) for state in states)
     s = np.asarray(states[0].precision.dense())
     length = np.sqrt(whole @ s @ whole / problems.DIM)
-    assert 0.1 < length < 1e3
-    close(shift, whole * min(1.0, trust / length))
+    assert length > 0.1
+    close(shift, whole * 0.02 / length)
 
 
 def test_a_precision_that_is_kept() -> None:
     # A rate of 0, corrected or not: S is what it was at the start.
-    algorithm = noisy_kfac(
-        problems.apply, "categorical", problems.DATA_SIZE, precision_rate=0.0
+    algorithm = vogn(
+        problems.apply,
+        "categorical",
+        problems.DATA_SIZE,
+        precision_rate=0.0,
+        corrected=True,
     )
     for _, before, state, _, _ in problems.training(algorithm):
         close(state.precision.diagonal(), before.precision.diagonal())
