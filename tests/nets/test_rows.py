@@ -21,9 +21,7 @@ from ngvi.nets import (
     vogn,
 )
 from tests.nets.problems import (
-    DATA_SIZE as N,
-)
-from tests.nets.problems import (
+    DATA_SIZE,
     DIM,
     LABELS,
     SIZES,
@@ -38,6 +36,8 @@ from tests.nets.problems import (
     normals,
     training,
 )
+
+N = DATA_SIZE
 
 
 def test_noisy_adam() -> None:
