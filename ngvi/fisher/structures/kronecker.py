@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ngvi.fisher.jacobians import (
@@ -52,6 +53,7 @@ from ngvi.linalg import (
 
 _LARGEST_TABLE = 2_048
 _LARGEST_BLOCK = 1_024
+_MANY_COLUMNS = 512
 
 Sharing = Literal["expand", "reduce"]
 
@@ -95,7 +97,7 @@ class KroneckerStructure(Averaged):
         if self.sharing == "reduce":
             a, g = a.mean(1, keepdims=True), g.sum(2, keepdims=True)
         flat_a, flat_g = a.reshape(-1, a.shape[-1]), g.reshape(-1, g.shape[-1])
-        return flat_a.T @ flat_a / a.shape[1], flat_g.T @ flat_g
+        return _gram(flat_a) / a.shape[1], _gram(flat_g)
 
     def build(self, problem: Problem, means: Any) -> SemidefiniteBlocks:
         return SemidefiniteBlocks(
@@ -104,6 +106,17 @@ class KroneckerStructure(Averaged):
                 for mean in means
             )
         )
+
+
+def _gram(x: Float[Array, "n d"]) -> Float[Array, "d d"]:
+    """Xᵀ X; of many columns a quarter, which is there by symmetry, is not computed."""
+    d = x.shape[1]
+    if d < _MANY_COLUMNS:
+        return x.T @ x
+    half = d // 2
+    upper = x[:, :half].T @ x
+    lower = x[:, half:].T @ x[:, half:]
+    return jnp.concatenate([upper, jnp.concatenate([upper[:, half:].T, lower], axis=1)])
 
 
 def _exact(rows: Float[Array, "n r p"]) -> Array:
