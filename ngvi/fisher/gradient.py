@@ -40,7 +40,7 @@ class Measured(NamedTuple):
 
 
 def with_gradient(problem: Problem, sums: Callable[[Backpropagated], Any]) -> Measured:
-    """The gradient, and sums over the examples such as a structure's, over N.
+    """The gradient, and sums over the examples such as a structure's.
 
     Args:
         problem: with labels; its batch size is not heeded.
@@ -52,10 +52,10 @@ def with_gradient(problem: Problem, sums: Callable[[Backpropagated], Any]) -> Me
     else:
         both = problem.with_kind(_WithScore(kind))
         sent_back, scores = _apart(backpropagate(both, problem.data))
-    n = problem.count
-    means = jax.tree.map(lambda leaf: leaf / n, sums(sent_back))
+    # The rows are over √N.
     gradient = join([_total(part) for part in parts(problem, scores)])
-    return Measured(-gradient / n, means, sent_back.outputs)
+    gradient = -gradient * problem.count**-0.5
+    return Measured(gradient, sums(sent_back), sent_back.outputs)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """The Jacobians of the outputs, example by example, in the form layers have them in.
 
-Column r of an example's output curvature, sent back through the model, is one row of a
-tall matrix X with F = (1/N) Xᵀ S X, S the signs of the columns. Of the parameters W̄ of
-a dense layer that is used once, a row is the product of the layer's input and of the
-gradient at its output, vec(ā gᵀ): `Factored` keeps it so, and no row is formed. All
-others are `Rows`.
+Column r of an example's output curvature, over √N and sent back through the model, is
+one row of a tall matrix X with F = Xᵀ S X, S the signs of the columns. Of the
+parameters W̄ of a dense layer that is used once, a row is the product of the layer's
+input and of the gradient at its output, vec(ā gᵀ): `Factored` keeps it so, and no row
+is formed. All others are `Rows`.
 
 Of two factored parts
 
@@ -37,7 +37,7 @@ class Backpropagated(NamedTuple):
     inputs: tuple[Array, ...]
     """ā of every layer, (n, positions, …), as `Layer` has it."""
     gradients: tuple[Float[Array, "n r positions outputs"], ...]
-    """g of every layer, one for each column of the output curvature."""
+    """g of every layer, one for each column of the output curvature, over √N."""
     rest: tuple[Float[Array, "n r p"], ...]
     """∂f/∂θ of the other leaves, likewise."""
     signs: Signs
@@ -65,6 +65,8 @@ def backpropagate(problem: Problem, batch: Batch) -> Backpropagated:
         columns, signs = problem.kind.columns(
             problem.likelihood, f, example.y, example.keys
         )
+        # Here, because outputs are fewer than parameters.
+        columns = jax.tree.map(lambda c: c * problem.count**-0.5, columns)
         of_rest, of_shifts = jax.vmap(pull_back)(columns)
         rows = tuple(g.reshape(len(g), -1) for g in of_rest)
         return Backpropagated(inputs, of_shifts, rows, signs, f)

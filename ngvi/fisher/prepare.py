@@ -58,7 +58,7 @@ def prepare(
 
 def _is_spread(batch: Batch) -> bool:
     """Whether the examples lie on several devices: cut apart, they would be moved."""
-    leaves = [leaf for leaf in jax.tree.leaves(batch) if is_concrete(leaf)]
+    leaves = [leaf for leaf in jax.tree.leaves(batch.x) if is_concrete(leaf)]
     return any(leaf.sharding.num_devices > 1 for leaf in leaves)
 
 

@@ -246,9 +246,8 @@ class LeadingGradients(Estimate):
             joined = jnp.concatenate(whole, -1)
             return joined.reshape(-1, joined.shape[-1])
 
-        # Their products are means over N: with_gradient divides once.
         gradient, found, outputs = with_gradient(problem, rows)
-        values = jnp.full(len(found), problem.count, found.dtype)
+        values = jnp.ones(len(found), found.dtype)
         return Estimated(gradient, LowRank.from_vectors(found.T, values), outputs)
 
     def begin(

@@ -55,7 +55,7 @@ class Averaged(Structure):
 
     @abstractmethod
     def build(self, problem: Problem, means: Any) -> Semidefinite:
-        """The curvature, of the sums over N."""
+        """The curvature, of the sums over all examples."""
 
     def compute(self, problem: Problem, key: Key[Array, ""] | None) -> Semidefinite:
         means = mean_over(problem, lambda sent_back: self.sums(problem, sent_back))
@@ -63,7 +63,7 @@ class Averaged(Structure):
 
 
 def mean_over(problem: Problem, sums: Callable[[Backpropagated], Any]) -> Any:
-    """Sums over the examples of batches, together over N.
+    """Sums over the examples of batches: means, for what is sent back is over √N.
 
     Unless the problem says how large they are to be, the gradients at the layers of a
     batch stay in a processor's cache: larger ones take more time for each example.
@@ -78,5 +78,4 @@ def mean_over(problem: Problem, sums: Callable[[Backpropagated], Any]) -> Any:
     def of_batch(batch: Batch) -> Any:
         return sums(backpropagate(problem, batch))
 
-    total = sum_over(of_batch, problem.data, size)
-    return jax.tree.map(lambda leaf: leaf / problem.count, total)
+    return sum_over(of_batch, problem.data, size)

@@ -84,12 +84,12 @@ class KroneckerStructure(Averaged):
             problem.network.layers, sent_back.inputs, sent_back.gradients, strict=True
         )
         return [
-            *(self._of_layer(*layer) for layer in layers),
+            *(self._of_layer(*layer, problem.count) for layer in layers),
             *(_exact(rows) for rows in sent_back.rest),
         ]
 
     def _of_layer(
-        self, layer: Layer, inputs: Array, g: Float[Array, "n r t o"]
+        self, layer: Layer, inputs: Array, g: Float[Array, "n r t o"], count: int
     ) -> Array | tuple[Array, Array]:
         if not has_factors(layer):
             return _exact(layer_rows(layer, inputs, g))
@@ -97,7 +97,7 @@ class KroneckerStructure(Averaged):
         if self.sharing == "reduce":
             a, g = a.mean(1, keepdims=True), g.sum(2, keepdims=True)
         flat_a, flat_g = a.reshape(-1, a.shape[-1]), g.reshape(-1, g.shape[-1])
-        return _gram(flat_a) / a.shape[1], _gram(flat_g)
+        return _gram(flat_a * (count * a.shape[1]) ** -0.5), _gram(flat_g)
 
     def build(self, problem: Problem, means: Any) -> SemidefiniteBlocks:
         return SemidefiniteBlocks(
