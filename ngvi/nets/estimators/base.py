@@ -58,6 +58,7 @@ class BayesianMLP(BaseEstimator):
             each layer, learned with the weights.
         kl_weight: κ; below 1 the posterior is cold.
         max_epochs: at most.
+        warm_up_epochs: in which the weight of the KL divergence grows to κ.
         batch_size: examples a step.
         learning_rate: α; None for that of `defaults.SETTINGS`. Lower it where a fit
             diverges.
@@ -83,6 +84,7 @@ class BayesianMLP(BaseEstimator):
         prior_precision: Any = "learned",
         kl_weight: float = 1.0,
         max_epochs: int = 500,
+        warm_up_epochs: int = 100,
         batch_size: int = 32,
         learning_rate: Any = None,
         samples: int = 1,
@@ -101,6 +103,7 @@ class BayesianMLP(BaseEstimator):
         self.prior_precision = prior_precision
         self.kl_weight = kl_weight
         self.max_epochs = max_epochs
+        self.warm_up_epochs = warm_up_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.samples = samples
@@ -171,6 +174,8 @@ class BayesianMLP(BaseEstimator):
             max_epochs=self.max_epochs,
             epochs_per_look=defaults.EPOCHS_PER_LOOK,
             batch_size=self.batch_size,
+            warm_up=-(-self.warm_up_epochs // defaults.EPOCHS_PER_LOOK),
+            first_weight=defaults.FIRST_KL_WEIGHT,
             stopping=self._stopping((x, labels), *held_out),
             progress=TrainingProgress(bool(self.verbose), type(self).__name__),
         )

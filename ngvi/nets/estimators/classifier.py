@@ -64,7 +64,8 @@ class BayesianMLPClassifier(ClassifierMixin, BayesianMLP):
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable classes."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        chosen = self.predict_proba(X).argmax(1)
+        return self.classes_[chosen]
 
     def sample_y(
         self, X: Any, n_samples: int = 1, random_state: Any = 0
@@ -73,7 +74,8 @@ class BayesianMLPClassifier(ClassifierMixin, BayesianMLP):
         x = self._new_rows(X)
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         predictive = replace(self.predictive_, draws=n_samples)
-        return self.classes_[np.asarray(predictive.sample(x, jax.random.key(seed))).T]
+        drawn = np.asarray(predictive.sample(x, jax.random.key(seed)))
+        return self.classes_[drawn.T]
 
     # -- what `BayesianMLP` asks for ---------------------------------------------------
 

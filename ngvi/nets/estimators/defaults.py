@@ -52,5 +52,8 @@ NOISE = (1.0, 0.1)
 EPOCHS_PER_LOOK = 10
 """Epochs between two looks at the objective: one compiled program."""
 
+FIRST_KL_WEIGHT = 0.01
+"""Of κ, at the beginning of the warm-up."""
+
 ELBO_DRAWS = 16
 """Of the weights, the same ones at every look."""

@@ -1,5 +1,10 @@
 """The loop of a fit: chunks of epochs, each one compiled program, and looks between.
 
+The KL divergence begins with a small weight, so that the mean finds a fit before the
+posterior widens: from a wide start, a posterior that explains nothing with the prior's
+width is a local optimum that is seldom left. N/κ is part of the state, and no program
+is compiled anew.
+
 A chunk after which the loss or the posterior is not finite is thrown away and ends the
 fit; so does an interrupt from the keyboard.
 """
@@ -7,6 +12,7 @@ fit; so does an interrupt from the keyboard.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -68,6 +74,8 @@ def train(
     max_epochs: int,
     epochs_per_look: int,
     batch_size: int,
+    warm_up: int = 0,
+    first_weight: float = 1.0,
     stopping: Stopping | None = None,
     progress: TrainingProgress,
 ) -> Outcome:
@@ -81,17 +89,23 @@ def train(
         max_epochs: at most.
         epochs_per_look: between looks at the objective.
         batch_size: B.
+        warm_up: looks before the KL divergence has its full weight.
+        first_weight: what κ is multiplied by in the first of them; it grows
+            geometrically.
         stopping: whether to stop early.
         progress: where to show it.
     """
     history: dict[str, list[float]] = {"epoch": [], "loss": []}
     kept, best, waited, epochs = state, -np.inf, 0, 0
     reason: Reason = "max_epochs"
+    scale, looks = state.scale, 0
     if stopping:
         history[stopping.name] = []
     with progress:
         while epochs < max_epochs:
             size = min(epochs_per_look, max_epochs - epochs)
+            left = max(1 - looks / warm_up, 0) if warm_up else 0
+            state = replace(state, scale=scale / first_weight**left)
             try:
                 state, losses = run_epochs(
                     rule,
@@ -109,21 +123,22 @@ def train(
             if not (np.isfinite([loss, value]).all() and is_finite(state)):
                 reason = "diverged"
                 break
-            epochs += size
+            epochs, looks = epochs + size, looks + 1
             history["epoch"].append(epochs)
             history["loss"].append(loss)
             if stopping is None:
                 kept = state
             else:
                 history[stopping.name].append(value)
-                waited = 0 if value > best + stopping.tol else waited + 1
+                better = value > best + stopping.tol
+                waited = 0 if better or looks <= warm_up else waited + 1
                 if value > best:
                     kept, best = state, value
             progress.show(history, max_epochs)
             if stopping and waited >= stopping.patience:
                 reason = "converged"
                 break
-    return Outcome(kept, history, epochs, reason)
+    return Outcome(replace(kept, scale=scale), history, epochs, reason)
 
 
 @jax.jit
