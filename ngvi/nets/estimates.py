@@ -266,9 +266,7 @@ class GradientOnly(Estimate):
     def measure(
         self, net: Net, likelihood: Likelihood, point: Point, batch: Batch, site: Site
     ) -> Estimated:
-        gradient, outputs = jax.grad(net.loss, has_aux=True)(
-            point.w, likelihood, batch.x, batch.y
-        )
+        gradient, outputs = net.gradient(point.w, likelihood, batch.x, batch.y)
         diagonal = SemidefiniteDiagonal(self.of_gradient(gradient, point))
         return Estimated(gradient, diagonal, outputs)
 

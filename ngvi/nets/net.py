@@ -85,6 +85,12 @@ class Net:
         outputs = self(w, x)
         return -jax.vmap(likelihood.log_prob)(outputs, y).mean(), outputs
 
+    def gradient(
+        self, w: Float[Array, "p"], likelihood: Likelihood, x: Any, y: Any
+    ) -> tuple[Float[Array, "p"], Any]:
+        """That of the loss, and f."""
+        return jax.grad(self.loss, has_aux=True)(w, likelihood, x, y)
+
     def check_examples_apart(self, params: Any, x: Any) -> None:
         """Refuse a model whose output for an example depends on the others.
 

@@ -72,11 +72,13 @@ class Prior:
                 "prior precisions must be one number or a pytree like the parameters, "
                 f"{layout.treedef}, got {treedef}"
             )
-        shapes = zip(leaves, layout.shapes, strict=True)
-        whole = [jnp.broadcast_to(leaf, shape) for leaf, shape in shapes]
-        vector = layout.vector(jax.tree.unflatten(treedef, whole))
-        parts = split(vector.astype(float), layout.sizes)
-        return cls(tuple(_if_one(part) for part in parts), layout, hyperprior)
+        if not is_concrete(*leaves):
+            return cls(_by_part(leaves, layout), layout, hyperprior)
+        # Known also while a program is traced, so that it can be seen what is constant.
+        with jax.ensure_compile_time_eval():
+            parts = _by_part(leaves, layout)
+            parts = tuple(one[0] if (one == one[0]).all() else one for one in parts)
+        return cls(parts, layout, hyperprior)
 
     @property
     def vector(self) -> Float[Array, "p"]:
@@ -124,8 +126,11 @@ class Prior:
         return replace(self, precisions=tuple(found))
 
 
-def _if_one(values: Float[Array, "k"]) -> Array:
-    """A number, where all are the same."""
-    if is_concrete(values) and bool((values == values[0]).all()):
-        return values[0]
-    return values
+def _by_part(leaves: list[Any], layout: Layout) -> tuple[Array, ...]:
+    """δ of every weight, cut into the parts of the layout."""
+    shapes = zip(leaves, layout.shapes, strict=True)
+    whole = [
+        jnp.broadcast_to(jnp.asarray(leaf, float), shape) for leaf, shape in shapes
+    ]
+    vector = layout.vector(jax.tree.unflatten(layout.treedef, whole))
+    return tuple(split(vector, layout.sizes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from ngvi.fisher.batches import count
-from ngvi.nets.update import Rule, State, step
+from ngvi.nets.update import Phase, Rule, State, step
 
 
 @partial(jax.jit, static_argnames=("rule", "epochs", "batch_size"))
@@ -40,38 +41,65 @@ def run_epochs(
     """
     of_order, of_steps = jax.random.split(key)
     batches = _batches(of_order, count(x), epochs, batch_size)
-    total = len(batches)
-    keys = jax.random.split(of_steps, total)
-    size = min(rule.refresh, total)
-    cycles, rest = divmod(total, size)
+    steps = batches, jax.random.split(of_steps, len(batches))
 
-    def one(due: bool, state: State, of_step: tuple[Array, Array]) -> Any:
+    def one(phase: Phase, state: State, of_step: tuple[Array, Array]) -> Any:
         rows, key = of_step
         x_batch, y_batch = jax.tree.map(lambda leaf: leaf[rows], (x, y))
-        state, info = step(rule, state, x_batch, y_batch, key, due)
+        state, info = step(rule, state, x_batch, y_batch, key, phase)
         return state, info.loss
 
-    def cycle(state: State, of_steps: tuple[Array, Array]) -> Any:
-        """The first step factorises S, the others use it."""
-        state, first = one(True, state, jax.tree.map(lambda leaf: leaf[0], of_steps))
-        if size == 1:
-            return state, first[None]
-        others = jax.tree.map(lambda leaf: leaf[1:], of_steps)
-        state, losses = jax.lax.scan(partial(one, False), state, others)
-        return state, jnp.concatenate([first[None], losses])
-
-    whole = cycles * size
-    in_cycles = jax.tree.map(
-        lambda leaf: leaf[:whole].reshape(cycles, size, *leaf.shape[1:]),
-        (batches, keys),
+    plain, measure, renew = (
+        partial(jax.lax.scan, partial(one, phase)) for phase in Phase
     )
-    state, losses = jax.lax.scan(cycle, state, in_cycles)
-    losses = losses.reshape(-1)
-    if rest:
-        left = jax.tree.map(lambda leaf: leaf[whole:], (batches, keys))
-        state, more = jax.lax.scan(partial(one, False), state, left)
-        losses = jnp.concatenate([losses, more])
-    return state, losses
+    often, seldom = rule.measure_every, rule.refresh
+    measured = _repeated(often, _in_turn(1, measure, plain))
+    renewed = _in_turn(often, _in_turn(1, renew, plain), measured)
+    return _repeated(seldom, renewed)(state, steps)
+
+
+# So that S is not a matter of a condition, of which `vmap` would compute both sides.
+
+Run = Callable[[State, Any], tuple[State, Array]]
+"""Of steps, one after the other: their batches to their losses."""
+
+
+def _in_turn(lead: int, first: Run, others: Run) -> Run:
+    """The first steps in one way, any others in another."""
+
+    def run(state: State, steps: Any) -> tuple[State, Array]:
+        state, losses = first(state, jax.tree.map(lambda leaf: leaf[:lead], steps))
+        if _length(steps) <= lead:
+            return state, losses
+        rest = jax.tree.map(lambda leaf: leaf[lead:], steps)
+        state, more = others(state, rest)
+        return state, jnp.concatenate([losses, more])
+
+    return run
+
+
+def _repeated(size: int, run: Run) -> Run:
+    """For every so many steps the same anew; the last time for those that are left."""
+
+    def runs(state: State, steps: Any) -> tuple[State, Array]:
+        times = _length(steps) // size
+        whole = jax.tree.map(
+            lambda leaf: leaf[: times * size].reshape(times, size, *leaf.shape[1:]),
+            steps,
+        )
+        state, losses = jax.lax.scan(run, state, whole)
+        losses = losses.reshape(-1)
+        rest = jax.tree.map(lambda leaf: leaf[times * size :], steps)
+        if not _length(rest):
+            return state, losses
+        state, more = run(state, rest)
+        return state, jnp.concatenate([losses, more])
+
+    return runs
+
+
+def _length(steps: Any) -> int:
+    return len(jax.tree.leaves(steps)[0])
 
 
 def _batches(

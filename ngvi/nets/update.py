@@ -29,8 +29,10 @@ Source: Khan and Rue (2023), The Bayesian learning rule; Zhang, Sun, Duvenaud an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -42,6 +44,7 @@ from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.linalg import Diagonal, PositiveDefinite, SemidefiniteDiagonal
 from ngvi.mirror.retractions import second_order
+from ngvi.nets.draws import normals
 from ngvi.nets.estimates import Estimate, Estimated, Point, Site
 from ngvi.nets.net import Net
 from ngvi.nets.observation_noise import ObservationNoise
@@ -80,6 +83,16 @@ class State:
         return self.net.layout.tree(self.mean)
 
 
+class Phase(IntEnum):
+    """What a step does beside moving the mean."""
+
+    PLAIN = 0
+    MEASURE = 1
+    """It estimates the curvature, and averages it."""
+    RENEW = 2
+    """And it factorises S, and learns the prior."""
+
+
 class Info(NamedTuple):
     """Of one step, for progress."""
 
@@ -104,9 +117,12 @@ class Rule:
             K-FAC, which overstates S: an approximation, and sampled from as it is.
         retraction: "first" is the average above; "second" for an ĥ of any sign.
         root: precondition by √s, as Adam does: then it is no natural gradient.
+        trust: the longest step of the mean, (Δᵀ S Δ)^½ in units of √P, in which a draw
+            of q is about 1 from m; none by default.
         samples: weights drawn for every step.
         antithetic: they come in pairs, m ± A ε.
-        refresh: factorise S every so many steps, where that takes more than a division.
+        measure_every: estimate the curvature every so many steps.
+        refresh: factorise S every so many steps, a multiple of `measure_every`.
         prior_in_momentum: average ĝ + (κ/N) δ m in place of ĝ.
         prior_at_draw: take that at the weights drawn: more noise, the same mean.
     """
@@ -117,12 +133,14 @@ class Rule:
     noise_rate: float | None = None
     momentum: float = 0.9
     damping: float = 0.0
+    trust: float | None = None
     corrected: bool = False
     factored: bool = False
     retraction: Literal["first", "second"] = "first"
     root: bool = False
     samples: int = 1
     antithetic: bool = False
+    measure_every: int = 1
     refresh: int = 1
     prior_in_momentum: bool = False
     prior_at_draw: bool = False
@@ -133,6 +151,7 @@ class Rule:
             ("momentum", 0, 1),
             ("damping", 0, float("inf")),
             ("samples", 1, float("inf")),
+            ("measure_every", 1, float("inf")),
             ("refresh", 1, float("inf")),
         ):
             value = getattr(self, name)
@@ -140,23 +159,34 @@ class Rule:
                 raise ValueError(
                     f"{name} must be from {least:g} to {most:g}, got {value}"
                 )
+        if self.refresh % self.measure_every:
+            raise ValueError(
+                f"refresh must be a multiple of measure_every, {self.measure_every}, "
+                f"got {self.refresh}"
+            )
         if self.antithetic and self.samples % 2:
             raise ValueError(
                 f"antithetic draws come in pairs: samples is odd, {self.samples}"
             )
+
+    @property
+    def always(self) -> bool:
+        """Whether every step does everything."""
+        return self.refresh == 1
 
     # -- the parts of a step -----------------------------------------------------------
 
     def draws(self, state: State, key: Key[Array, ""]) -> Float[Array, "s p"]:
         """Weights from q."""
         number = self.samples // 2 if self.antithetic else self.samples
-        eps = jax.random.normal(key, (number, state.net.dim), state.mean.dtype)
+        eps = normals(key, (number, state.net.dim), state.mean.dtype)
         if self.antithetic:
             eps = jnp.concatenate([eps, -eps])
         return state.mean + state.precision.unwhiten(eps)
 
     def measured(
         self,
+        phase: Phase,
         state: State,
         ws: Float[Array, "s p"],
         x: Any,
@@ -164,19 +194,20 @@ class Rule:
         key: Key[Array, ""],
     ) -> Estimated:
         """The estimates at the draws: mean gradient and curvature, and all outputs."""
+        net, likelihood = state.net, state.likelihood
 
         def one(w: Float[Array, "p"], key: Key[Array, ""]) -> Estimated:
+            if phase == Phase.PLAIN:
+                gradient, outputs = net.gradient(w, likelihood, x, y)
+                return Estimated(gradient, None, outputs)
             point = Point(w, state.mean, state.precision)
             batch = examples(self.estimate, x, y, key)
-            return self.estimate.measure(
-                state.net, state.likelihood, point, batch, state.site
-            )
+            return self.estimate.measure(net, likelihood, point, batch, state.site)
 
         if self.samples == 1:
-            gradient, curvature, outputs = one(ws[0], key)
-            return Estimated(
-                gradient, curvature, jax.tree.map(lambda leaf: leaf[None], outputs)
-            )
+            only = one(ws[0], key)
+            outputs = jax.tree.map(lambda leaf: leaf[None], only.outputs)
+            return only._replace(outputs=outputs)
         keys = jax.random.split(key, self.samples)
         gradients, curvatures, outputs = jax.vmap(one)(ws, keys)
         curvature = jax.tree.map(lambda leaf: leaf.mean(0), curvatures)
@@ -186,7 +217,7 @@ class Rule:
         """s⁺."""
         rate: Any = self.precision_rate
         if self.corrected:
-            rate = rate / correction(1 - rate, state.steps + 1)
+            rate = rate / correction(1 - rate, state.steps // self.measure_every + 1)
         if self.retraction == "first":
             return self.estimate.average(state.site, curvature, rate)
         old: Any = state.precision
@@ -200,21 +231,12 @@ class Rule:
         matrix = self.estimate.curvature(site).scale(scale)
         return prior.add_to(matrix, self.factored)
 
-    def renewed(
-        self, state: State, site: Site, due: bool | None
-    ) -> tuple[Site, Prior, PositiveDefinite]:
-        """S and what is learned from it, if it is due; else as it was."""
-
-        def anew() -> tuple[Site, Prior, PositiveDefinite]:
-            prior = state.prior.learned(state.mean, state.precision)
-            fresh = self.estimate.refresh(site)
-            return fresh, prior, self.precision(fresh, prior, state.scale)
-
-        kept = site, state.prior, state.precision
-        if due is None and self.refresh > 1:
-            by_count = state.steps % self.refresh == 0
-            return jax.lax.cond(by_count, anew, lambda: kept)
-        return kept if due is False else anew()
+    def renewed(self, state: State) -> State:
+        """With S factorised anew, and what is learned from it."""
+        prior = state.prior.learned(state.mean, state.precision)
+        site = self.estimate.refresh(state.site)
+        precision = self.precision(site, prior, state.scale)
+        return replace(state, site=site, prior=prior, precision=precision)
 
     def preconditioner(self, state: State) -> PositiveDefinite:
         """What the mean's step is divided by."""
@@ -244,7 +266,13 @@ class Rule:
             direction = direction + of_prior
         alpha: Any = self.learning_rate
         alpha = alpha(state.steps - 1) if callable(alpha) else alpha
-        shift = alpha * self.preconditioner(state).solve(state.scale * direction)
+        force = state.scale * direction
+        shift = alpha * self.preconditioner(state).solve(force)
+        if self.trust is not None:
+            # α forceᵀ S⁻¹ force α, the squared length of the step in S.
+            length = jnp.sqrt(alpha * jnp.maximum(shift @ force, 0))
+            longest = self.trust * math.sqrt(len(shift))
+            shift = shift * jnp.minimum(1, longest / jnp.maximum(length, longest))
         return replace(state, mean=state.mean - shift, momentum=momentum)
 
 
@@ -255,7 +283,7 @@ def step(
     x: Any,
     y: Any,
     key: Key[Array, ""],
-    due: bool | None = None,
+    phase: Phase | None = None,
 ) -> tuple[State, Info]:
     """One step of a rule: the precision's site, then what depends on it, the mean.
 
@@ -264,17 +292,25 @@ def step(
         state: before.
         x, y: a batch, whose mean stands for that of all examples.
         key: of the weights and labels drawn.
-        due: whether to factorise S anew; by default every `rule.refresh` steps.
+        phase: what it does; by default the rule says so, by the number of steps taken.
     """
+    if phase is None and not rule.always:
+        renew, measure = (
+            state.steps % every == 0 for every in (rule.refresh, rule.measure_every)
+        )
+        phases = [partial(step, rule, phase=phase) for phase in Phase]
+        which = jnp.where(renew, Phase.RENEW, jnp.where(measure, Phase.MEASURE, 0))
+        return jax.lax.switch(which, phases, state, x, y, key)
+    phase = Phase.RENEW if phase is None else phase
     of_weights, of_labels = jax.random.split(key)
     ws = rule.draws(state, of_weights)
-    gradient, curvature, outputs = rule.measured(state, ws, x, y, of_labels)
+    gradient, curvature, outputs = rule.measured(phase, state, ws, x, y, of_labels)
     loss = _mean_loss(state.likelihood, outputs, y)
-    moved = rule.moved_site(state, curvature)
-    site, prior, precision = rule.renewed(state, moved, due)
-    state = replace(
-        state, site=site, prior=prior, precision=precision, steps=state.steps + 1
-    )
+    if phase >= Phase.MEASURE:
+        state = replace(state, site=rule.moved_site(state, curvature))
+    if phase == Phase.RENEW:
+        state = rule.renewed(state)
+    state = replace(state, steps=state.steps + 1)
     if state.noise is not None:
         state = _with_moved_noise(rule, state, outputs, y)
     return rule.moved_mean(state, gradient, ws), Info(loss)
