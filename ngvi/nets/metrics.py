@@ -139,7 +139,9 @@ def _checked(y: Any, probabilities: Any) -> tuple[Labels, Probabilities]:
             f"{p.shape} and {y.shape}"
         )
     if not np.isin(y, np.arange(p.shape[1])).all():
-        raise ValueError(f"labels must be from 0 to {p.shape[1] - 1}, got {np.unique(y)}")
+        raise ValueError(
+            f"labels must be from 0 to {p.shape[1] - 1}, got {np.unique(y)}"
+        )
     sums = p.sum(1)
     if not (p >= 0).all() or not np.allclose(sums, 1, atol=1e-3):
         raise ValueError("probabilities must be positive and sum to one in every row")

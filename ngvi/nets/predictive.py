@@ -253,7 +253,9 @@ def _noise_variance(at: At, means: Array) -> Array:
     likelihood, noise = at.posterior.likelihood, at.posterior.noise
     if noise is not None:
         a, b = noise.q.concentration, noise.q.rate
-        return jnp.where(a > 1, b / jnp.maximum(a - 1, jnp.finfo(a.dtype).tiny), jnp.inf)
+        return jnp.where(
+            a > 1, b / jnp.maximum(a - 1, jnp.finfo(a.dtype).tiny), jnp.inf
+        )
     if isinstance(likelihood, Gaussian):
         return jnp.asarray(likelihood.scale) ** 2
     if isinstance(likelihood, HeteroscedasticGaussian):

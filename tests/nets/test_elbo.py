@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 import scipy.stats
-from tests.nets.linear import DELTA, exact, posterior_of
 
 from ngvi.families import Gamma
 from ngvi.nets import ObservationNoise
 from ngvi.nets.elbo import elbo
+from tests.nets.linear import DELTA, exact, posterior_of
 
 KEY = jax.random.key(5)
 Y = jax.random.normal(jax.random.key(4), (12, 1))

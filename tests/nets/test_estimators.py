@@ -37,7 +37,7 @@ QUICK: dict[str, Any] = {
 }
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-2, 2, (60, 2))
-Y = 100 + 10 * np.sin(2 * X[:, 0]) + RNG.normal(size=60)
+Y = 100 + 10 * X[:, 0] - 5 * np.abs(X[:, 1]) + RNG.normal(size=60)
 NAMES = np.where(X.sum(1) > 0, "above", "below")
 
 
@@ -104,7 +104,7 @@ def test_regression():
     # The noise has sd 1, and the posterior something to add.
     assert 0.7 < np.median(sd) < 3
     lower, upper = net.predict_interval(X, 0.9)
-    assert 0.75 < ((lower < Y) & (Y < upper)).mean()
+    assert ((lower < Y) & (upper > Y)).mean() > 0.75
     drawn = net.sample_y(X, 400, random_state=1)
     assert drawn.shape == (60, 400)
     assert (abs(drawn.mean(1) - mean) < 5 * sd / np.sqrt(QUICK["draws"])).all()
@@ -126,10 +126,9 @@ def test_several_targets():
     net = regressor(max_epochs=100).fit(X, both)
     mean, sd = net.predict(X, return_std=True)
     assert mean.shape == sd.shape == (60, 3)
-    # One precision of the noise, in units of each target's sd.
-    noise = sd.min(0) / both.std(0)
-    assert noise.max() / noise.min() < 2
     assert net.score(X, both) > 0.8
+    # In units of each target.
+    assert (sd.max(0) < both.std(0)).all() and (sd.min(0) > 0.1 * both.std(0)).all()
     assert net.sample_y(X[:4], 5).shape == (4, 3, 5)
     assert net.predict_interval(X[:4])[0].shape == (4, 3)
     with pytest.raises(ValueError, match=r"fitted to \(3,\)"):
@@ -186,8 +185,8 @@ def test_equal_shapes_are_compiled_once():
     first = len(traces)
     again = regressor(activation=activation, random_state=1).fit(X + 1, -Y)
     again.predict(X[:7])
-    # The layers are looked for again, by one trace; nothing else is traced.
-    assert len(traces) - first <= 2 < first
+    # The layers and their shapes are found again; nothing that is compiled is traced.
+    assert len(traces) - first <= 3 < first
 
 
 @pytest.mark.parametrize("how", ["elbo", "validation"])
@@ -228,7 +227,7 @@ def test_more_rows_leave_less_uncertainty():
 
 
 def test_divergence_keeps_the_last_good_state():
-    net = regressor(learning_rate=1e30)
+    net = regressor(learning_rate=1e200, settings={"trust": None})
     with pytest.warns(ConvergenceWarning, match="diverged.*after epoch 0.*lower"):
         net.fit(X, Y)
     assert net.stop_reason_ == "diverged" and net.n_iter_ == 0
@@ -308,6 +307,7 @@ def test_a_target_with_a_gap():
         ({"max_epochs": 0}, "max_epochs must be positive, got 0"),
         ({"hidden": (0,)}, "all positive, got"),
         ({"validation_fraction": 1.0}, "between 0 and 1, got 1.0"),
+        ({"warm_up": 2.0}, "warm_up must be from 0 to 1, got 2.0"),
         ({"kl_weight": 0.0}, "kl_weight must be positive, got 0.0"),
         ({"samples": 0}, "samples must be from 1"),
     ],

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-from tests.nets.linear import exact, posterior_of
 
 from ngvi.nets import ObservationNoise
 from ngvi.nets.predictive import Predictive
 from ngvi.pytrees import pytree
+from tests.nets.linear import exact, posterior_of
 
 KEY = jax.random.key(7)
 SD = 0.6
@@ -28,7 +28,9 @@ def test_moments_and_intervals_of_a_linear_model():
     net, x, posterior, rows = exact(SD, labels())
     draws = 8192
     mean, sd, sd_of_mean = Predictive(net, posterior, draws, 2**14).moments(x, KEY)
-    of_mean = np.sqrt(np.diag(rows @ np.linalg.inv(posterior.precision.dense()) @ rows.T))
+    of_mean = np.sqrt(
+        np.diag(rows @ np.linalg.inv(posterior.precision.dense()) @ rows.T)
+    )
     of_y = np.hypot(of_mean, SD)
     # Five standard errors: one false alarm in a million.
     error = 5 / np.sqrt(draws)
@@ -102,7 +104,9 @@ def test_variance_of_other_labels(name: str):
     y = jnp.asarray(labels() > 0, float)
     net, x, posterior = posterior_of(name, y)
     predictive = Predictive(net, posterior, 4096)
-    means = np.asarray(jax.vmap(jax.vmap(posterior.likelihood.mean))(predictive.outputs(x, KEY)))
+    means = np.asarray(
+        jax.vmap(jax.vmap(posterior.likelihood.mean))(predictive.outputs(x, KEY))
+    )
     within = {
         "bernoulli": means * (1 - means),
         "poisson": means,

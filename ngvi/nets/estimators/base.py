@@ -14,8 +14,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
-from sklearn.base import BaseEstimator
+from jaxtyping import Array, Key
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
@@ -25,8 +24,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ngvi.fisher.mlp import MLP
 from ngvi.nets.algorithm import Algorithm
 from ngvi.nets.elbo import ELBO, elbo
-from ngvi.nets.estimators import defaults
+from ngvi.nets.estimators import defaults, settings
 from ngvi.nets.estimators.activations import as_activation
+from ngvi.nets.estimators.parameters import Parameters
 from ngvi.nets.estimators.training import (
     Outcome,
     Stopping,
@@ -37,8 +37,6 @@ from ngvi.nets.posterior import WeightPosterior
 from ngvi.nets.predictive import Predictive
 from ngvi.nets.update import State
 
-EARLY_STOPPING = ("elbo", "validation", None)
-
 # What random numbers are for.
 START, TRAINING, BOUND, VALIDATION, PREDICTION = range(5)
 
@@ -47,76 +45,13 @@ START, TRAINING, BOUND, VALIDATION, PREDICTION = range(5)
 FEWEST_ROWS, MANY_ROWS = 64, 4096
 
 
-class BayesianMLP(BaseEstimator):
-    """A multi-layer perceptron with a Gaussian posterior over its weights.
-
-    Args:
-        hidden: widths of the hidden layers.
-        activation: "tanh", "relu", "silu", "gelu", "logistic", or a function of JAX.
-        algorithm: a row of `ngvi.nets.rows` by name, such as "noisy_kfac" or "vogn".
-        prior_precision: δ of the weights, for standardised data; "learned" for one of
-            each layer, learned with the weights.
-        kl_weight: κ; below 1 the posterior is cold.
-        max_epochs: at most.
-        warm_up_epochs: in which the weight of the KL divergence grows to κ.
-        batch_size: examples a step.
-        learning_rate: α; None for that of `defaults.SETTINGS`. Lower it where a fit
-            diverges.
-        samples: draws of the weights a step.
-        settings: others of `ngvi.nets.update.Rule` and of the row, by name.
-        early_stopping: "elbo" ends the fit when the evidence lower bound of the
-            training data stays; "validation" when the log predictive density of rows
-            held out does; None never. The state of the best look is kept.
-        validation_fraction: of the rows, held out.
-        n_iter_no_change: looks, of ten epochs each, without an improvement.
-        tol: what counts as one, in nats an example.
-        draws: of the weights, for predictions.
-        random_state: of the weights' start, the order of the rows and all draws.
-        verbose: show a line of progress.
-    """
-
-    def __init__(
-        self,
-        hidden: tuple[int, ...] = (50,),
-        *,
-        activation: Any = "tanh",
-        algorithm: str = "noisy_kfac",
-        prior_precision: Any = "learned",
-        kl_weight: float = 1.0,
-        max_epochs: int = 500,
-        warm_up_epochs: int = 100,
-        batch_size: int = 32,
-        learning_rate: Any = None,
-        samples: int = 1,
-        settings: dict[str, Any] | None = None,
-        early_stopping: str | None = "elbo",
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 5,
-        tol: float = 1e-3,
-        draws: int = 64,
-        random_state: Any = None,
-        verbose: bool = False,
-    ) -> None:
-        self.hidden = hidden
-        self.activation = activation
-        self.algorithm = algorithm
-        self.prior_precision = prior_precision
-        self.kl_weight = kl_weight
-        self.max_epochs = max_epochs
-        self.warm_up_epochs = warm_up_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.samples = samples
-        self.settings = settings
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.draws = draws
-        self.random_state = random_state
-        self.verbose = verbose
+class BayesianMLP(Parameters):
+    """A multi-layer perceptron with a Gaussian posterior over its weights."""
 
     # -- what the tasks differ in ------------------------------------------------------
+
+    _output_variance = 1.0
+    """Of the net's outputs in the prior."""
 
     @abstractmethod
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -159,12 +94,10 @@ class BayesianMLP(BaseEstimator):
         Raises:
             ValueError: missing or infinite numbers, or settings out of their range.
         """
-        self._check_settings()
+        settings.check(self)
         parts = self._parts(*self._checked(X, y, reset=True))
         self._begin(*parts[0])
-        (x, labels), *held_out = [
-            (self._inside(X), self._labels(y)) for X, y in parts
-        ]
+        (x, labels), *held_out = [(self._inside(X), self._labels(y)) for X, y in parts]
         algorithm, state = self._algorithm(x, labels, len(x))
         outcome = train(
             algorithm.rule,
@@ -174,7 +107,7 @@ class BayesianMLP(BaseEstimator):
             max_epochs=self.max_epochs,
             epochs_per_look=defaults.EPOCHS_PER_LOOK,
             batch_size=self.batch_size,
-            warm_up=-(-self.warm_up_epochs // defaults.EPOCHS_PER_LOOK),
+            warm_up=round(self.warm_up * self.max_epochs / defaults.EPOCHS_PER_LOOK),
             first_weight=defaults.FIRST_KL_WEIGHT,
             stopping=self._stopping((x, labels), *held_out),
             progress=TrainingProgress(bool(self.verbose), type(self).__name__),
@@ -191,7 +124,7 @@ class BayesianMLP(BaseEstimator):
     def _continue(self, X: Any, y: Any, classes: Any = None) -> Self:
         """One epoch over more rows: N grows by their number."""
         first = not hasattr(self, "posterior_")
-        self._check_settings()
+        settings.check(self)
         X, y = self._checked(X, y, reset=first)
         if first:
             self._begin(X, y, classes)
@@ -223,30 +156,6 @@ class BayesianMLP(BaseEstimator):
         self.stop_reason_ = outcome.reason
         self._warn(outcome)
         return self
-
-    def _check_settings(self) -> None:
-        """Hold what no other part checks to its range."""
-        if self.algorithm not in defaults.ROWS:
-            known = ", ".join(sorted(defaults.ROWS))
-            raise ValueError(f"algorithm must be one of {known}, got {self.algorithm!r}")
-        if self.early_stopping not in EARLY_STOPPING:
-            raise ValueError(
-                f"early_stopping must be 'elbo', 'validation' or None, got "
-                f"{self.early_stopping!r}"
-            )
-        if isinstance(self.prior_precision, str) and self.prior_precision != "learned":
-            raise ValueError(
-                "prior_precision must be a positive number or 'learned', got "
-                f"{self.prior_precision!r}"
-            )
-        for name in ("max_epochs", "batch_size", "draws", "n_iter_no_change"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                f"validation_fraction must be between 0 and 1, got "
-                f"{self.validation_fraction}"
-            )
 
     def _parts(self, X: np.ndarray, y: np.ndarray) -> list[tuple[Any, Any]]:
         """The rows to train with and, where there are such, those held out."""
@@ -294,22 +203,9 @@ class BayesianMLP(BaseEstimator):
     def _algorithm(
         self, x: np.ndarray, labels: np.ndarray, data_size: int
     ) -> tuple[Algorithm, State]:
-        settings = defaults.SETTINGS[self.algorithm] | {
-            "samples": self.samples,
-            "kl_weight": self.kl_weight,
-        }
-        if self.learning_rate is not None:
-            settings["learning_rate"] = self.learning_rate
-        if self.prior_precision == "learned":
-            settings["prior_precision"] = defaults.PRIOR_PRECISION
-            settings["hyperprior"] = defaults.HYPERPRIOR
-        else:
-            settings["prior_precision"] = self.prior_precision
-        algorithm = defaults.ROWS[self.algorithm](
-            self.net_,
-            self._likelihood(),
-            data_size,
-            **(settings | (self.settings or {})),
+        likelihood, variance = self._likelihood(), self._output_variance
+        algorithm = settings.algorithm_of(
+            self, self.net_, likelihood, data_size, variance
         )
         # Two rows give the shapes: one program serves data of any size.
         few = np.resize(x, (2, x.shape[1])), np.resize(labels, (2, *labels.shape[1:]))

@@ -12,13 +12,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
+from ngvi.nets.estimators import defaults
 from ngvi.nets.estimators.base import BayesianMLP
 
 
 class BayesianMLPClassifier(ClassifierMixin, BayesianMLP):
     """Classes by softmax of the outputs of a net, averaged over q of its weights.
 
-    For the parameters see `BayesianMLP`.
+    For the parameters see `Parameters` in
+    `ngvi.nets.estimators.parameters`.
 
     Attributes:
         classes_: in the order of the probabilities.
@@ -67,9 +69,7 @@ class BayesianMLPClassifier(ClassifierMixin, BayesianMLP):
         chosen = self.predict_proba(X).argmax(1)
         return self.classes_[chosen]
 
-    def sample_y(
-        self, X: Any, n_samples: int = 1, random_state: Any = 0
-    ) -> np.ndarray:
+    def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draws of y, (n, samples); those of one sample are drawn jointly."""
         x = self._new_rows(X)
         seed = int(check_random_state(random_state).randint(2**31 - 1))
@@ -78,6 +78,8 @@ class BayesianMLPClassifier(ClassifierMixin, BayesianMLP):
         return self.classes_[drawn.T]
 
     # -- what `BayesianMLP` asks for ---------------------------------------------------
+
+    _output_variance = defaults.LOGIT_VARIANCE
 
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         X, y = validate_data(self, X, y, reset=reset, dtype=np.float64)
@@ -90,7 +92,7 @@ class BayesianMLPClassifier(ClassifierMixin, BayesianMLP):
         if len(self.classes_) < 2:
             raise ValueError(
                 f"a classifier needs two classes or more, y has the one class "
-                f"{self.classes_[0]!r}"
+                f"{self.classes_.tolist()[0]!r}"
             )
 
     def _labels(self, y: np.ndarray) -> np.ndarray:

@@ -27,21 +27,25 @@ ROWS: dict[str, Callable[..., Algorithm]] = {
     )
 }
 
+# A step of the mean no longer than a tenth of q's own width: the first steps, where the
+# curvature is that of few batches, would be.
+TRUST = 0.1
+
 SETTINGS: dict[str, dict[str, Any]] = {
-    "vogn": {"learning_rate": 1e-2, "precision_rate": 0.02},
-    "noisy_adam": {"learning_rate": 1e-3, "precision_rate": 0.01},
+    "vogn": {"learning_rate": 0.05, "precision_rate": 0.02, "trust": TRUST},
+    "noisy_adam": {"learning_rate": 1e-3, "precision_rate": 0.01, "trust": TRUST},
     "vadam": {"learning_rate": 1e-2, "precision_rate": 0.01},
-    "ivon": {"learning_rate": 1e-2, "precision_rate": 1e-3},
-    "noisy_kfac": {"learning_rate": 0.02, "precision_rate": 0.02},
-    "noisy_ekfac": {"learning_rate": 0.02, "precision_rate": 0.02},
-    "slang": {"learning_rate": 1e-2, "precision_rate": 0.02},
-    "full": {"learning_rate": 0.02, "precision_rate": 0.02},
-    "blocks": {"learning_rate": 0.02, "precision_rate": 0.02},
+    "ivon": {"learning_rate": 0.05, "precision_rate": 1e-3, "trust": TRUST},
+    "noisy_kfac": {"learning_rate": 0.05, "precision_rate": 0.02, "trust": TRUST},
+    "noisy_ekfac": {"learning_rate": 0.05, "precision_rate": 0.02, "trust": TRUST},
+    "slang": {"learning_rate": 0.05, "precision_rate": 0.02, "trust": TRUST},
+    "full": {"learning_rate": 0.05, "precision_rate": 0.02, "trust": TRUST},
+    "blocks": {"learning_rate": 0.05, "precision_rate": 0.02, "trust": TRUST},
 }
 """Of each row: what `settings` and `learning_rate` of an estimator replace."""
 
-PRIOR_PRECISION = 1.0
-"""Where a learned one starts."""
+LOGIT_VARIANCE = 10.0
+"""In the prior of classes: logits of one or less could not be sure of any."""
 
 HYPERPRIOR = GammaPrior(1.0, 1.0)
 """Of a precision that is learned."""
@@ -52,7 +56,7 @@ NOISE = (1.0, 0.1)
 EPOCHS_PER_LOOK = 10
 """Epochs between two looks at the objective: one compiled program."""
 
-FIRST_KL_WEIGHT = 0.01
+FIRST_KL_WEIGHT = 0.1
 """Of κ, at the beginning of the warm-up."""
 
 ELBO_DRAWS = 16

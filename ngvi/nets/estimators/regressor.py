@@ -20,7 +20,8 @@ from ngvi.nets.observation_noise import ObservationNoise
 class BayesianMLPRegressor(RegressorMixin, BayesianMLP):
     """Regression of one target or more: y ~ N(f(x), 1/γ), with q(w) and q(γ) learned.
 
-    All targets, standardised, have the same γ. For the parameters see `BayesianMLP`.
+    All targets, standardised, have the same γ. For the parameters see `Parameters` in
+    `ngvi.nets.estimators.parameters`.
 
     Attributes:
         posterior_: q of the weights of `net_`, which takes and gives standardised
@@ -70,9 +71,7 @@ class BayesianMLPRegressor(RegressorMixin, BayesianMLP):
         lower, upper = self._predicted("quantiles", x, levels, axis=1)
         return self._outside(lower), self._outside(upper)
 
-    def sample_y(
-        self, X: Any, n_samples: int = 1, random_state: Any = 0
-    ) -> np.ndarray:
+    def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draws of y with noise, (n, samples) or (n, targets, samples); those of one
         sample are drawn jointly."""
         x = self._new_rows(X)
