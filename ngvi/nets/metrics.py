@@ -22,7 +22,8 @@ class Reliability(NamedTuple):
     """The mean probability of the class predicted."""
     accuracy: Float[np.ndarray, "b"]
     """How often it was right."""
-    count: Int[np.ndarray, "b"]
+    size: Int[np.ndarray, "b"]
+    """How many predictions it holds."""
 
 
 def negative_log_likelihood(y: Any, probabilities: Any) -> float:
@@ -60,8 +61,9 @@ def reliability_curve(y: Any, probabilities: Any, bins: int = 15) -> Reliability
     which = np.digitize(confidence, edges, right=True)
     number = np.bincount(which, minlength=bins)
     held = number > 0
-    sums = [np.bincount(which, w, bins)[held] for w in (confidence, right)]
-    return Reliability(*(s / number[held] for s in sums), number[held])
+    number = number[held]
+    sure, correct = (np.bincount(which, w, bins)[held] for w in (confidence, right))
+    return Reliability(sure / number, correct / number, number)
 
 
 def expected_calibration_error(y: Any, probabilities: Any, bins: int = 15) -> float:
@@ -73,7 +75,7 @@ def expected_calibration_error(y: Any, probabilities: Any, bins: int = 15) -> fl
     """
     curve = reliability_curve(y, probabilities, bins)
     gaps = np.abs(curve.accuracy - curve.confidence)
-    return float(np.average(gaps, weights=curve.count))
+    return float(np.average(gaps, weights=curve.size))
 
 
 def interval_coverage(y: Any, lower: Any, upper: Any) -> float:

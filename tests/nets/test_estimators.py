@@ -1,4 +1,4 @@
-"""The estimators: scikit-learn's own checks, units, bad data, and runs that go wrong."""
+"""The estimators: scikit-learn's own checks, units, bad data, runs that go wrong."""
 
 from __future__ import annotations
 
@@ -318,7 +318,7 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str):
 
 
 def test_too_few_rows_to_hold_out():
-    with pytest.raises(ValueError, match="4 rows cannot be split.*'elbo'"):
+    with pytest.raises(ValueError, match=r"4 rows cannot be split.*'elbo'"):
         classifier(early_stopping="validation").fit(X[:4], NAMES[:4])
 
 

@@ -21,7 +21,7 @@ def test_expected_calibration_error_by_hand():
     curve = metrics.reliability_curve(y, p, bins=5)
     np.testing.assert_allclose(curve.confidence, [0.575, 0.9])
     np.testing.assert_allclose(curve.accuracy, [1.0, 0.5])
-    assert curve.count.tolist() == [2, 2]
+    assert curve.size.tolist() == [2, 2]
     found = metrics.expected_calibration_error(y, p, bins=5)
     np.testing.assert_allclose(found, (0.425 + 0.4) / 2)
 

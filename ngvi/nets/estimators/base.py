@@ -53,6 +53,9 @@ class BayesianMLP(Parameters):
     _output_variance = 1.0
     """Of the net's outputs in the prior."""
 
+    n_samples_seen_: int
+    elbo_: float | None
+
     @abstractmethod
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         """X, and y as it comes, once they are seen to be numbers that fit."""
@@ -226,7 +229,9 @@ class BayesianMLP(Parameters):
             posterior = WeightPosterior.of(state)
             predictive = Predictive(self.net_, posterior, self.draws)
             key = self._key(VALIDATION)
-            return float(predictive.log_density(*held_out, key).mean())
+            assert held_out is not None
+            rows, labels = held_out
+            return float(predictive.log_density(rows, labels, key).mean())
 
         by_bound = self.early_stopping == "elbo"
         objective = bound if by_bound else validation
