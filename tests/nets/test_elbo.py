@@ -13,6 +13,7 @@ from ngvi.families import Gamma
 from ngvi.nets import ObservationNoise
 from ngvi.nets.elbo import elbo
 from tests.nets.linear import DELTA, exact, posterior_of
+from tests.nets.unoptimised import quick_predictions  # noqa: F401
 
 KEY = jax.random.key(5)
 Y = jax.random.normal(jax.random.key(4), (12, 1))

@@ -19,11 +19,12 @@ from sklearn.datasets import (
     load_wine,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.model_selection import train_test_split
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from ngvi.nets import BayesianMLPClassifier, BayesianMLPRegressor
 from ngvi.nets.estimators import defaults, training
+from tests.nets.unoptimised import quick_predictions, quick_training  # noqa: F401
 
 # The row that compiles soonest; fits of equal shapes share their programs.
 QUICK: dict[str, Any] = {
@@ -164,11 +165,6 @@ def test_pickled_and_cloned():
     one, other = net.partial_fit(X, Y), again.partial_fit(X, Y)
     assert (one.predict(X) == other.predict(X)).all()
     assert (clone(net).fit(X, Y).predict(X) == regressor().fit(X, Y).predict(X)).all()
-
-
-def test_grid_search():
-    grid = GridSearchCV(classifier(), {"kl_weight": [1.0, 100.0]}, cv=2)
-    assert grid.fit(X, NAMES).best_params_ == {"kl_weight": 1.0}
 
 
 # -- training --------------------------------------------------------------------------

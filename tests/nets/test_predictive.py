@@ -15,6 +15,7 @@ from ngvi.nets import ObservationNoise
 from ngvi.nets.predictive import Predictive
 from ngvi.pytrees import pytree
 from tests.nets.linear import exact, posterior_of
+from tests.nets.unoptimised import quick_predictions  # noqa: F401
 
 KEY = jax.random.key(7)
 SD = 0.6
