@@ -12,7 +12,7 @@ import scipy.stats
 from ngvi.families import Gamma
 from ngvi.nets import ObservationNoise
 from ngvi.nets.elbo import elbo
-from tests.nets.linear import DELTA, exact, posterior_of
+from tests.nets.linear_nets import DELTA, exact, posterior_of
 from tests.nets.unoptimised import quick_predictions  # noqa: F401
 
 KEY = jax.random.key(5)

@@ -14,7 +14,7 @@ import scipy.stats
 from ngvi.nets import ObservationNoise
 from ngvi.nets.predictive import Predictive
 from ngvi.pytrees import pytree
-from tests.nets.linear import exact, posterior_of
+from tests.nets.linear_nets import exact, posterior_of
 from tests.nets.unoptimised import quick_predictions  # noqa: F401
 
 KEY = jax.random.key(7)

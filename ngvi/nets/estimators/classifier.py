@@ -32,7 +32,7 @@ class BayesianMLPClassifier(ClassifierMixin, BayesianMLP):
     Example:
         >>> from sklearn.datasets import load_iris
         >>> x, y = load_iris(return_X_y=True)
-        >>> net = BayesianMLPClassifier(hidden=(20,), max_epochs=100, random_state=0)
+        >>> net = BayesianMLPClassifier((20,), algorithm="vogn", random_state=0)
         >>> net.fit(x, y).predict_proba(x[:5]).shape, net.score(x, y) > 0.9
         ((5, 3), True)
     """

@@ -34,7 +34,7 @@ class BayesianMLPRegressor(RegressorMixin, BayesianMLP):
         >>> import numpy as np
         >>> x = np.linspace(-2, 2, 60)[:, None]
         >>> y = 100 + 10 * np.sin(2 * x[:, 0])
-        >>> net = BayesianMLPRegressor(hidden=(20,), max_epochs=100, random_state=0)
+        >>> net = BayesianMLPRegressor((20,), algorithm="vogn", random_state=0)
         >>> mean, sd = net.fit(x, y).predict(x, return_std=True)
         >>> lower, upper = net.predict_interval(x, level=0.9)
         >>> mean.shape, bool((sd > 0).all()), bool(((lower < y) & (y < upper)).all())
@@ -119,6 +119,8 @@ class BayesianMLPRegressor(RegressorMixin, BayesianMLP):
 
     def _outside(self, labels: np.ndarray) -> np.ndarray:
         """In the units of y."""
+        # In double precision: targets may be far from zero.
+        labels = np.asarray(labels, np.float64)
         return self._shaped(self._target_scaler.inverse_transform(labels))
 
     def _shaped(self, numbers: np.ndarray) -> np.ndarray:
