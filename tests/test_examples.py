@@ -136,3 +136,37 @@ def test_fisher_costs(
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:3]]
     assert [row[0] for row in rows] == ["dense", "diagonal"]
     assert [float(row[4]) for row in rows] == pytest.approx([0.384, 0.001], abs=1e-3)
+
+
+def test_pruning() -> None:
+    example = load("pruning")
+    x, y = load_digits(return_X_y=True)
+    x = jnp.asarray(x / 8 - 1, jnp.float32)
+    posterior = example.train(x[:900], y[:900], epochs=15)
+    losses = {
+        order: example.scores(example.without(posterior, 0.5, order), x[900:], y[900:])[
+            1
+        ]
+        for order in example.STYLES
+    }
+    whole = example.scores(example.prune(posterior, 0.0), x[900:], y[900:])[1]
+    assert losses["by signal to noise"] < 1.2 * whole < losses["at random"]
+
+
+@pytest.mark.slow
+def test_continual_learning() -> None:
+    example = load("continual_learning")
+    learn, test = (part[:2] for part in example.split_digits())
+    kept = example.accuracies(example.bayesian(learn, 40), test)
+    lost = example.accuracies(example.going_on(learn, 40), test)
+    assert np.isnan(kept[0, 1]) and kept[1].min() > 0.95
+    assert lost[1, 1] > 0.95 and lost[1, 0] < 0.8
+
+
+def test_active_learning() -> None:
+    example = load("active_learning")
+    # Of draws that agree on a coin, and draws that are sure of different sides.
+    draws = jnp.array([[[0.5, 0.5], [1.0, 0.0]], [[0.5, 0.5], [0.0, 1.0]]])
+    two = np.log(2)
+    found = [example.interest(way, draws, None) for way in ("BALD", "entropy")]
+    np.testing.assert_allclose(found, [[0.0, two], [two, two]], atol=1e-7)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import errno
 import json
 import os
-import warnings
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from ngvi.arviz_data import as_arviz
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -48,11 +48,6 @@ def plain(value: Any) -> Any:
 def number(value: Any) -> float:
     """The number that `plain` wrote."""
     return float("nan") if value is None else float(value)
-
-
-def _modern_arviz() -> bool:
-    """Whether ArviZ speaks of DataTree (1.x) rather than InferenceData (0.x)."""
-    return int(version("arviz").split(".")[0]) >= 1
 
 
 def check_writable(path: Any) -> Path:
@@ -191,15 +186,4 @@ class Archive:
     def to_arviz(self) -> Any:
         """The groups as ArviZ takes them: an InferenceData with ArviZ 0.x, a DataTree
         with 1.x. The record is JSON in the attribute "ngvi_record" of the root."""
-        groups: dict[str, Any] = {k: group.copy() for k, group in self.groups.items()}
-        if _modern_arviz():
-            from xarray import Dataset, DataTree
-
-            root = {"/": Dataset(attrs=self._attrs())}
-            return DataTree.from_dict(root | groups)
-        from arviz import InferenceData
-
-        with warnings.catch_warnings():
-            # fit_history is not in ArviZ's scheme; it is kept all the same.
-            warnings.filterwarnings("ignore", message=".*InferenceData scheme.*")
-            return InferenceData(attrs=self._attrs(), **groups)
+        return as_arviz(self.groups, self._attrs())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ngvi.fisher.layers import Layer, Network
 from ngvi.linalg import PositiveDefinite, Reordered
-from ngvi.linalg.batching import join, split
+from ngvi.linalg.batching import join, over_leading_axes, split
 
 Vectors = Any
 """A pytree like the parameters, or an array of length P in the order of
@@ -79,22 +78,27 @@ class Layout:
             raise ValueError(
                 f"expected a pytree like the parameters, {self.treedef}, got {treedef}"
             )
-        return _over_leading_axes(self._vector, self._leading(leaves))(leaves)
+        return over_leading_axes(self._vector, self._leading(leaves))(leaves)
 
     def _vector(self, leaves: list[Array]) -> Float[Array, "p"]:
+        return join(self._parts(leaves))
+
+    def _parts(self, leaves: list[Array]) -> list[Array]:
         matrices = [
             layer.matrix([leaves[i] for i in layer.leaves]) for layer in self.layers
         ]
         parts = [*matrices, *(leaves[i] for i in self.rest)]
-        return join([part.reshape(-1) for part in parts])
+        return [part.reshape(-1) for part in parts]
 
     def tree(self, vector: Float[Array, "*b p"]) -> Any:
         """The inverse of `vector`."""
-        leaves = _over_leading_axes(self._leaves, vector.ndim - 1)(vector)
+        leaves = over_leading_axes(self._leaves, vector.ndim - 1)(vector)
         return jax.tree.unflatten(self.treedef, leaves)
 
     def _leaves(self, vector: Float[Array, "p"]) -> list[Array]:
-        parts = split(vector, self.sizes)
+        return self._leaves_of(split(vector, self.sizes))
+
+    def _leaves_of(self, parts: list[Array]) -> list[Array]:
         leaves: dict[int, Array] = {}
         for layer, part in zip(self.layers, parts, strict=False):
             matrix = part.reshape(layer.inputs, layer.outputs)
@@ -102,6 +106,14 @@ class Layout:
         for i, part in zip(self.rest, parts[len(self.layers) :], strict=True):
             leaves[i] = part.reshape(self.shapes[i])
         return [leaves[i] for i in range(len(self.shapes))]
+
+    def parts(self, tree: Any) -> list[Float[Array, "_"]]:
+        """The vector of a pytree like the parameters, in parts of `sizes`."""
+        return self._parts(jax.tree.leaves(tree))
+
+    def tree_of(self, parts: list[Float[Array, "_"]]) -> Any:
+        """The inverse of `parts`."""
+        return jax.tree.unflatten(self.treedef, self._leaves_of(parts))
 
     def _leading(self, leaves: list[Any]) -> int:
         """How many leading axes the leaves have."""
@@ -148,7 +160,7 @@ class Layout:
         """The vector of one in the order of `ravel_pytree`."""
         if not self.layers:
             return flat
-        return _over_leading_axes(self._from_flat, flat.ndim - 1)(flat)
+        return over_leading_axes(self._from_flat, flat.ndim - 1)(flat)
 
     def _from_flat(self, flat: Float[Array, "p"]) -> Float[Array, "p"]:
         parts = zip(split(flat, self.leaf_sizes), self.shapes, strict=True)
@@ -158,7 +170,7 @@ class Layout:
         """The inverse of `from_flat`."""
         if not self.layers:
             return vector
-        return _over_leading_axes(self._to_flat, vector.ndim - 1)(vector)
+        return over_leading_axes(self._to_flat, vector.ndim - 1)(vector)
 
     def _to_flat(self, vector: Float[Array, "p"]) -> Float[Array, "p"]:
         return join([leaf.reshape(-1) for leaf in self._leaves(vector)])
@@ -170,11 +182,3 @@ def in_flat_order(layout: Layout, matrix: PositiveDefinite) -> PositiveDefinite:
         return matrix
     numbers = jnp.arange(layout.dim)
     return Reordered(matrix, layout.from_flat(numbers), layout.to_flat(numbers))
-
-
-def _over_leading_axes(
-    function: Callable[[Any], Any], count: int
-) -> Callable[[Any], Any]:
-    for _ in range(count):
-        function = jax.vmap(function)
-    return function

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.kinds import Kind
 from ngvi.fisher.layers import Network, discover
 from ngvi.fisher.layers.find import UNUSED
-from ngvi.fisher.likelihoods import as_likelihood
+from ngvi.fisher.likelihoods import Likelihood, as_likelihood
 from ngvi.fisher.problem import Apply, Problem
 
 
@@ -33,26 +34,19 @@ def prepare(
     batch_size: int | None,
 ) -> Problem:
     """Everything checked, once, at the surface."""
-    params = _arrays(params)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(
-                f"params{jax.tree_util.keystr(path)} must be floating numbers, got "
-                f"{leaf.dtype}: keep it in apply, or in x"
-            )
     x, y = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-    x, y = _arrays(x), _arrays(y)
-    n = _number(x)
-    if kind.needs_labels and y is None:
+    params, of_params = _arrays(params)
+    x, of_x = _arrays(x)
+    y, _ = _arrays(y)
+    used = as_likelihood(likelihood)
+    network, outputs, n = _traced_once(apply, of_params, of_x)
+    used.check_outputs(outputs)
+    if y is not None:
+        _check_labels(likelihood, used, outputs, y)
+    elif kind.needs_labels:
         raise ValueError(
             f"{type(kind).__name__} needs labels: data must be (x, y), got x alone"
         )
-    used = as_likelihood(likelihood)
-    network, outputs = _traced_once(apply, _signature(params), _signature(x))
-    used.check_outputs(outputs)
-    if y is not None and is_concrete(*jax.tree.leaves(y)):
-        used.check_labels(outputs, y)
-    _check_used(network)
     keys = jax.random.split(as_key(key), n) if kind.needs_key else None
     batch = Batch(x, y if kind.needs_labels else None, keys)
     if batch_size is not None and batch_size < 1:
@@ -65,16 +59,84 @@ def prepare(
 def _is_spread(batch: Batch) -> bool:
     """Whether the examples lie on several devices: cut apart, they would be moved."""
     leaves = [leaf for leaf in jax.tree.leaves(batch) if is_concrete(leaf)]
-    return any(len(leaf.sharding.device_set) > 1 for leaf in leaves)
+    return any(leaf.sharding.num_devices > 1 for leaf in leaves)
 
 
-def _arrays(tree: Any) -> Any:
-    """The tree with arrays for leaves; `asarray` takes its time even of an array."""
+Signature = tuple[Any, tuple[tuple[tuple[int, ...], Any], ...]]
 
-    def array(leaf: Any) -> Array:
-        return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
 
-    return jax.tree.map(array, tree)
+def _arrays(tree: Any) -> tuple[Any, Signature]:
+    """The tree with arrays for leaves, and what a program would be compiled for."""
+    leaves, treedef = jax.tree.flatten(tree)
+    if not all(isinstance(leaf, jax.Array) for leaf in leaves):
+        leaves = [jnp.asarray(leaf) for leaf in leaves]
+        tree = jax.tree.unflatten(treedef, leaves)
+    return tree, (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+
+
+# -- the labels ------------------------------------------------------------------------
+
+
+class _Passed(NamedTuple):
+    """Labels that have been looked at, and what they were held to."""
+
+    labels: weakref.ref[Array]
+    spec: Any
+    outputs: Any
+
+    def held_to(self, spec: Any, outputs: Any) -> bool:
+        return self.spec is spec and self.outputs is outputs
+
+
+_PASSED: dict[int, _Passed] = {}
+"""By the address of an array of labels, as long as there is one."""
+
+
+def _check_labels(spec: Any, likelihood: Likelihood, outputs: Any, y: Any) -> None:
+    """Hold labels to a likelihood and outputs: an array once, for nothing changes it.
+
+    To look at labels is to wait for them, and to copy them from another device.
+    """
+    if not is_concrete(*jax.tree.leaves(y)):
+        return
+    address = id(y)
+    before = _PASSED.get(address)
+    if before is not None and before.labels() is y and before.held_to(spec, outputs):
+        return
+    likelihood.check_labels(outputs, y)
+    if isinstance(y, jax.Array):
+        labels = weakref.ref(y, lambda _: _PASSED.pop(address, None))
+        _PASSED[address] = _Passed(labels, spec, outputs)
+
+
+# -- what follows from shapes alone ----------------------------------------------------
+
+
+@lru_cache(maxsize=128)
+def _traced_once(
+    apply: Apply, params: Signature, x: Signature
+) -> tuple[Network, Any, int]:
+    """The layers, the shapes of the outputs, with the examples first, and N."""
+    of_params, of_x = (
+        jax.tree.unflatten(treedef, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+        for treedef, leaves in (params, x)
+    )
+    _check_params(of_params)
+    n = _number(of_x)
+    outputs = jax.eval_shape(apply, of_params, of_x)
+    _check_outputs(outputs, n)
+    network = discover(apply, of_params, of_x)
+    _check_used(network)
+    return network, outputs, n
+
+
+def _check_params(params: Any) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(
+                f"params{jax.tree_util.keystr(path)} must be floating numbers, got "
+                f"{leaf.dtype}: keep it in apply, or in x"
+            )
 
 
 def _number(x: Any) -> int:
@@ -82,11 +144,11 @@ def _number(x: Any) -> int:
     if not leaves:
         raise ValueError("x has no arrays: nothing says how many examples there are")
     for path, leaf in leaves:
-        if jnp.ndim(leaf) == 0 or len(leaf) != len(leaves[0][1]):
+        if not leaf.shape or leaf.shape[:1] != leaves[0][1].shape[:1]:
             raise ValueError(
                 "the first axis of every leaf of x numbers the examples: x"
-                f"{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}, the first "
-                f"leaf {jnp.shape(leaves[0][1])}"
+                f"{jax.tree_util.keystr(path)} has shape {leaf.shape}, the first leaf "
+                f"{leaves[0][1].shape}"
             )
     n = count(x)
     if n == 0:
@@ -114,23 +176,3 @@ def _check_used(network: Network) -> None:
             f"the outputs do not depend on the parameters {', '.join(unused)}: their "
             "curvature is zero; leave them out of params"
         )
-
-
-Signature = tuple[Any, tuple[tuple[tuple[int, ...], Any], ...]]
-
-
-def _signature(tree: Any) -> Signature:
-    leaves, treedef = jax.tree.flatten(tree)
-    return treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-
-
-@lru_cache(maxsize=128)
-def _traced_once(apply: Apply, params: Signature, x: Signature) -> tuple[Network, Any]:
-    """The layers, and the shapes of the outputs, with the examples first."""
-    of_params, of_x = (
-        jax.tree.unflatten(treedef, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
-        for treedef, leaves in (params, x)
-    )
-    outputs = jax.eval_shape(apply, of_params, of_x)
-    _check_outputs(outputs, count(of_x))
-    return discover(apply, of_params, of_x), outputs

@@ -132,3 +132,19 @@ class Flat:
         is_key = jnp.issubdtype(v.dtype, jax.dtypes.prng_key)
         argument = v if is_key else self.layout.tree(v)
         return self.layout.vector(self.function(argument))
+
+
+@pytree
+class InParts:
+    """A product on vectors in the parts of a layout, which are joined nowhere.
+
+    Args:
+        function: of a pytree like the parameters, to such a pytree.
+        layout: how parameters become the parts of a vector.
+    """
+
+    function: Product
+    layout: Layout = field(metadata={"static": True})
+
+    def __call__(self, parts: list[Array]) -> list[Array]:
+        return self.layout.parts(self.function(self.layout.tree_of(parts)))

@@ -6,9 +6,11 @@ the matrix as it is and contracts it with all vectors at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -59,6 +61,13 @@ def kronecker_matrices(
     product = left[..., :, None, :, None] * right[..., None, :, None, :]
     rows = left.shape[-2] * right.shape[-2]
     return product.reshape(*product.shape[:-4], rows, -1)
+
+
+def over_leading_axes(function: Callable[[Any], Any], count: int) -> Callable[..., Any]:
+    """The function of one, for arguments with so many leading axes."""
+    for _ in range(count):
+        function = jax.vmap(function)
+    return function
 
 
 def _slices(sizes: Sequence[int]) -> list[slice]:

@@ -92,6 +92,11 @@ class BlockOperators(Blocks, PositiveDefinite):
     def logdet(self) -> Float[Array, "*c"]:
         return total(block.logdet() for block in self.blocks)
 
+    def damp(self, damping: float | Float[Array, "*c"]) -> Self:
+        """P + λ I, λ ≥ 0, of blocks that can be damped."""
+        blocks: Any = self.blocks
+        return type(self)(tuple(block.damp(damping) for block in blocks))
+
     def inverse_diagonal(self) -> Float[Array, "*c d"]:
         return join([block.inverse_diagonal() for block in self.blocks])
 

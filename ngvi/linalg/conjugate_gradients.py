@@ -9,6 +9,9 @@ a step, κ the condition of M⁻¹ P with the preconditioner M. Two rules end it
   φ(xᵢ) < 0 and (φ(xᵢ) − φ(xᵢ₋ₖ)) / φ(xᵢ) < k progress. A step of an optimiser needs a
   good value of its quadratic model and not a small residual.
 
+A vector may be given in parts, a list of arrays: a product that works on parts spares
+the copies of a joined vector, and a loop of large vectors is as slow as the memory.
+
 Sources: Hestenes and Stiefel (1952), Methods of conjugate gradients for solving linear
 systems; Martens (2010), Deep learning via Hessian-free optimization, section 4.4.
 """
@@ -16,7 +19,8 @@ systems; Martens (2010), Deep learning via Hessian-free optimization, section 4.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import reduce
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +28,16 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from ngvi.linalg.base import PositiveDefinite
-from ngvi.linalg.batching import dot
+from ngvi.linalg.batching import dot, join, split
 
-Product = Callable[[Float[Array, "*b d"]], Float[Array, "*b d"]]
+Vector = Any
+"""An array (*b, d), or a list of such, its parts; the leading axes number vectors."""
+
+Product = Callable[[Vector], Vector]
+
+_LONG = 2**14
+"""Numbers, from which on a part is summed in rows."""
+_ROW = 1_000
 
 
 class SolveInfo(NamedTuple):
@@ -43,11 +54,14 @@ class SolveInfo(NamedTuple):
 
 class _State(NamedTuple):
     taken: Int[Array, ""]
-    x: Float[Array, "*b d"]
-    residual: Float[Array, "*b d"]
-    direction: Float[Array, "*b d"]
-    square: Float[Array, "*b 1"]
-    """rᵀ M⁻¹ r."""
+    x: Vector
+    residual: Vector
+    square: Float[Array, "*b"]
+    """rᵀ r."""
+    direction: Vector
+    """The last one; the next is made where it is needed, so that it takes its place."""
+    framed: Float[Array, "*b"]
+    """rᵀ M⁻¹ r where the last direction was made, infinite before the first."""
     values: Float[Array, "n *b"]
     """φ of every iterate, where progress is asked for."""
     going: Bool[Array, "*b"]
@@ -58,20 +72,21 @@ class _State(NamedTuple):
 
 def conjugate_gradients(
     mv: Product,
-    b: Float[Array, "*b d"],
+    b: Vector,
     preconditioner: PositiveDefinite | None = None,
     *,
     tolerance: float | Float[Array, ""] = 1e-5,
     max_iterations: int | None = None,
     progress: float | Float[Array, ""] | None = None,
-    start: Float[Array, "*b d"] | None = None,
-) -> tuple[Float[Array, "*b d"], SolveInfo]:
+    start: Vector | None = None,
+) -> tuple[Vector, SolveInfo]:
     """P⁻¹ b, with derivatives by another solve.
 
     Several right sides share the products; each stops by itself.
 
     Args:
-        mv: x ↦ P x, P symmetric and positive definite; with leading axes if b has any.
+        mv: x ↦ P x, P symmetric and positive definite; with leading axes if b has any,
+            in parts if b is.
         b: the right sides.
         preconditioner: M ≈ P.
         tolerance: of ‖b − P x‖ / ‖b‖.
@@ -80,7 +95,7 @@ def conjugate_gradients(
         start: x₀, zero unless given.
     """
 
-    def solve(mv: Product, b: Array) -> tuple[Array, SolveInfo]:
+    def solve(mv: Product, b: Vector) -> tuple[Vector, SolveInfo]:
         rules = tolerance, max_iterations, progress
         return _iterate(mv, b, preconditioner, *rules, start)
 
@@ -91,104 +106,103 @@ def conjugate_gradients(
 
 def solve_positive(
     mv: Product,
-    b: Float[Array, "*b d"],
+    b: Vector,
     preconditioner: PositiveDefinite | None,
     tolerance: float | Float[Array, ""],
     max_iterations: int | None,
-) -> Float[Array, "*b d"]:
+) -> Vector:
     """P⁻¹ b alone, by its residual; NaN if P is seen not to be positive definite."""
 
-    def solve(mv: Product, b: Array) -> Array:
+    def solve(mv: Product, b: Vector) -> Vector:
         x, info = _iterate(mv, b, preconditioner, tolerance, max_iterations)
-        return jnp.where(info.indefinite[..., None], jnp.nan, x)
+        return _nan_where(info.indefinite, x)
 
     return lax.custom_linear_solve(mv, _right_sides(mv, b), solve, symmetric=True)
 
 
-def _right_sides(mv: Product, b: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+def _right_sides(mv: Product, b: Vector) -> Vector:
     """One for each product of a matrix with leading axes."""
-    return jnp.broadcast_to(b, jax.eval_shape(mv, b).shape)
+    return _broadcast(b, jax.eval_shape(mv, b))
 
 
 def _iterate(
     mv: Product,
-    b: Float[Array, "*b d"],
+    b: Vector,
     preconditioner: PositiveDefinite | None,
     tolerance: float | Float[Array, ""],
     max_iterations: int | None,
     progress: float | Float[Array, ""] | None = None,
-    start: Float[Array, "*b d"] | None = None,
-) -> tuple[Float[Array, "*b d"], SolveInfo]:
+    start: Vector | None = None,
+) -> tuple[Vector, SolveInfo]:
     """The loop, on right sides with all leading axes."""
-    shape = b.shape
-    limit = 10 * shape[-1] if max_iterations is None else max_iterations
-    first = jnp.zeros_like(b)
-    if start is not None:
-        first = jnp.broadcast_to(start, shape).astype(b.dtype)
-    target = tolerance * _norm(b)
-
-    def precondition(r: Array) -> Array:
-        return r if preconditioner is None else preconditioner.solve(r)
+    sizes = [part.shape[-1] for part in jax.tree.leaves(b)]
+    limit = 10 * sum(sizes) if max_iterations is None else max_iterations
+    size = jnp.sqrt(_dot(b, b))
+    target = tolerance * size
 
     def step(s: _State) -> _State:
-        image = mv(s.direction)
-        curvature = dot(s.direction, image)
-        ahead = s.going[..., None] & (curvature > 0)
-        length = jnp.where(ahead, s.square / curvature, 0)
-        x = s.x + length * s.direction
-        r = s.residual - length * image
-        z = precondition(r)
-        square = dot(r, z)
+        z, framed = s.residual, s.square
+        if preconditioner is not None:
+            z = _precondition(preconditioner, s.residual)
+            framed = _dot(s.residual, z)
+        turn = jnp.where(s.going, framed / s.framed, 0)
+        direction = _plus(z, turn, s.direction)
+        image = mv(direction)
+        curvature = _dot(direction, image)
+        moved = s.going & (curvature > 0)
+        length = jnp.where(moved, framed / curvature, 0)
+        x = _plus(s.x, length, direction)
+        r = _plus(s.residual, -length, image)
+        square = _dot(r, r)
         values, slow = s.values, jnp.zeros_like(s.going)
         if progress is not None:
-            value = -dot(x, r + b)[..., 0] / 2
+            value = -_dot(x, jax.tree.map(jnp.add, r, b)) / 2
             values = values.at[s.taken + 1].set(value)
             slow = _slow(values, s.taken + 1, progress)
-        moved = ahead[..., 0]
-        done = moved & (slow | (_norm(r) <= target))
+        done = moved & (slow | (jnp.sqrt(square) <= target))
         return _State(
             taken=s.taken + 1,
             x=x,
             residual=r,
-            direction=z + jnp.where(ahead, square / s.square, 0) * s.direction,
             square=square,
+            direction=direction,
+            framed=framed,
             values=values,
             going=moved & ~done,
             converged=s.converged | done,
             iterations=s.iterations + moved,
-            indefinite=s.indefinite | (s.going & (curvature[..., 0] < 0)),
+            indefinite=s.indefinite | (s.going & (curvature < 0)),
         )
 
-    r = b if start is None else b - mv(first)
-    z = precondition(r)
-    no = jnp.zeros(shape[:-1], bool)
-    done = _norm(r) <= target
+    zero = jax.tree.map(jnp.zeros_like, b)
+    first = zero if start is None else _broadcast(start, b)
+    r = b if start is None else jax.tree.map(jnp.subtract, b, mv(first))
+    square = _dot(r, r)
+    no = jnp.zeros(size.shape, bool)
+    done = jnp.sqrt(square) <= target
     state = _State(
         taken=jnp.asarray(0),
         x=first,
         residual=r,
-        direction=z,
-        square=dot(r, z),
-        values=jnp.zeros((0 if progress is None else limit + 1, *no.shape), b.dtype),
+        square=square,
+        direction=zero,
+        framed=jnp.full_like(square, jnp.inf),
+        values=jnp.zeros((0 if progress is None else limit + 1, *no.shape), size.dtype),
         # Not where b is NaN.
-        going=_norm(r) > target,
+        going=jnp.sqrt(square) > target,
         converged=done,
         iterations=jnp.zeros(no.shape, int),
         indefinite=no,
     )
     state = lax.while_loop(lambda s: s.going.any() & (s.taken < limit), step, state)
-    x = jnp.where(jnp.isnan(_norm(b))[..., None], jnp.nan, state.x)
-    left, size = _norm(b - mv(x)), _norm(b)
+    x = _nan_where(jnp.isnan(size), state.x)
+    left = jax.tree.map(jnp.subtract, b, mv(x))
     return x, SolveInfo(
         iterations=state.iterations,
-        residual=left / jnp.where(size > 0, size, 1),
+        residual=jnp.sqrt(_dot(left, left)) / jnp.where(size > 0, size, 1),
         converged=state.converged,
         indefinite=state.indefinite,
     )
-
-
-def _norm(x: Float[Array, "*b d"]) -> Float[Array, "*b"]:
-    return jnp.sqrt(dot(x, x))[..., 0]
 
 
 def _slow(
@@ -199,3 +213,48 @@ def _slow(
     value, before = values[taken], values[jnp.maximum(taken - window, 0)]
     gained = (value - before) / value
     return (taken > window) & (value < 0) & (gained < window * progress)
+
+
+# -- vectors in parts ------------------------------------------------------------------
+
+
+def _plus(x: Vector, c: Float[Array, "*b"], y: Vector) -> Vector:
+    """x + c y."""
+    return jax.tree.map(lambda x, y: x + c[..., None] * y, x, y)
+
+
+def _dot(x: Vector, y: Vector) -> Float[Array, "*b"]:
+    """⟨x, y⟩."""
+    return reduce(jnp.add, jax.tree.leaves(jax.tree.map(_dot_of_parts, x, y)))
+
+
+def _dot_of_parts(x: Float[Array, "*b d"], y: Float[Array, "*b d"]) -> Array:
+    """⟨x, y⟩; the sums of a long vector are a product with ones.
+
+    That is one pass, by all threads of a processor; XLA's sum is three, mostly by one.
+    """
+    length = x.shape[-1]
+    if length < _LONG:
+        return dot(x, y)[..., 0]
+    products = x * y
+    whole = length - length % _ROW
+    rows = products[..., :whole].reshape(*x.shape[:-1], -1, _ROW)
+    sums = jnp.matmul(rows, jnp.ones(_ROW, rows.dtype), precision="highest")
+    return sums.sum(-1) + products[..., whole:].sum(-1)
+
+
+def _precondition(m: PositiveDefinite, r: Vector) -> Vector:
+    """M⁻¹ r."""
+    parts, structure = jax.tree.flatten(r)
+    solved = split(m.solve(join(parts)), [part.shape[-1] for part in parts])
+    return jax.tree.unflatten(structure, solved)
+
+
+def _broadcast(x: Vector, like: Vector) -> Vector:
+    return jax.tree.map(
+        lambda x, to: jnp.broadcast_to(x, to.shape).astype(to.dtype), x, like
+    )
+
+
+def _nan_where(wrong: Bool[Array, "*b"], x: Vector) -> Vector:
+    return jax.tree.map(lambda part: jnp.where(wrong[..., None], jnp.nan, part), x)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.linalg.base import PositiveDefinite
+from ngvi.linalg.batching import join
 from ngvi.linalg.conjugate_gradients import (
     SolveInfo,
     conjugate_gradients,
@@ -70,13 +71,22 @@ class DampedMatrixFree(PositiveDefinite):
     # -- as a linear operator ----------------------------------------------------
 
     def mv(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        return self.curvature.mv(x) + self.damping * x
+        return join(self._mv_parts(self.curvature.parts(x)))
+
+    def _mv_parts(self, parts: list[Array]) -> list[Array]:
+        """P x in the parts of the curvature's product, of x in parts."""
+        damping = [self.damping] * len(parts)
+        if self.damping.shape[-1] == self.dim:
+            damping = self.curvature.parts(self.damping)
+        each = zip(self.curvature.mv_parts(parts), damping, parts, strict=True)
+        return [image + added * x for image, added, x in each]
 
     @jax.jit
     def solve(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         """P⁻¹ x to the tolerance; NaN if P turns out not to be positive definite."""
-        rules = self.tolerance, self.max_iterations
-        return solve_positive(self.mv, x, self.preconditioner, *rules)
+        rules = self.preconditioner, self.tolerance, self.max_iterations
+        parts = self.curvature.parts(x)
+        return join(solve_positive(self._mv_parts, parts, *rules))
 
     @jax.jit
     def solve_with_info(
@@ -86,15 +96,17 @@ class DampedMatrixFree(PositiveDefinite):
         start: Float[Array, "*b d"] | None = None,
     ) -> tuple[Float[Array, "*b d"], SolveInfo]:
         """P⁻¹ x and how it was had; see `conjugate_gradients`."""
-        return conjugate_gradients(
-            self.mv,
-            x,
+        parts = self.curvature.parts
+        found, info = conjugate_gradients(
+            self._mv_parts,
+            parts(x),
             self.preconditioner,
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
             progress=progress,
-            start=start,
+            start=None if start is None else parts(start),
         )
+        return join(found), info
 
     @property
     def _frame(self) -> PositiveDefinite:

@@ -12,6 +12,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from ngvi.linalg.base import PositiveDefinite
+from ngvi.linalg.batching import join, over_leading_axes, split
 from ngvi.linalg.damped_matrix_free import DampedMatrixFree
 from ngvi.linalg.semidefinite import Semidefinite, per_coordinate
 from ngvi.linalg.stochastic import Estimate, estimate_diagonal, estimate_trace
@@ -33,14 +34,17 @@ class MatrixFree(Semidefinite):
         dtype: of the vectors; that of the product's leaves unless given.
         probes: the number of random vectors of an estimate.
         seed: theirs.
+        sizes: of the parts in which the product takes and gives its vectors, lists of
+            arrays; one array unless given. No solve joins the parts in its loop.
     """
 
-    product: Callable[[Float[Array, "d"]], Float[Array, "d"]]
+    product: Callable[[Any], Any]
     size: int = field(metadata={"static": True})
     noise: Callable[[Array], Float[Array, "d"]] | None = None
     dtype: Any = field(default=None, metadata={"static": True})
     probes: int = field(default=64, metadata={"static": True})
     seed: int = field(default=0, metadata={"static": True})
+    sizes: tuple[int, ...] | None = field(default=None, metadata={"static": True})
 
     @property
     def dim(self) -> int:
@@ -60,17 +64,31 @@ class MatrixFree(Semidefinite):
         return jnp.result_type(*floats) if floats else jnp.dtype(float)
 
     def mv(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        return jnp.vectorize(self.product, signature="(d)->(d)")(x)
+        return join(self.mv_parts(self.parts(x)))
+
+    def parts(self, x: Float[Array, "*b d"]) -> list[Float[Array, "*b _"]]:
+        """The vector as the product takes it, in a list."""
+        return [x] if self.sizes is None else split(x, self.sizes)
+
+    def mv_parts(self, parts: list[Array]) -> list[Array]:
+        """F x in parts, of x in parts."""
+
+        def product(parts: list[Array]) -> list[Array]:
+            if self.sizes is None:
+                return [self.product(*parts)]
+            return self.product(parts)
+
+        return over_leading_axes(product, parts[0].ndim - 1)(parts)
 
     @jax.jit
     def estimate_trace(self) -> Estimate:
         """tr F, with its standard error."""
-        return estimate_trace(self.product, *self.probing())
+        return estimate_trace(self.mv, *self.probing())
 
     @jax.jit
     def estimate_diagonal(self) -> Estimate:
         """diag F, with the standard error of each entry."""
-        return estimate_diagonal(self.product, *self.probing())
+        return estimate_diagonal(self.mv, *self.probing())
 
     def probing(self) -> tuple[int, int, Array, jnp.dtype]:
         """What an estimate needs beside the products."""
@@ -129,6 +147,6 @@ class MatrixFree(Semidefinite):
         )
 
 
-def _times(c: Float[Array, ""], function: Callable[[Array], Array], x: Array) -> Array:
-    """c f(x)."""
-    return c * function(x)
+def _times(c: Float[Array, ""], function: Callable[[Any], Any], x: Any) -> Any:
+    """c f(x), in parts if f(x) is."""
+    return jax.tree.map(lambda part: c * part, function(x))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ngvi.nets.algorithm import Algorithm
 from ngvi.nets.elbo import ELBO, elbo
+from ngvi.nets.mixture import Mixture
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.posterior import WeightPosterior
 from ngvi.nets.predictive import Moments, Predictive
@@ -33,6 +34,7 @@ __all__ = [
     "GammaPrior",
     "Info",
     "Moments",
+    "Mixture",
     "ObservationNoise",
     "Predictive",
     "Prior",

@@ -7,11 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Key
 
 from ngvi.families.parameters import is_concrete
 from ngvi.fisher.likelihoods import as_likelihood
 from ngvi.fisher.problem import Apply
+from ngvi.linalg import SemidefiniteDiagonal
 from ngvi.nets.net import Net
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.posterior import WeightPosterior
@@ -36,6 +38,7 @@ class Algorithm:
         data_size: N.
         rule: how q moves.
         prior_precision: δ, see `Prior.of`.
+        prior_mean: m₀, a pytree like the parameters; zero by default.
         hyperprior: to learn a δ for each layer, whenever S is factorised.
         kl_weight: κ; below 1 q is a cold posterior.
         initial_curvature: s is this · I before the first step.
@@ -49,9 +52,10 @@ class Algorithm:
     hyperprior: GammaPrior | None = None
     kl_weight: float = 1.0
     initial_curvature: float = 1.0
+    prior_mean: Any = None
 
     def __post_init__(self) -> None:
-        if self.data_size < 1:
+        if not self.data_size >= 1:
             raise ValueError(f"data_size must be at least 1, got {self.data_size}")
         for name in ("kl_weight", "initial_curvature"):
             if not getattr(self, name) > 0:
@@ -63,12 +67,13 @@ class Algorithm:
         Args:
             params: where m starts, a pytree of floating arrays.
             batch: examples (x, y) as `step` takes them; only their shapes matter, and
-                that the labels are the likelihood's.
+                that they are what they must be: all data may be given to be checked.
 
         Raises:
-            ValueError: parameters that are not floating or not used, labels outside of
-                the likelihood's support, outputs that do not fit it, a prior precision
-                that is not positive.
+            ValueError: parameters that are not floating or not used, numbers that are
+                not finite, labels outside of the likelihood's support, outputs that do
+                not fit it, a prior precision that is not positive, a rule that is for
+                diagonal precisions only.
         """
         learned = isinstance(self.likelihood, ObservationNoise)
         noise = self.likelihood if learned else None
@@ -79,11 +84,20 @@ class Algorithm:
         net = Net.of(self.apply, params, x)
         outputs = jax.eval_shape(self.apply, params, x)
         likelihood.check_outputs(outputs)
+        _check_finite("params", params)
+        _check_finite("x", x)
         if is_concrete(*jax.tree.leaves(y)):
             likelihood.check_labels(outputs, y)
-        prior = Prior.of(self.prior_precision, net.layout, self.hyperprior)
+        prior = Prior.of(
+            self.prior_precision,
+            net.layout,
+            self.hyperprior,
+            net.dtype,
+            mean=self.prior_mean,
+        )
         few = examples(self.rule.estimate, x, y, jax.random.key(0))
         site = self.rule.estimate.begin(net, likelihood, few, self.initial_curvature)
+        _check_diagonal(self.rule, site)
         mean = net.layout.vector(params)
         scale = jnp.asarray(self.data_size / self.kl_weight, net.dtype)
         return State(
@@ -122,3 +136,36 @@ class Algorithm:
     def posterior(self, state: State) -> WeightPosterior:
         """q, to be kept when the training is over."""
         return WeightPosterior.of(state)
+
+
+def _check_finite(name: str, tree: Any) -> None:
+    """Hold floating numbers, where they are known, to being finite.
+
+    Raises:
+        ValueError: with the first that is not.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not is_concrete(leaf) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            continue
+        wrong = ~np.isfinite(np.asarray(leaf))
+        if wrong.any():
+            index = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)} must be finite, got "
+                f"{leaf[index]} at index {index} ({int(wrong.sum())} such in all)"
+            )
+
+
+def _check_diagonal(rule: Rule, site: Any) -> None:
+    """Refuse what is written for diagonals where s is no diagonal."""
+    if isinstance(site, SemidefiniteDiagonal):
+        return
+    for name, asked in (
+        ("retraction='second'", rule.retraction == "second"),
+        ("root=True", rule.root),
+    ):
+        if asked:
+            raise ValueError(
+                f"{name} is for diagonal precisions, not for {type(site).__name__}: "
+                "take vogn, noisy_adam, vadam or ivon"
+            )

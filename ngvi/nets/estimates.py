@@ -36,6 +36,7 @@ from ngvi.fisher.kinds import Kind
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.fisher.problem import Problem
 from ngvi.fisher.structures.base import Averaged
+from ngvi.fisher.structures.exact import DiagonalStructure
 from ngvi.fisher.structures.kronecker import (
     KroneckerStructure,
     second_moments,
@@ -134,16 +135,24 @@ class FromFisher(Estimate):
         gradient, sums, outputs = with_gradient(
             problem, lambda sent_back: self.structure.sums(problem, sent_back)
         )
-        return Estimated(gradient, self.structure.build(problem, sums), outputs)
+        return Estimated(
+            gradient, self._joined(self.structure.build(problem, sums)), outputs
+        )
 
     def begin(
         self, net: Net, likelihood: Likelihood, batch: Batch, value: float
     ) -> Semidefinite:
         def shape(w: Float[Array, "p"], batch: Batch) -> Semidefinite:
             problem = _problem(net, likelihood, self.kind, w, batch)
-            return self.structure.compute(problem, None)
+            return self._joined(self.structure.compute(problem, None))
 
         return _multiple_of_identity(jax.eval_shape(shape, net.zeros, batch), value)
+
+    def _joined(self, matrix: Semidefinite) -> Semidefinite:
+        """A diagonal is one, like w, and not in parts."""
+        if isinstance(self.structure, DiagonalStructure):
+            return SemidefiniteDiagonal(matrix.diagonal())
+        return matrix
 
 
 class Eigen(NamedTuple):
@@ -246,8 +255,9 @@ class LeadingGradients(Estimate):
         self, net: Net, likelihood: Likelihood, batch: Batch, value: float
     ) -> LowRank:
         zeros = net.zeros
-        vectors = jnp.zeros((net.dim, self.rank), zeros.dtype)
-        nothing = jnp.zeros(self.rank, zeros.dtype)
+        rank = min(self.rank, net.dim)
+        vectors = jnp.zeros((net.dim, rank), zeros.dtype)
+        nothing = jnp.zeros(rank, zeros.dtype)
         return LowRank(vectors, nothing, zeros + value)
 
     def average(self, site: LowRank, curvature: LowRank, weight: Any) -> LowRank:

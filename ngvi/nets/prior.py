@@ -1,10 +1,11 @@
-"""The prior over weights: normal, about zero, with a precision for each layer.
+"""The prior over weights: normal, with a precision for each layer.
 
-    p(w) = N(0, diag(δ)⁻¹),   δ_k of layer k given, or with a prior of its own,
-    δ_k ~ Gamma(a₀, b₀):  q(δ_k) = Gamma(a₀ + P_k/2, b₀ + ½(‖m_k‖² + tr Σ_k)),
+    p(w) = N(m₀, diag(δ)⁻¹),   δ_k of layer k given, or with a prior of its own,
+    δ_k ~ Gamma(a₀, b₀):  q(δ_k) = Gamma(a₀ + P_k/2, b₀ + ½(‖m_k − m₀‖² + tr Σ_k)),
 
 whose mean stands for δ_k. At a₀ = b₀ = 0 it is the δ_k that maximises the evidence
-lower bound: empirical Bayes.
+lower bound: empirical Bayes. m₀ is zero unless it is given, as where the posterior of
+earlier data is the prior of later ones.
 
 Source: MacKay (1992), A practical Bayesian framework for backpropagation networks.
 """
@@ -21,7 +22,13 @@ from jaxtyping import Array, Float
 
 from ngvi.families.parameters import is_concrete
 from ngvi.fisher.layout import Layout
-from ngvi.linalg import PositiveDefinite, Semidefinite, SemidefiniteBlocks
+from ngvi.linalg import (
+    KroneckerEigen,
+    KroneckerFactors,
+    PositiveDefinite,
+    Semidefinite,
+    SemidefiniteBlocks,
+)
 from ngvi.linalg.batching import join, split
 from ngvi.pytrees import pytree
 
@@ -35,7 +42,7 @@ class GammaPrior(NamedTuple):
 
 @pytree
 class Prior:
-    """N(0, diag(δ)⁻¹) over the weights of a net.
+    """N(m₀, diag(δ)⁻¹) over the weights of a net.
 
     Made by `Prior.of`.
     """
@@ -44,10 +51,17 @@ class Prior:
     """δ of every part of the layout: one number, or one for each weight."""
     layout: Layout = field(metadata={"static": True})
     hyperprior: GammaPrior | None = field(default=None, metadata={"static": True})
+    mean: Float[Array, "p"] | None = None
+    """m₀, in the order of the layout; None for zero."""
 
     @classmethod
     def of(
-        cls, precision: Any, layout: Layout, hyperprior: GammaPrior | None = None
+        cls,
+        precision: Any,
+        layout: Layout,
+        hyperprior: GammaPrior | None = None,
+        dtype: Any = float,
+        mean: Any = None,
     ) -> Self:
         """Of these precisions.
 
@@ -56,16 +70,25 @@ class Prior:
                 arrays of the leaves' shapes.
             layout: the order of the weights.
             hyperprior: to learn one δ for each part; it starts as given.
+            dtype: of the weights.
+            mean: m₀, a pytree like the parameters; zero by default.
 
         Raises:
-            ValueError: not positive, or another tree.
+            ValueError: not positive, or another tree; a hyperprior that is negative,
+                or for a part whose weights have several precisions.
         """
+        if hyperprior is not None and not min(hyperprior) >= 0:
+            raise ValueError(
+                f"a hyperprior's concentration and rate must not be negative, got "
+                f"{hyperprior.concentration} and {hyperprior.rate}"
+            )
         for leaf in jax.tree.leaves(precision):
             if is_concrete(leaf) and not (np.asarray(leaf) > 0).all():
                 raise ValueError(f"prior precisions must be positive, got {leaf}")
+        about = None if mean is None else layout.vector(mean)
         if jax.tree_util.all_leaves([precision]) and jnp.ndim(precision) == 0:
-            one = jnp.asarray(precision, dtype=float)
-            return cls((one,) * len(layout.sizes), layout, hyperprior)
+            one = jnp.asarray(precision, dtype)
+            return cls((one,) * len(layout.sizes), layout, hyperprior, about)
         leaves, treedef = jax.tree.flatten(precision)
         if treedef != layout.treedef:
             raise ValueError(
@@ -73,12 +96,18 @@ class Prior:
                 f"{layout.treedef}, got {treedef}"
             )
         if not is_concrete(*leaves):
-            return cls(_by_part(leaves, layout), layout, hyperprior)
-        # Known also while a program is traced, so that it can be seen what is constant.
-        with jax.ensure_compile_time_eval():
-            parts = _by_part(leaves, layout)
-            parts = tuple(one[0] if (one == one[0]).all() else one for one in parts)
-        return cls(parts, layout, hyperprior)
+            parts = _by_part(leaves, layout, dtype)
+        else:
+            # Known also while a program is traced, so that it is seen what is constant.
+            with jax.ensure_compile_time_eval():
+                parts = _by_part(leaves, layout, dtype)
+                parts = tuple(one[0] if (one == one[0]).all() else one for one in parts)
+        if hyperprior is not None and any(one.ndim for one in parts):
+            raise ValueError(
+                "a hyperprior is over one precision for each layer, and some layer's "
+                "weights have several: give each layer one number to start from"
+            )
+        return cls(parts, layout, hyperprior, about)
 
     @property
     def vector(self) -> Float[Array, "p"]:
@@ -86,12 +115,25 @@ class Prior:
         pairs = zip(self.precisions, self.layout.sizes, strict=True)
         return join([jnp.broadcast_to(one, (size,)) for one, size in pairs])
 
+    def departure(self, w: Float[Array, "p"]) -> Float[Array, "p"]:
+        """w − m₀."""
+        return w if self.mean is None else w - self.mean
+
+    def gradient(self, w: Float[Array, "p"]) -> Float[Array, "p"]:
+        """δ (w − m₀), that of −log p(w)."""
+        return self.vector * self.departure(w)
+
     def add_to(
         self, matrix: Semidefinite, factored: bool = False, more: Any = 0.0
     ) -> PositiveDefinite:
-        """F + diag(δ) + more I, factorised; `factored` as in `Curvature.damp`."""
+        """F + diag(δ) + more I, factorised; `factored` as in `Curvature.damp`.
+
+        Raises:
+            ValueError: Kronecker factors, and several precisions for a layer.
+        """
         precisions = [one + more for one in self.precisions]
         if isinstance(matrix, SemidefiniteBlocks):
+            self._check_fits(matrix)
             damp = matrix.damp_factored if factored else matrix.damp
             return damp(tuple(precisions))
         pairs = zip(precisions, self.layout.sizes, strict=True)
@@ -99,12 +141,24 @@ class Prior:
             join([jnp.broadcast_to(one, (size,)) for one, size in pairs])
         )
 
+    def _check_fits(self, matrix: SemidefiniteBlocks) -> None:
+        """Refuse several precisions where a layer's block takes one."""
+        pairs = zip(matrix.blocks, self.precisions, strict=True)
+        for place, (block, one) in enumerate(pairs):
+            if isinstance(block, KroneckerFactors | KroneckerEigen) and one.ndim:
+                raise ValueError(
+                    "with Kronecker factors a prior has one precision for all weights "
+                    f"of a layer, got several for {self.layout.layers[place].name!r}: "
+                    "give its kernel and its bias the same, or take another structure"
+                )
+
     def kl(
         self, mean: Float[Array, "p"], precision: PositiveDefinite
     ) -> Float[Array, ""]:
         """KL(N(m, S⁻¹) ‖ p), in nats."""
         delta = self.vector
-        spread = (delta * (precision.inverse_diagonal() + mean**2)).sum()
+        squares = precision.inverse_diagonal() + self.departure(mean) ** 2
+        spread = (delta * squares).sum()
         of_volumes = precision.logdet() - jnp.log(delta).sum()
         return (spread - self.layout.dim + of_volumes) / 2
 
@@ -118,7 +172,7 @@ class Prior:
         if self.hyperprior is None:
             return self
         a, b = self.hyperprior
-        squares = mean**2 + precision.inverse_diagonal()
+        squares = self.departure(mean) ** 2 + precision.inverse_diagonal()
         found = [
             (a + part.size / 2) / (b + part.sum() / 2)
             for part in split(squares, self.layout.sizes)
@@ -126,11 +180,11 @@ class Prior:
         return replace(self, precisions=tuple(found))
 
 
-def _by_part(leaves: list[Any], layout: Layout) -> tuple[Array, ...]:
+def _by_part(leaves: list[Any], layout: Layout, dtype: Any) -> tuple[Array, ...]:
     """δ of every weight, cut into the parts of the layout."""
     shapes = zip(leaves, layout.shapes, strict=True)
     whole = [
-        jnp.broadcast_to(jnp.asarray(leaf, float), shape) for leaf, shape in shapes
+        jnp.broadcast_to(jnp.asarray(leaf, dtype), shape) for leaf, shape in shapes
     ]
     vector = layout.vector(jax.tree.unflatten(layout.treedef, whole))
     return tuple(split(vector, layout.sizes))

@@ -48,7 +48,13 @@ _KINDS: dict[str, Callable[[], Kind]] = {
     "sampled": SampledFisher,
     "empirical": EmpiricalFisher,
 }
-_OF_ALGORITHM = ("prior_precision", "hyperprior", "kl_weight", "initial_curvature")
+_OF_ALGORITHM = (
+    "prior_precision",
+    "prior_mean",
+    "hyperprior",
+    "kl_weight",
+    "initial_curvature",
+)
 
 
 def vogn(apply: Apply, likelihood: Any, data_size: int, **settings: Any) -> Algorithm:
@@ -110,6 +116,10 @@ def ivon(
         "squared": SquaredGradient(),
         "per-example": FromFisher(EmpiricalFisher(), DiagonalStructure()),
     }
+    if curvature not in estimates:
+        raise ValueError(
+            f"curvature must be one of {', '.join(estimates)}, got {curvature!r}"
+        )
     defaults = {"retraction": "second", "precision_rate": 1e-3}
     return _made(apply, likelihood, data_size, estimates[curvature], defaults, settings)
 
@@ -132,7 +142,7 @@ def noisy_kfac(
     Source: Zhang, Sun, Duvenaud and Grosse (2018), Noisy natural gradient as
     variational inference, algorithm 2.
     """
-    estimate = FromFisher(_KINDS[kind](), KroneckerStructure(sharing))
+    estimate = FromFisher(_kind(kind), KroneckerStructure(sharing))
     defaults = {"refresh": 10, "corrected": True}
     return _made(apply, likelihood, data_size, estimate, defaults, settings)
 
@@ -150,7 +160,7 @@ def noisy_ekfac(
 
     Source: Bae, Zhang and Grosse (2018), Eigenvalue corrected noisy natural gradient.
     """
-    estimate = EigenMoments(_KINDS[kind](), KroneckerStructure(sharing))
+    estimate = EigenMoments(_kind(kind), KroneckerStructure(sharing))
     defaults = {"refresh": 10, "corrected": True}
     return _made(apply, likelihood, data_size, estimate, defaults, settings)
 
@@ -168,7 +178,9 @@ def slang(
 
     Source: Mishkin, Kunstner, Nielsen, Schmidt and Khan (2018), SLANG.
     """
-    estimate = LeadingGradients(rank, _KINDS[kind]())
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, got {rank}: else take vogn")
+    estimate = LeadingGradients(rank, _kind(kind))
     return _made(apply, likelihood, data_size, estimate, {}, settings)
 
 
@@ -204,8 +216,14 @@ def _from_fisher(
     structure: Averaged,
     settings: dict[str, Any],
 ) -> Algorithm:
-    estimate = FromFisher(_KINDS[kind](), structure)
+    estimate = FromFisher(_kind(kind), structure)
     return _made(apply, likelihood, data_size, estimate, {}, settings)
+
+
+def _kind(name: KindName) -> Kind:
+    if name not in _KINDS:
+        raise ValueError(f"kind must be one of {', '.join(_KINDS)}, got {name!r}")
+    return _KINDS[name]()
 
 
 def _made(

@@ -38,7 +38,18 @@ def run_epochs(
         epochs: how many.
         batch_size: B; no more than N are taken. Examples that fill no batch wait for
             another epoch's order.
+
+    Raises:
+        ValueError: no epochs, empty batches, x and y of different lengths.
     """
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    lengths = {len(leaf) for leaf in jax.tree.leaves((x, y))}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"x and y must have as many examples, got lengths {sorted(lengths)}"
+        )
     of_order, of_steps = jax.random.split(key)
     batches = _batches(of_order, count(x), epochs, batch_size)
     steps = batches, jax.random.split(of_steps, len(batches))

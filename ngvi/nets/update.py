@@ -148,6 +148,7 @@ class Rule:
     def __post_init__(self) -> None:
         for name, least, most in (
             ("precision_rate", 0, 1),
+            ("noise_rate", 0, 1),
             ("momentum", 0, 1),
             ("damping", 0, float("inf")),
             ("samples", 1, float("inf")),
@@ -155,7 +156,7 @@ class Rule:
             ("refresh", 1, float("inf")),
         ):
             value = getattr(self, name)
-            if not least <= value <= most:
+            if value is not None and not least <= value <= most:
                 raise ValueError(
                     f"{name} must be from {least:g} to {most:g}, got {value}"
                 )
@@ -163,6 +164,18 @@ class Rule:
             raise ValueError(
                 f"refresh must be a multiple of measure_every, {self.measure_every}, "
                 f"got {self.refresh}"
+            )
+        if self.momentum == 1:
+            raise ValueError("momentum must be less than 1: else the mean never moves")
+        if not callable(self.learning_rate) and not self.learning_rate >= 0:
+            raise ValueError(
+                f"learning_rate must be at least 0, got {self.learning_rate}"
+            )
+        if self.trust is not None and not self.trust > 0:
+            raise ValueError(f"trust must be positive, or None, got {self.trust}")
+        if self.retraction not in ("first", "second"):
+            raise ValueError(
+                f"retraction must be 'first' or 'second', got {self.retraction!r}"
             )
         if self.antithetic and self.samples % 2:
             raise ValueError(
@@ -220,11 +233,17 @@ class Rule:
             rate = rate / correction(1 - rate, state.steps // self.measure_every + 1)
         if self.retraction == "first":
             return self.estimate.average(state.site, curvature, rate)
-        old: Any = state.precision
         change = state.scale * (curvature.values - state.site.values)
-        moved = old.retract(rate * change / old.entries(), second_order)
-        values = (moved.entries() - state.prior.vector) / state.scale
-        return SemidefiniteDiagonal(values)
+        return self._retracted(state, rate * change, state.prior)
+
+    def _retracted(
+        self, state: State, change: Float[Array, "p"], prior: Prior
+    ) -> SemidefiniteDiagonal:
+        """The site, beside this prior, of S moved by about so much."""
+        # Not of the S that draws are from, which may be older than the site.
+        old: Any = self.precision(state.site, state.prior, state.scale)
+        moved = old.retract(change / old.entries(), second_order)
+        return SemidefiniteDiagonal((moved.entries() - prior.vector) / state.scale)
 
     def precision(self, site: Site, prior: Prior, scale: Any) -> PositiveDefinite:
         """S = (N/κ) s + δ, factorised."""
@@ -235,28 +254,37 @@ class Rule:
         """With S factorised anew, and what is learned from it."""
         prior = state.prior.learned(state.mean, state.precision)
         site = self.estimate.refresh(state.site)
+        if self.retraction == "second" and prior is not state.prior:
+            # s may be negative: beside a smaller δ, S would be too.
+            site = self._retracted(state, prior.vector - state.prior.vector, prior)
         precision = self.precision(site, prior, state.scale)
         return replace(state, site=site, prior=prior, precision=precision)
 
     def preconditioner(self, state: State) -> PositiveDefinite:
         """What the mean's step is divided by."""
         if self.root:
+            measured = (state.steps - 1) // self.measure_every + 1
             corrected = state.site.values / correction(
-                1 - self.precision_rate, state.steps
+                1 - self.precision_rate, measured
             )
             entries = state.scale * (jnp.sqrt(corrected) + self.damping)
             return Diagonal.from_entries(entries + state.prior.vector)
         if self.damping == 0:
             return state.precision
+        more = state.scale * self.damping
+        if self.factored:
+            # The factors of a Kronecker product share the damping: they take it whole.
+            matrix = self.estimate.curvature(state.site).scale(state.scale)
+            return state.prior.add_to(matrix, self.factored, more)
         damped: Any = state.precision
-        return damped.damp(state.scale * self.damping)
+        return damped.damp(more)
 
     def moved_mean(
         self, state: State, gradient: Float[Array, "p"], ws: Float[Array, "s p"]
     ) -> State:
         """m⁺ and the momentum, once S⁺ and its step are in the state."""
         at = ws.mean(0) if self.prior_at_draw else state.mean
-        of_prior = state.prior.vector * at / state.scale
+        of_prior = state.prior.gradient(at) / state.scale
         if self.prior_in_momentum:
             gradient = gradient + of_prior
         decay = self.momentum
@@ -266,6 +294,7 @@ class Rule:
             direction = direction + of_prior
         alpha: Any = self.learning_rate
         alpha = alpha(state.steps - 1) if callable(alpha) else alpha
+        alpha = jnp.asarray(alpha, state.mean.dtype)
         force = state.scale * direction
         shift = alpha * self.preconditioner(state).solve(force)
         if self.trust is not None:
@@ -337,5 +366,6 @@ def examples(estimate: Estimate, x: Any, y: Any, key: Key[Array, ""]) -> Batch:
 
 
 def correction(decay: float, t: Int[Array, ""]) -> Any:
-    """1 − βᵗ, t ≥ 1."""
-    return 1 if decay == 0 else 1 - decay ** t.astype(float)
+    """1 − βᵗ, t ≥ 1, in the precision of what it is multiplied by."""
+    # A rate of 0 keeps what was there at the start: nothing to correct.
+    return 1 if decay in (0, 1) else 1 - float(decay) ** t

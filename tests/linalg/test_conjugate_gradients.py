@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ngvi.linalg import Dense, SolveInfo, conjugate_gradients
+from ngvi.linalg import Dense, Diagonal, SolveInfo, conjugate_gradients
 from ngvi.linalg.conjugate_gradients import solve_positive
 from tests.linalg.cases import close, stack
 
@@ -121,6 +121,31 @@ def test_matrices_with_leading_axes_share_a_right_side() -> None:
     assert info.iterations.shape == (3,)
     for one, m in zip(x, matrices, strict=True):
         close(one, np.linalg.solve(m, b), 1e-9)
+
+
+def test_vectors_in_parts_are_solved_as_if_they_were_joined() -> None:
+    # One part is long enough to be summed in rows, the last of which is not full.
+    sizes = (3, 20_400, 200)
+    cuts = np.cumsum(sizes)[:-1]
+    rng = np.random.default_rng(9)
+    w, u = 1 + rng.random(sum(sizes)), rng.standard_normal(sum(sizes)) / 50
+    b, start = rng.standard_normal((2, 2, sum(sizes)))
+
+    def mv(parts: list[jax.Array]) -> list[jax.Array]:
+        pieces = list(zip(parts, np.split(w, cuts), np.split(u, cuts), strict=True))
+        along = sum((x * u).sum(-1, keepdims=True) for x, _, u in pieces)
+        return [w * x + along * u for x, w, u in pieces]
+
+    # Sherman and Morrison's formula.
+    exact = b / w - (b @ (u / w))[:, None] * (u / w) / (1 + u @ (u / w))
+    near = Diagonal.from_entries(jnp.asarray(w))
+    for m, most in ((None, 25), (near, 2)):
+        parts, info = jax.jit(
+            lambda b, x, m=m: conjugate_gradients(mv, b, m, tolerance=1e-10, start=x)
+        )(np.split(b, cuts, -1), np.split(start, cuts, -1))
+        assert info.converged.all() and (np.asarray(info.iterations) <= most).all()
+        assert (np.asarray(info.residual) < 1.1e-10).all()
+        close(jnp.concatenate(parts, -1), exact, 1e-9)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+import scipy.linalg
 
 from ngvi.linalg import (
     KroneckerEigen,
@@ -95,3 +97,39 @@ def test_factors_are_averaged_one_by_one() -> None:
     mixed = f.average(g, 0.25)
     close(mixed.left, 0.75 * f.left + 0.25 * np.eye(2))
     close(mixed.right, 0.75 * f.right + 0.25 * np.eye(3))
+
+
+def test_another_basis_keeps_the_nearest_of_its_matrices() -> None:
+    f, other = factors(3, 5).eigen(), factors(3, 5)
+    rng = np.random.default_rng(3)
+    turns = [np.linalg.qr(rng.standard_normal((n, n)))[0] for n in (3, 5)]
+    values = jnp.asarray(rng.standard_normal((3, 5)) ** 2)
+    turned = KroneckerEigen(*map(jnp.asarray, turns), values)
+    vectors = np.kron(f.left_vectors, f.right_vectors)
+    projected = f.project(turned)
+    # diag(Uᵀ F′ U), the Frobenius projection.
+    expected = np.diag(vectors.T @ np.asarray(turned.dense()) @ vectors)
+    close(projected.values.reshape(-1), expected, 1e-12)
+    close(projected.left_vectors, f.left_vectors, 1e-15)
+    np.testing.assert_allclose(projected.trace(), turned.trace(), rtol=1e-12)
+    # In its own basis, a matrix stays what it is.
+    close(f.project(other.eigen()).dense(), other.dense(), 1e-12)
+
+
+def test_blocks_take_a_damping_each() -> None:
+    f, d = factors(2, 3), SemidefiniteDiagonal(jnp.arange(1.0, 4.0))
+    both, each = SemidefiniteBlocks((f, d)), jnp.asarray([0.1, 0.2, 0.3])
+    damped = both.damp((0.5, each))
+    expected = f.damp(0.5).dense(), np.diag(np.arange(1.0, 4.0) + each)
+    close(damped.dense(), scipy.linalg.block_diag(*expected), 1e-12)
+    factored = both.damp_factored((0.5, each))
+    close(factored.blocks[0].dense(), f.damp_factored(0.5).dense(), 1e-12)
+    close(factored.blocks[1].dense(), expected[1], 1e-12)
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        both.damp((0.5,))
+
+
+def test_damped_blocks_can_be_damped_more() -> None:
+    f, d = factors(2, 3), SemidefiniteDiagonal(jnp.arange(1.0, 4.0))
+    both = SemidefiniteBlocks((f, d))
+    close(both.damp(0.5).damp(0.25).dense(), both.damp(0.75).dense(), 1e-12)

@@ -130,6 +130,24 @@ def test_new_data_compile_nothing_also_outside_of_jit() -> None:
     assert TRACES - before <= 1
 
 
+def test_a_product_in_parts_is_the_same_matrix() -> None:
+    def in_parts(factor: jax.Array, parts: list[jax.Array]) -> list[jax.Array]:
+        return jnp.split(product(factor, jnp.concatenate(parts)), [15])
+
+    parted = MatrixFree(Partial(in_parts, root()), DIM, sizes=(15, DIM - 15)).scale(3)
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((2, DIM)))
+    whole = 3 * np.asarray(root() @ root().T)
+    close(parted.dense(), whole)
+    close(parted.trace(), np.trace(whole))
+    each = np.linspace(0.5, 2, DIM)
+    p = parted.damp(jnp.asarray(each), near(curvature()), 1e-12)
+    exact = np.linalg.solve(whole + np.diag(each), x.T).T
+    close(p.solve(x), exact, 1e-9)
+    found, info = p.solve_with_info(x, start=jnp.asarray(exact))
+    close(found, exact, 1e-9)
+    assert (info.iterations <= 1).all()
+
+
 def test_single_precision_of_the_parameters_among_double_data() -> None:
     double, x = root(), jnp.ones(DIM, jnp.float32)
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 from ngvi.fisher.kinds import Hessian
 from ngvi.fisher.layout import Layout
 from ngvi.fisher.problem import Problem
-from ngvi.fisher.products import Flat, InBatches, Noise, linearized
+from ngvi.fisher.products import Flat, InBatches, InParts, Noise, linearized
 from ngvi.fisher.structures.base import Structure
 from ngvi.fisher.structures.exact import DiagonalStructure
 from ngvi.linalg import LowRank, MatrixFree, low_rank
@@ -35,10 +35,11 @@ class MatrixFreeStructure(Structure):
         definite = problem.kind.definite(problem.likelihood)
         noise = Flat(Noise(problem), layout)
         return MatrixFree(
-            Flat(product, layout),
+            InParts(product, layout),
             layout.dim,
             noise if definite else None,
             jnp.result_type(*jax.tree.leaves(problem.params)),
+            sizes=layout.sizes,
         )
 
 
