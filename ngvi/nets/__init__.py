@@ -1,9 +1,14 @@
 """Bayesian nets: Gaussian posteriors over weights, by noisy natural gradients."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ngvi.nets.algorithm import Algorithm
+from ngvi.nets.elbo import ELBO, elbo
 from ngvi.nets.mixture import Mixture
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.posterior import WeightPosterior
+from ngvi.nets.predictive import Moments, Predictive
 from ngvi.nets.prior import GammaPrior, Prior
 from ngvi.nets.rows import (
     blocks,
@@ -18,17 +23,26 @@ from ngvi.nets.rows import (
 )
 from ngvi.nets.update import Info, Rule, State
 
+if TYPE_CHECKING:
+    from ngvi.nets.estimators import BayesianMLPClassifier, BayesianMLPRegressor
+
 __all__ = [
+    "ELBO",
     "Algorithm",
+    "BayesianMLPClassifier",
+    "BayesianMLPRegressor",
     "GammaPrior",
     "Info",
     "Mixture",
+    "Moments",
     "ObservationNoise",
+    "Predictive",
     "Prior",
     "Rule",
     "State",
     "WeightPosterior",
     "blocks",
+    "elbo",
     "full",
     "ivon",
     "noisy_adam",
@@ -38,3 +52,10 @@ __all__ = [
     "vadam",
     "vogn",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs scikit-learn is imported when it is asked for."""
+    if name in ("BayesianMLPClassifier", "BayesianMLPRegressor"):
+        return getattr(importlib.import_module("ngvi.nets.estimators"), name)
+    raise AttributeError(f"module 'ngvi.nets' has no attribute {name!r}")

@@ -1,0 +1,307 @@
+"""What the estimators share: parameters, the fit, and the nets behind the predictions.
+
+Inside, all is standardised and in JAX's precision, float32 unless it was told
+otherwise; what goes in and comes out has the units of the data.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ngvi.fisher.mlp import MLP
+from ngvi.nets.algorithm import Algorithm
+from ngvi.nets.elbo import ELBO, elbo
+from ngvi.nets.estimators import defaults, settings
+from ngvi.nets.estimators.activations import as_activation
+from ngvi.nets.estimators.parameters import Parameters
+from ngvi.nets.estimators.training import (
+    Outcome,
+    Stopping,
+    TrainingProgress,
+    train,
+)
+from ngvi.nets.posterior import WeightPosterior
+from ngvi.nets.predictive import Predictive
+from ngvi.nets.update import State
+
+# What random numbers are for.
+START, TRAINING, BOUND, VALIDATION, PREDICTION = range(5)
+
+# Rows to be predicted are filled up to a power of two from the first on, and above the
+# second to a multiple of it, so that few programs are compiled.
+FEWEST_ROWS, MANY_ROWS = 64, 4096
+
+
+class BayesianMLP(Parameters):
+    """A multi-layer perceptron with a Gaussian posterior over its weights."""
+
+    # -- what the tasks differ in ------------------------------------------------------
+
+    _output_variance = 1.0
+    """Of the net's outputs in the prior."""
+
+    n_samples_seen_: int
+    elbo_: float | None
+
+    @abstractmethod
+    def _checked(self, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        """X, and y as it comes, once they are seen to be numbers that fit."""
+
+    @abstractmethod
+    def _learn_labels(self, y: np.ndarray, classes: Any = None) -> None:
+        """What `_labels` needs to know, from those of the training, or as given."""
+
+    @abstractmethod
+    def _labels(self, y: np.ndarray) -> np.ndarray:
+        """As the likelihood takes them."""
+
+    @abstractmethod
+    def _likelihood(self) -> Any:
+        """Of the net's outputs."""
+
+    @property
+    @abstractmethod
+    def _outputs(self) -> int:
+        """How many outputs the net has."""
+
+    def _log_scale(self) -> float:
+        """log |∂y/∂label|: of the densities of y and of its label."""
+        return 0.0
+
+    def _split_by(self, y: np.ndarray) -> np.ndarray | None:
+        """The classes that both parts of a split must have."""
+        return None
+
+    # -- training ----------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on these data.
+
+        Args:
+            X: shape (n, features), finite numbers.
+            y: n labels.
+
+        Raises:
+            ValueError: missing or infinite numbers, or settings out of their range.
+        """
+        settings.check(self)
+        parts = self._parts(*self._checked(X, y, reset=True))
+        self._begin(*parts[0])
+        (x, labels), *held_out = [(self._inside(X), self._labels(y)) for X, y in parts]
+        algorithm, state = self._algorithm(x, labels, len(x))
+        outcome = train(
+            algorithm.rule,
+            state,
+            (x, labels),
+            self._key(TRAINING),
+            max_epochs=self.max_epochs,
+            epochs_per_look=defaults.EPOCHS_PER_LOOK,
+            batch_size=self.batch_size,
+            warm_up=round(self.warm_up * self.max_epochs / defaults.EPOCHS_PER_LOOK),
+            first_weight=defaults.FIRST_KL_WEIGHT,
+            stopping=self._stopping((x, labels), *held_out),
+            progress=TrainingProgress(bool(self.verbose), type(self).__name__),
+        )
+        self._keep(outcome.state)
+        self.history_ = outcome.history
+        self.n_iter_ = outcome.epochs
+        self.stop_reason_ = outcome.reason
+        bound = self._elbo(self.posterior_, x, labels)
+        self.elbo_ = float(bound.value) - len(labels) * self._log_scale()
+        self._warn(outcome)
+        return self
+
+    def _continue(self, X: Any, y: Any, classes: Any = None) -> Self:
+        """One epoch over more rows: N grows by their number."""
+        first = not hasattr(self, "posterior_")
+        settings.check(self)
+        X, y = self._checked(X, y, reset=first)
+        if first:
+            self._begin(X, y, classes)
+            self.history_, self.n_iter_ = {"epoch": [], "loss": []}, 0
+        x, labels = self._inside(X), self._labels(y)
+        seen = len(x) if first else self.n_samples_seen_ + len(x)
+        algorithm, state = self._algorithm(x, labels, seen)
+        if not first:
+            size = jnp.asarray(seen, state.data_size.dtype)
+            leaves = jax.tree.map(jnp.asarray, self._leaves)
+            state = jax.tree.unflatten(jax.tree.structure(state), leaves)
+            state = replace(state, data_size=size, scale=size / self.kl_weight)
+        outcome = train(
+            algorithm.rule,
+            state,
+            (x, labels),
+            self._key(TRAINING, seen),
+            max_epochs=1,
+            epochs_per_look=1,
+            batch_size=self.batch_size,
+            progress=TrainingProgress(False),
+        )
+        self._keep(outcome.state)
+        self.n_samples_seen_ = seen
+        self.elbo_ = None
+        self.n_iter_ += outcome.epochs
+        self.history_["epoch"].append(self.n_iter_)
+        self.history_["loss"] += outcome.history["loss"] or [np.nan]
+        self.stop_reason_ = outcome.reason
+        self._warn(outcome)
+        return self
+
+    def _parts(self, X: np.ndarray, y: np.ndarray) -> list[tuple[Any, Any]]:
+        """The rows to train with and, where there are such, those held out."""
+        if self.early_stopping != "validation":
+            return [(X, y)]
+        try:
+            X, held_out, y, labels = train_test_split(
+                X,
+                y,
+                test_size=self.validation_fraction,
+                random_state=check_random_state(self.random_state),
+                stratify=self._split_by(y),
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"{len(X)} rows cannot be split with a validation_fraction of "
+                f"{self.validation_fraction}: {error} Take early_stopping='elbo', "
+                "which holds out none"
+            ) from error
+        return [(X, y), (held_out, labels)]
+
+    def _begin(self, X: np.ndarray, y: np.ndarray, classes: Any = None) -> None:
+        """The scales, the net, the seed."""
+        self._scaler = StandardScaler().fit(X)
+        self._learn_labels(y, classes)
+        sizes = (X.shape[1], *self.hidden, self._outputs)
+        self.net_ = MLP(tuple(map(int, sizes)), as_activation(self.activation))
+        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.n_samples_seen_ = len(X)
+
+    def _key(self, *use: int) -> Key[Array, ""]:
+        key = jax.random.key(self._seed)
+        for number in use:
+            key = jax.random.fold_in(key, number)
+        return key
+
+    def _inside(self, X: np.ndarray) -> np.ndarray:
+        """Standardised, in JAX's precision."""
+        return self._scaler.transform(X).astype(self._dtype)
+
+    @property
+    def _dtype(self) -> Any:
+        return jnp.result_type(float)
+
+    def _algorithm(
+        self, x: np.ndarray, labels: np.ndarray, data_size: int
+    ) -> tuple[Algorithm, State]:
+        likelihood, variance = self._likelihood(), self._output_variance
+        algorithm = settings.algorithm_of(
+            self, self.net_, likelihood, data_size, variance
+        )
+        # Two rows give the shapes: one program serves data of any size.
+        few = np.resize(x, (2, x.shape[1])), np.resize(labels, (2, *labels.shape[1:]))
+        return algorithm, algorithm.init(self.net_.init(self._key(START)), few)
+
+    def _stopping(
+        self, data: tuple[Any, Any], held_out: tuple[Any, Any] | None = None
+    ) -> Stopping | None:
+        if self.early_stopping is None:
+            return None
+
+        def bound(state: State) -> float:
+            found = self._elbo(WeightPosterior.of(state), *data)
+            value = found.expected_log_prob - self.kl_weight * found.kl
+            return float(value) / len(data[1])
+
+        def validation(state: State) -> float:
+            posterior = WeightPosterior.of(state)
+            predictive = Predictive(self.net_, posterior, self.draws)
+            key = self._key(VALIDATION)
+            assert held_out is not None
+            rows, labels = held_out
+            return float(predictive.log_density(rows, labels, key).mean())
+
+        by_bound = self.early_stopping == "elbo"
+        objective = bound if by_bound else validation
+        name = "elbo" if by_bound else "validation"
+        return Stopping(objective, name, self.n_iter_no_change, self.tol)
+
+    def _elbo(self, posterior: WeightPosterior, x: Any, labels: Any) -> ELBO:
+        """Of the labels."""
+        draws = defaults.ELBO_DRAWS
+        return elbo(self.net_, posterior, x, labels, self._key(BOUND), draws=draws)
+
+    def _keep(self, state: State) -> None:
+        """The state as NumPy arrays, which can be pickled, and its posterior."""
+        self._leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+        self.posterior_ = WeightPosterior.of(state)
+
+    def _warn(self, outcome: Outcome) -> None:
+        if outcome.reason == "diverged":
+            warnings.warn(
+                "the training diverged: the loss or the posterior was not finite after "
+                f"epoch {outcome.epochs}, whose state is kept. Try a lower "
+                "learning_rate, more samples, or a larger batch_size",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        if outcome.reason == "interrupted":
+            warnings.warn(
+                f"interrupted: the state of epoch {outcome.epochs} is kept",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    # -- predictions -------------------------------------------------------------------
+
+    @property
+    def predictive_(self) -> Predictive:
+        """Of the net inside, which takes standardised rows."""
+        check_is_fitted(self)
+        return Predictive(self.net_, self.posterior_, self.draws)
+
+    def _new_rows(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return self._inside(validate_data(self, X, reset=False, dtype=np.float64))
+
+    def _predicted(
+        self, method: str, x: np.ndarray, *args: Any, y: Any = None, axis: int = 0
+    ) -> Any:
+        """What a method of `Predictive` gives, as NumPy arrays.
+
+        Args:
+            method: its name.
+            x: standardised rows.
+            *args: what follows x.
+            y: labels, for those that take them.
+            axis: that of the rows in the result.
+        """
+        n = len(x)
+        size = max(FEWEST_ROWS, 1 << (n - 1).bit_length())
+        if n > MANY_ROWS:
+            size = -(-n // MANY_ROWS) * MANY_ROWS
+        rows = np.minimum(np.arange(size), n - 1)
+        data = (x[rows],) if y is None else (x[rows], y[rows])
+        key = self._key(PREDICTION)
+        found = getattr(self.predictive_, method)(*data, *args, key)
+        own = (slice(None),) * axis + (slice(n),)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[own], found)
+
+    def log_score(self, X: Any, y: Any) -> float:
+        """The mean log predictive density (or probability) of y, in its units."""
+        check_is_fitted(self)
+        X, y = self._checked(X, y, reset=False)
+        each = self._predicted("log_density", self._inside(X), y=self._labels(y))
+        return float(each.mean()) - self._log_scale()
