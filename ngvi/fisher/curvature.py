@@ -216,7 +216,7 @@ def _described(block: Semidefinite) -> str:
 def inner(a: Any, b: Any) -> Float[Array, ""]:
     """⟨a, b⟩ of two pytrees."""
     products = jax.tree.map(lambda x, y: (x * y).sum(), a, b)
-    return sum(jax.tree.leaves(products), start=jnp.zeros(()))
+    return jnp.asarray(sum(jax.tree.leaves(products)))
 
 
 @partial(jax.jit, static_argnums=0)

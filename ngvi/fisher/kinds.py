@@ -69,7 +69,7 @@ class Kind(ABC):
 
 def _inner(a: Any, b: Any) -> Float[Array, ""]:
     products = jax.tree.map(lambda p, q: (p * q).sum(), a, b)
-    return sum(jax.tree.leaves(products), start=jnp.zeros(()))
+    return jnp.asarray(sum(jax.tree.leaves(products)))
 
 
 @dataclass(frozen=True)

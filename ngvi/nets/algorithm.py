@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,9 +12,11 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from ngvi.families.parameters import is_concrete
-from ngvi.fisher.likelihoods import as_likelihood
+from ngvi.fisher.batches import Batch
+from ngvi.fisher.likelihoods import Likelihood, as_likelihood
 from ngvi.fisher.problem import Apply
-from ngvi.linalg import SemidefiniteDiagonal
+from ngvi.linalg import PositiveDefinite, SemidefiniteDiagonal
+from ngvi.nets.estimates import Site
 from ngvi.nets.net import Net
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.posterior import WeightPosterior
@@ -88,6 +91,8 @@ class Algorithm:
         _check_finite("x", x)
         if is_concrete(*jax.tree.leaves(y)):
             likelihood.check_labels(outputs, y)
+        if is_concrete(*jax.tree.leaves((params, x))):
+            net.check_examples_apart(params, x)
         prior = Prior.of(
             self.prior_precision,
             net.layout,
@@ -96,13 +101,14 @@ class Algorithm:
             mean=self.prior_mean,
         )
         few = examples(self.rule.estimate, x, y, jax.random.key(0))
-        site = self.rule.estimate.begin(net, likelihood, few, self.initial_curvature)
-        _check_diagonal(self.rule, site)
         mean = net.layout.vector(params)
         scale = jnp.asarray(self.data_size / self.kl_weight, net.dtype)
+        value = self.initial_curvature
+        site, precision = _begin(self.rule, net, value, likelihood, few, prior, scale)
+        _check_diagonal(self.rule, site)
         return State(
             mean=mean,
-            precision=self.rule.precision(site, prior, scale),
+            precision=precision,
             site=site,
             momentum=jnp.zeros_like(mean),
             prior=prior,
@@ -136,6 +142,21 @@ class Algorithm:
     def posterior(self, state: State) -> WeightPosterior:
         """q, to be kept when the training is over."""
         return WeightPosterior.of(state)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _begin(
+    rule: Rule,
+    net: Net,
+    value: float,
+    likelihood: Likelihood,
+    few: Batch,
+    prior: Prior,
+    scale: Array,
+) -> tuple[Site, PositiveDefinite]:
+    """s = value · I, and S."""
+    site = rule.estimate.begin(net, likelihood, few, value)
+    return site, rule.precision(site, prior, scale)
 
 
 def _check_finite(name: str, tree: Any) -> None:

@@ -120,7 +120,7 @@ def ivon(
         raise ValueError(
             f"curvature must be one of {', '.join(estimates)}, got {curvature!r}"
         )
-    defaults = {"retraction": "second", "precision_rate": 1e-3}
+    defaults = {"retraction": "second", "precision_rate": 1e-3, "trust": 0.3}
     return _made(apply, likelihood, data_size, estimates[curvature], defaults, settings)
 
 
@@ -143,7 +143,7 @@ def noisy_kfac(
     variational inference, algorithm 2.
     """
     estimate = FromFisher(_kind(kind), KroneckerStructure(sharing))
-    defaults = {"refresh": 10, "corrected": True}
+    defaults = {"refresh": 10, "corrected": True, "trust": 0.3}
     return _made(apply, likelihood, data_size, estimate, defaults, settings)
 
 
@@ -161,7 +161,7 @@ def noisy_ekfac(
     Source: Bae, Zhang and Grosse (2018), Eigenvalue corrected noisy natural gradient.
     """
     estimate = EigenMoments(_kind(kind), KroneckerStructure(sharing))
-    defaults = {"refresh": 10, "corrected": True}
+    defaults = {"refresh": 10, "corrected": True, "trust": 0.3}
     return _made(apply, likelihood, data_size, estimate, defaults, settings)
 
 

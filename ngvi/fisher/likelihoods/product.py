@@ -48,7 +48,7 @@ class Product(Likelihood):
         return jax.tree.map(function, self.parts, *trees, is_leaf=_is_likelihood)
 
     def _sum(self, function: Callable[..., Any], *trees: Any) -> Float[Array, ""]:
-        return sum(jax.tree.leaves(self._map(function, *trees)), start=jnp.zeros(()))
+        return jnp.asarray(sum(jax.tree.leaves(self._map(function, *trees))))
 
     def log_prob(self, f: Outputs, y: Labels) -> Float[Array, ""]:
         return self._sum(lambda part, *a: part.log_prob(*a), f, y)
