@@ -1,5 +1,5 @@
 """Natural gradients: variational inference for NumPyro models with honest posteriors,
-evolution strategies for black boxes, and a Fisher engine for any model in JAX."""
+evolution strategies for black boxes, Bayesian nets, a Fisher engine for any model."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from ngvi.bayes.posterior import Posterior
 from ngvi.nes.minimize import minimize
 
 if TYPE_CHECKING:
-    from ngvi import fisher
+    from ngvi import fisher, nets
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,11 +22,12 @@ __all__ = [
     "load",
     "minimize",
     "nes",
+    "nets",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Parts that not everybody needs are imported when they are asked for."""
-    if name == "fisher":
-        return importlib.import_module("ngvi.fisher")
+    if name in ("fisher", "nets"):
+        return importlib.import_module(f"ngvi.{name}")
     raise AttributeError(f"module 'ngvi' has no attribute {name!r}")

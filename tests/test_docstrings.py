@@ -29,7 +29,7 @@ def test_docstring_examples():
 
 def test_readme_example(tmp_path, monkeypatch, capsys):
     text = (ROOT / "README.md").read_text()
-    fit, search, curvature = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    fit, search, curvature, nets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 3))
@@ -44,6 +44,8 @@ def test_readme_example(tmp_path, monkeypatch, capsys):
     exec(curvature, names)
     assert names["F"].dim == 131
     assert "Kronecker 5 ⊗ 16" in capsys.readouterr().out
+    exec(nets, names)
+    assert names["net"].score(names["x"], names["y"]) > 0.9
 
 
 def run_guide(name):
@@ -92,3 +94,14 @@ def test_fisher_guide():
     np.testing.assert_allclose(sums, 1, rtol=1e-5)
     assert int(names["running"].batches) == 3
     assert names["fit"].converged
+
+
+def test_nets_guide():
+    estimator, any_model = run_guide("nets.md")
+    sums = np.asarray(estimator["probabilities"]).sum(1)
+    np.testing.assert_allclose(sums, 1, rtol=1e-5)
+    x, y = estimator["x_test"], estimator["y_test"]
+    assert estimator["net"].score(x, y) > 0.9
+    assert int(any_model["state"].steps) == 50
+    assert any_model["draws"][0]["w"].shape == (10, 1, 20)
+    assert np.isfinite(any_model["predicted"].mean).all()

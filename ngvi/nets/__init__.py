@@ -21,6 +21,7 @@ from ngvi.nets.rows import (
     vadam,
     vogn,
 )
+from ngvi.nets.train import run_epochs
 from ngvi.nets.update import Info, Rule, State
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ __all__ = [
     "noisy_adam",
     "noisy_ekfac",
     "noisy_kfac",
+    "run_epochs",
     "slang",
     "vadam",
     "vogn",

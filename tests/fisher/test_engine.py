@@ -94,6 +94,22 @@ def test_a_damped_matrix_is_that_of_dense_linear_algebra(
         np.testing.assert_allclose(p.inverse_dense(), inverse, atol=1e-10)
 
 
+@pytest.mark.parametrize("structure", ["dense", "matrix-free"])
+@pytest.mark.parametrize("kind", ["sampled", "empirical"])
+def test_single_precision_stays_single_where_double_is_on(
+    kind: str, structure: str
+) -> None:
+    params, x = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (MLP.params, MLP.x))
+    options = {"kind": kind, "structure": structure, "batch_size": 3}
+    f = fisher(MLP.apply, params, (x, MLP.y), likelihood=MLP.likelihood, **options)
+    product = ravel_pytree(f @ params)[0]
+    assert product.dtype == jnp.float32
+    whole = expected("mlp", kind) @ ravel_pytree(MLP.params)[0]
+    tolerance = {"rtol": 1e-4, "atol": 1e-5}
+    if kind == "empirical":
+        np.testing.assert_allclose(product, whole, **tolerance)
+
+
 @pytest.mark.parametrize("kind", ["true", "sampled", "empirical"])
 def test_blocks_of_leaves_are_the_entries_too(kind: str) -> None:
     f = curvature(MLP, kind=kind, structure="block-diagonal", blocks="leaf")

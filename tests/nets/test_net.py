@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ngvi.fisher.likelihoods import as_likelihood
+from ngvi.nets import vogn
 from ngvi.nets.net import Net
 from tests.nets.problems import DIM, LABELS, PARAMS, START, X, apply, loss, of_examples
 
@@ -85,3 +86,6 @@ def test_batch_normalisation_of_flax_is_refused_in_training() -> None:
     trained = Net.of(outputs(True), params, X[0])
     with pytest.raises(ValueError, match=r"evaluation mode.*LayerNorm"):
         trained.check_examples_apart(params, X[0])
+    labels = jnp.zeros((len(X[0]), 3), X[0].dtype)
+    with pytest.raises(ValueError, match="batch normalisation in training"):
+        vogn(outputs(True), "gaussian", 100).init(params, (X[0], labels))
