@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import jax
@@ -197,6 +197,7 @@ def explain(apply: Apply, params: Any, x: Any) -> str:
 # -- what was asked for ----------------------------------------------------------------
 
 
+@lru_cache
 def _kind(name: str, samples: int) -> Kind:
     if name not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {name!r}")
@@ -207,6 +208,7 @@ def _kind(name: str, samples: int) -> Kind:
     return KINDS[name]()
 
 
+@lru_cache
 def _structure(
     name: str | Structure,
     blocks: Literal["layer", "leaf"],

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -54,6 +55,14 @@ class Network:
     reasons: tuple[str, ...]
     names: tuple[str, ...]
     shapes: tuple[Shape, ...]
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Once, for every call of a compiled program asks for it.
+        return hash((self.apply, self.layers, self.rest))
 
     def zero_shifts(self, params: PyTree) -> tuple[Array, ...]:
         """Shifts that change nothing, in the precision of the layers' parameters."""
