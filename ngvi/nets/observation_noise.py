@@ -72,6 +72,24 @@ class ObservationNoise:
         )
         return replace(self, q=mirror_step(self.q, gradient, step_size))
 
+    def step_on_batch(
+        self,
+        outputs: Float[Array, "s b *o"],
+        y: Float[Array, "b *o"],
+        data_size: float | Float[Array, ""],
+        step_size: float | Float[Array, ""],
+    ) -> Self:
+        """The one update, from the outputs of a batch at draws of the weights.
+
+        Args:
+            outputs: f, the draws first.
+            y: the batch's labels.
+            data_size: N, the examples in all data.
+            step_size: ρ.
+        """
+        squared = ((outputs - y) ** 2).mean()
+        return self.step(squared, data_size * (y.size / len(y)), step_size)
+
     def expected_log_prob(self, f: Array, y: Array) -> Float[Array, "n"]:
         """E_q(γ)[log N(y | f, 1/γ)] of every example."""
         log_precision = digamma(self.q.concentration) - jnp.log(self.q.rate)

@@ -51,7 +51,7 @@ def run_epochs(
             f"x and y must have as many examples, got lengths {sorted(lengths)}"
         )
     of_order, of_steps = jax.random.split(key)
-    batches = _batches(of_order, count(x), epochs, batch_size)
+    batches = shuffled_batches(of_order, count(x), epochs, batch_size)
     steps = batches, jax.random.split(of_steps, len(batches))
 
     def one(phase: Phase, state: State, of_step: tuple[Array, Array]) -> Any:
@@ -113,7 +113,7 @@ def _length(steps: Any) -> int:
     return len(jax.tree.leaves(steps)[0])
 
 
-def _batches(
+def shuffled_batches(
     key: Key[Array, ""], n: int, epochs: int, batch_size: int
 ) -> Int[Array, "steps b"]:
     """The rows of every batch."""

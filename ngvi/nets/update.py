@@ -348,9 +348,7 @@ def step(
 def _with_moved_noise(rule: Rule, state: State, outputs: Array, y: Array) -> State:
     assert state.noise is not None
     rate = rule.precision_rate if rule.noise_rate is None else rule.noise_rate
-    squared = ((outputs - y) ** 2).mean()
-    numbers = state.data_size * (y.size / len(y))
-    noise = state.noise.step(squared, numbers, rate)
+    noise = state.noise.step_on_batch(outputs, y, state.data_size, rate)
     return replace(state, noise=noise, likelihood=noise.likelihood)
 
 

@@ -21,7 +21,7 @@ from ngvi.nets.baselines import (
     maximum_a_posteriori,
     swag,
 )
-from ngvi.nets.train import _batches
+from ngvi.nets.train import shuffled_batches
 
 RNG = np.random.default_rng(0)
 N, P, SD = 40, 3, 0.5
@@ -179,7 +179,7 @@ def test_swag_is_the_naive_formula() -> None:
     iterates = []
     w = state.variables
     for key in jax.random.split(KEY, 6):
-        for rows in _batches(jax.random.split(key)[0], N, 1, 20):
+        for rows in shuffled_batches(jax.random.split(key)[0], N, 1, 20):
             gradient, squared = loss_and_gradient(w, noise.q.mean, X[rows], Y[rows])
             w = w - 0.1 * gradient
             noise = noise.step(squared, N, 0.01)

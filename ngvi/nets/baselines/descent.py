@@ -31,7 +31,7 @@ from ngvi.nets.net import Net
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.prior import Prior
 from ngvi.nets.rows import noisy_adam
-from ngvi.nets.train import _batches
+from ngvi.nets.train import shuffled_batches
 from ngvi.nets.update import Info
 from ngvi.pytrees import pytree
 
@@ -210,9 +210,7 @@ def descent_step(
     prior = rule.objective.learned(variables, state.prior)
     state = replace(state, variables=variables, optimizer=optimizer, prior=prior)
     if state.noise is not None:
-        squared = ((outputs - y) ** 2).mean()
-        numbers = state.data_size * (y.size / len(y))
-        noise = state.noise.step(squared, numbers, rule.noise_rate)
+        noise = state.noise.step_on_batch(outputs, y, state.data_size, rule.noise_rate)
         state = replace(state, noise=noise, likelihood=noise.likelihood)
     return state, Info(loss)
 
@@ -230,7 +228,7 @@ def descend(
 ) -> tuple[DescentState, Float[Array, "steps"]]:
     """Some epochs, and the loss of every step; arguments as of `run_epochs`."""
     of_order, of_steps = jax.random.split(key)
-    batches = _batches(of_order, count(x), epochs, batch_size)
+    batches = shuffled_batches(of_order, count(x), epochs, batch_size)
 
     def one(
         state: DescentState, of_step: tuple[Array, Array]
