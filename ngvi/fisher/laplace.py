@@ -23,7 +23,6 @@ from typing import Any, Literal, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
 from ngvi.fisher.batches import count
@@ -32,6 +31,11 @@ from ngvi.fisher.damped import Damped
 from ngvi.fisher.engine import StructureName, fisher
 from ngvi.fisher.layers import discover
 from ngvi.fisher.likelihoods import Likelihood, as_likelihood
+from ngvi.fisher.linearization import (
+    covariance_roots,
+    linearized_outputs,
+    shifted,
+)
 from ngvi.fisher.problem import Apply
 
 _SMALLEST, _LARGEST = 1e-8, 1e8
@@ -216,17 +220,7 @@ def _log_evidence(curvature: Curvature, params: Any, tau: Any) -> Float[Array, "
 def _outputs(
     apply: Apply, batch_size: int, params: Any, precision: Damped, x: Any
 ) -> tuple[Any, Float[Array, "n c c"]]:
-    flat, unravel = ravel_pytree(params)
-
-    def one(x: Any) -> Float[Array, "c c"]:
-        def outputs(flat: Float[Array, "p"]) -> Float[Array, "c"]:
-            f = apply(unravel(flat), jax.tree.map(lambda leaf: leaf[None], x))
-            return ravel_pytree(f)[0]
-
-        rows = precision.whiten_gradient(jax.jacrev(outputs)(flat))
-        return rows @ rows.T
-
-    return apply(params, x), jax.lax.map(one, x, batch_size=batch_size)
+    return linearized_outputs(apply, params, precision.whiten_gradient, x, batch_size)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -234,18 +228,10 @@ def _draw_outputs(
     key: Key[Array, ""], samples: int, f: Any, covariance: Float[Array, "n c c"]
 ) -> Any:
     """Draws of N(f, covariance) in a new leading axis."""
-    # The covariance may be singular: a root by its spectrum needs no jitter.
-    values, vectors = jnp.linalg.eigh(covariance)
-    root = vectors * jnp.sqrt(jnp.maximum(values, 0))[..., None, :]
     n, c, _ = covariance.shape
     eps = jax.random.normal(key, (samples, n, c), covariance.dtype)
-
-    def one(f: Any, shift: Float[Array, "c"]) -> Any:
-        flat, unravel = ravel_pytree(f)
-        return unravel(flat + shift)
-
-    shifts = jnp.einsum("ncd,snd->snc", root, eps)
-    return jax.vmap(jax.vmap(one), (None, 0))(f, shifts)
+    shifts = jnp.einsum("ncd,snd->snc", covariance_roots(covariance), eps)
+    return jax.vmap(shifted, (None, 0))(f, shifts)
 
 
 @jax.jit

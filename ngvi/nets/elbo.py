@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ngvi.fisher.problem import Apply
+from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.posterior import WeightPosterior
 from ngvi.nets.predictive import At, Predictive
 
@@ -81,10 +82,8 @@ def _bound(each: Float[Array, "n s"], posterior: WeightPosterior) -> ELBO:
 
 def _expected_log_prob(at: At) -> Float[Array, "b s"]:
     """Over γ, if it is learned."""
-    noise = at.posterior.noise
-    if noise is not None:
-        each = jax.vmap(noise.expected_log_prob, (0, None))
-    else:
-        log_prob = jax.vmap(at.posterior.likelihood.log_prob)
-        each = jax.vmap(log_prob, (0, None))
-    return each(at.outputs, at.y).T
+    if at.noise is not None:
+        given = jax.vmap(ObservationNoise.expected_log_prob, (0, 0, None))
+        return given(at.noise, at.outputs, at.y).T
+    log_prob = jax.vmap(at.posterior.likelihood.log_prob)
+    return jax.vmap(log_prob, (0, None))(at.outputs, at.y).T

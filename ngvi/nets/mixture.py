@@ -20,7 +20,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ngvi.families import Gamma
 from ngvi.families.parameters import is_concrete
@@ -111,23 +111,47 @@ class Mixture:
         down, in random order. So K draws of an ensemble of K points are its points, and
         each draw by itself is one of the mixture.
         """
-        return _sample(self, key, shape)
+        draws, _ = _draws(self, key, math.prod(shape))
+        return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), draws)
+
+    def draws(self, key: Key[Array, ""], n: int) -> tuple[Any, Int[Array, "n"]]:
+        """n of them, and the component of each."""
+        return _draws(self, key, n)
 
 
 @partial(jax.jit, static_argnums=2)
-def _sample(mixture: Mixture, key: Key[Array, ""], shape: tuple[int, ...]) -> Any:
-    of_offset, of_order, of_draws = jax.random.split(key, 3)
-    n = math.prod(shape)
-    positions = (jnp.arange(n) + jax.random.uniform(of_offset)) / n
-    ends = jnp.cumsum(mixture.weights)[:-1]
-    which = jnp.searchsorted(ends, positions, side="right")
-    which = jax.random.permutation(of_order, which)
+def _draws(
+    mixture: Mixture, key: Key[Array, ""], n: int
+) -> tuple[Any, Int[Array, "n"]]:
+    of_order, of_draws = jax.random.split(key)
+    which = one_of_each(mixture.weights, n, of_order)
     # One after another: all at once would hold a precision for each draw.
     draws = jax.lax.map(
         lambda draw: mixture[draw[0]].sample(draw[1]),
         (which, jax.random.split(of_draws, n)),
     )
-    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), draws)
+    return draws, which
+
+
+def one_of_each(
+    weights: Float[Array, "k"], n: int, key: Key[Array, ""] | None = None
+) -> Int[Array, "n"]:
+    """The components of n draws, shared out evenly: n π_k of each, up or down.
+
+    Args:
+        weights: π.
+        n: how many.
+        key: of which way to round, and of a random order; without one, in order.
+    """
+
+    def shared(offset: Any) -> Int[Array, "n"]:
+        positions = (jnp.arange(n) + offset) / n
+        return jnp.searchsorted(jnp.cumsum(weights)[:-1], positions, side="right")
+
+    if key is None:
+        return shared(0.5)
+    of_offset, of_order = jax.random.split(key)
+    return jax.random.permutation(of_order, shared(jax.random.uniform(of_offset)))
 
 
 def _form(posterior: Any) -> tuple:

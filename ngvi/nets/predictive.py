@@ -10,18 +10,20 @@ The variance's first part is what the weights do not know, its second the noise.
 the noise's precision γ has a posterior of its own, p(y | f_s) is Student's t.
 
 The same draws serve all rows, and a row's prediction does not depend on the others.
+Of a linearised net see `ngvi.nets.linear_outputs`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ngvi.fisher.batches import count
 from ngvi.fisher.likelihoods import (
@@ -32,6 +34,8 @@ from ngvi.fisher.likelihoods import (
     Poisson,
 )
 from ngvi.fisher.problem import Apply
+from ngvi.nets.linear_outputs import as_mixture, joint_outputs, marginal_outputs
+from ngvi.nets.mixture import Mixture
 from ngvi.nets.observation_noise import ObservationNoise
 
 
@@ -68,6 +72,8 @@ class At(NamedTuple):
     y: Any
     keys: Key[Array, "b"]
     posterior: Any
+    noise: ObservationNoise | None
+    """Where it is learned: q(γ) of every draw, that of its component in a mixture."""
     noise_sd: Float[Array, "s"] | None
     """1/√γ of every draw, where the noise is learned."""
     levels: Any
@@ -83,6 +89,9 @@ class Predictive:
         draws: S.
         batch_size: pairs of a draw and a row to be evaluated at once, which bounds the
             memory: take less for a large net.
+        linearized: of the net linearised about the mean of q (of each component of a
+            mixture): for posteriors whose curvature is that of the mean alone, such as
+            Laplace's, the nearer to what they describe.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -101,6 +110,7 @@ class Predictive:
     posterior: Uncertain
     draws: int = 64
     batch_size: int = 2**16
+    linearized: bool = False
 
     def __post_init__(self) -> None:
         for name in ("draws", "batch_size"):
@@ -109,7 +119,7 @@ class Predictive:
 
     def outputs(self, x: Any, key: Key[Array, ""]) -> Any:
         """f at every draw: a pytree of leaves (S, n, …)."""
-        return _swapped(self.over_rows(_outputs, x, key))
+        return _swapped(self.over_rows(_outputs, x, key, joint=True))
 
     def moments(self, x: Any, key: Key[Array, ""]) -> Moments:
         """Mean and sd of y.
@@ -136,7 +146,7 @@ class Predictive:
 
         Rows of a draw share weights and noise: they are draws of all n labels jointly.
         """
-        return _swapped(self.over_rows(_labels, x, key))
+        return _swapped(self.over_rows(_labels, x, key, joint=True))
 
     def quantiles(
         self, x: Any, levels: Any, key: Key[Array, ""]
@@ -172,6 +182,7 @@ class Predictive:
         *,
         levels: Any = None,
         labels: int = 1,
+        joint: bool = False,
     ) -> Any:
         """A function of the outputs at all draws, for batches of rows.
 
@@ -182,11 +193,15 @@ class Predictive:
             y: their labels.
             levels: passed on.
             labels: drawn for every pair: the batches are smaller by as much.
+            joint: whether it matters that the rows share the draws.
         """
         rows = max(self.batch_size // (self.draws * labels), 1)
         data = x, y, levels
+        way = _Way.DRAWS
+        if self.linearized:
+            way = _Way.LINEARIZED_JOINTLY if joint else _Way.LINEARIZED
         return _over_rows(
-            reduce, self.apply, self.draws, rows, self.posterior, *data, key
+            reduce, self.apply, way, self.draws, rows, self.posterior, *data, key
         )
 
 
@@ -194,10 +209,19 @@ LABELS = 16
 """Drawn for every draw of the weights, where quantiles are wanted."""
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+class _Way(Enum):
+    """How outputs are drawn."""
+
+    DRAWS = auto()
+    LINEARIZED = auto()
+    LINEARIZED_JOINTLY = auto()
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _over_rows(
     reduce: Callable[[At], Any],
     apply: Apply,
+    way: _Way,
     draws: int,
     most: int,
     posterior: Any,
@@ -207,15 +231,26 @@ def _over_rows(
     key: Key[Array, ""],
 ) -> Any:
     of_weights, of_noise, of_rows = jax.random.split(key, 3)
-    params = posterior.sample(of_weights, (draws,))
-    noise_sd = None
-    if posterior.noise is not None:
-        noise_sd = jax.lax.rsqrt(posterior.noise.q.sample(of_noise, (draws,)))
+    which = None
+    if way is not _Way.DRAWS:
+        mixture = as_mixture(posterior)
+        if way is _Way.LINEARIZED:
+            outputs_of, which = marginal_outputs(apply, mixture, draws)
+        else:
+            outputs_of, which = joint_outputs(apply, mixture, draws, of_weights)
+    elif isinstance(posterior, Mixture):
+        params, which = posterior.draws(of_weights, draws)
+        outputs_of = partial(jax.vmap(apply, (0, None)), params)
+    else:
+        params = posterior.sample(of_weights, (draws,))
+        outputs_of = partial(jax.vmap(apply, (0, None)), params)
+    noise, noise_sd = _noise_of_draws(posterior, which, draws), None
+    if noise is not None:
+        noise_sd = jax.lax.rsqrt(noise.q.sample(of_noise))
 
     def some(part: Any) -> Any:
         x, y, keys = part
-        outputs = jax.vmap(apply, (0, None))(params, x)
-        return reduce(At(outputs, y, keys, posterior, noise_sd, levels))
+        return reduce(At(outputs_of(x), y, keys, posterior, noise, noise_sd, levels))
 
     n = count(x)
     keys = jax.vmap(partial(jax.random.fold_in, of_rows))(jnp.arange(n))
@@ -228,6 +263,17 @@ def _over_rows(
         lambda rows: some(jax.tree.map(lambda leaf: leaf[rows], (x, y, keys))), index
     )
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], found)
+
+
+def _noise_of_draws(
+    posterior: Any, which: Int[Array, "s"] | None, draws: int
+) -> ObservationNoise | None:
+    """With a leading axis S; None where the noise is known."""
+    if isinstance(posterior, Mixture):
+        return jax.tree.map(lambda leaf: leaf[which], posterior.components.noise)
+    return jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (draws, *leaf.shape)), posterior.noise
+    )
 
 
 # -- of some rows ----------------------------------------------------------------------
@@ -250,12 +296,11 @@ def _moments(at: At) -> Moments:
 
 def _noise_variance(at: At, means: Array) -> Array:
     """The mean of var[y | f] over the draws."""
-    likelihood, noise = at.posterior.likelihood, at.posterior.noise
-    if noise is not None:
-        a, b = noise.q.concentration, noise.q.rate
-        return jnp.where(
-            a > 1, b / jnp.maximum(a - 1, jnp.finfo(a.dtype).tiny), jnp.inf
-        )
+    likelihood = at.posterior.likelihood
+    if at.noise is not None:
+        a, b = at.noise.q.concentration, at.noise.q.rate
+        tiny = jnp.finfo(a.dtype).tiny
+        return jnp.where(a > 1, b / jnp.maximum(a - 1, tiny), jnp.inf).mean()
     if isinstance(likelihood, Gaussian):
         return jnp.asarray(likelihood.scale) ** 2
     if isinstance(likelihood, HeteroscedasticGaussian):
@@ -268,9 +313,9 @@ def _noise_variance(at: At, means: Array) -> Array:
 
 
 def _log_density(at: At) -> Float[Array, "b"]:
-    noise = at.posterior.noise
-    if noise is not None:
-        each = noise.log_predictive(at.outputs, at.y)
+    if at.noise is not None:
+        given = jax.vmap(ObservationNoise.log_predictive, (0, 0, None))
+        each = given(at.noise, at.outputs, at.y)
     else:
         log_prob = jax.vmap(at.posterior.likelihood.log_prob)
         each = jax.vmap(log_prob, (0, None))(at.outputs, at.y)

@@ -1,24 +1,28 @@
-"""The prior over weights: normal, with a precision for each layer.
+"""The prior over weights: normal, with a precision for each layer or group of weights.
 
-    p(w) = N(m₀, diag(δ)⁻¹),   δ_k of layer k given, or with a prior of its own,
+    p(w) = N(m₀, diag(δ)⁻¹),   δ_k of group k given, or with a prior of its own,
     δ_k ~ Gamma(a₀, b₀):  q(δ_k) = Gamma(a₀ + P_k/2, b₀ + ½(‖m_k − m₀‖² + tr Σ_k)),
 
 whose mean stands for δ_k. At a₀ = b₀ = 0 it is the δ_k that maximises the evidence
-lower bound: empirical Bayes. m₀ is zero unless it is given, as where the posterior of
-earlier data is the prior of later ones.
+lower bound: empirical Bayes. A group is a layer, unless others are given: with one for
+the weights of each input, what does not matter is found out (automatic relevance
+determination). m₀ is zero unless it is given, as where the posterior of earlier data is
+the prior of later ones.
 
-Source: MacKay (1992), A practical Bayesian framework for backpropagation networks.
+Source: MacKay (1992), A practical Bayesian framework for backpropagation networks;
+Neal (1996), Bayesian learning for neural networks, section 1.2.
 """
 
 from __future__ import annotations
 
 from dataclasses import field, replace
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ngvi.families.parameters import is_concrete
 from ngvi.fisher.layout import Layout
@@ -53,6 +57,8 @@ class Prior:
     hyperprior: GammaPrior | None = field(default=None, metadata={"static": True})
     mean: Float[Array, "p"] | None = None
     """m₀, in the order of the layout; None for zero."""
+    groups: tuple[Int[Array, "k"], ...] | None = None
+    """Of every part, which of its weights share a δ that is learned; None: all."""
 
     @classmethod
     def of(
@@ -62,6 +68,7 @@ class Prior:
         hyperprior: GammaPrior | None = None,
         dtype: Any = float,
         mean: Any = None,
+        groups: Any = None,
     ) -> Self:
         """Of these precisions.
 
@@ -69,13 +76,15 @@ class Prior:
             precision: δ > 0: a number, or a pytree like the parameters, of numbers or
                 arrays of the leaves' shapes.
             layout: the order of the weights.
-            hyperprior: to learn one δ for each part; it starts as given.
+            hyperprior: to learn one δ for each group; it starts as given.
             dtype: of the weights.
             mean: m₀, a pytree like the parameters; zero by default.
+            groups: to learn more than one δ for each layer: a pytree like the
+                parameters, of integers from 0, equal for weights that share one.
 
         Raises:
             ValueError: not positive, or another tree; a hyperprior that is negative,
-                or for a part whose weights have several precisions.
+                or for a part whose weights have several precisions and no groups.
         """
         if hyperprior is not None and not min(hyperprior) >= 0:
             raise ValueError(
@@ -86,9 +95,11 @@ class Prior:
             if is_concrete(leaf) and not (np.asarray(leaf) > 0).all():
                 raise ValueError(f"prior precisions must be positive, got {leaf}")
         about = None if mean is None else layout.vector(mean)
+        own = None if groups is None else _groups(groups, layout)
         if jax.tree_util.all_leaves([precision]) and jnp.ndim(precision) == 0:
             one = jnp.asarray(precision, dtype)
-            return cls((one,) * len(layout.sizes), layout, hyperprior, about)
+            ones = (one,) * len(layout.sizes)
+            return cls(ones, layout, hyperprior, about, own)._of_each_weight()
         leaves, treedef = jax.tree.flatten(precision)
         if treedef != layout.treedef:
             raise ValueError(
@@ -102,12 +113,22 @@ class Prior:
             with jax.ensure_compile_time_eval():
                 parts = _by_part(leaves, layout, dtype)
                 parts = tuple(one[0] if (one == one[0]).all() else one for one in parts)
-        if hyperprior is not None and any(one.ndim for one in parts):
+        several = any(one.ndim for one in parts)
+        if hyperprior is not None and groups is None and several:
             raise ValueError(
                 "a hyperprior is over one precision for each layer, and some layer's "
-                "weights have several: give each layer one number to start from"
+                "weights have several: give each layer one number to start from, or "
+                "say by groups which weights share one"
             )
-        return cls(parts, layout, hyperprior, about)
+        return cls(parts, layout, hyperprior, about, own)._of_each_weight()
+
+    def _of_each_weight(self) -> Self:
+        """With as many δ as weights where groups of them will be learned."""
+        if self.groups is None:
+            return self
+        pairs = zip(self.precisions, self.layout.sizes, strict=True)
+        every = tuple(jnp.broadcast_to(one, (size,)) for one, size in pairs)
+        return replace(self, precisions=every)
 
     @property
     def vector(self) -> Float[Array, "p"]:
@@ -173,11 +194,43 @@ class Prior:
             return self
         a, b = self.hyperprior
         squares = self.departure(mean) ** 2 + precision.inverse_diagonal()
-        found = [
-            (a + part.size / 2) / (b + part.sum() / 2)
-            for part in split(squares, self.layout.sizes)
-        ]
+        parts = split(squares, self.layout.sizes)
+        if self.groups is None:
+            found = [(a + x.size / 2) / (b + x.sum() / 2) for x in parts]
+            return replace(self, precisions=tuple(found))
+        found = []
+        for part, group in zip(parts, self.groups, strict=True):
+            total = partial(
+                jax.ops.segment_sum, segment_ids=group, num_segments=part.size
+            )
+            sizes, sums = total(jnp.ones_like(part)), total(part)
+            found.append(((a + sizes / 2) / (b + sums / 2))[group])
         return replace(self, precisions=tuple(found))
+
+
+def _groups(groups: Any, layout: Layout) -> tuple[Int[Array, "k"], ...]:
+    """Of every part, for every weight.
+
+    Raises:
+        ValueError: another tree, or no integers from 0 to the part's size.
+    """
+    leaves, treedef = jax.tree.flatten(groups)
+    if treedef != layout.treedef:
+        raise ValueError(
+            f"groups must be a pytree like the parameters, {layout.treedef}, got "
+            f"{treedef}"
+        )
+    for leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.integer):
+            raise ValueError(f"groups must be integers, got {jnp.result_type(leaf)}")
+    parts = _by_part(leaves, layout, int)
+    for part in parts:
+        if is_concrete(part) and ((part < 0) | (part >= part.size)).any():
+            raise ValueError(
+                "groups must be from 0 and less than the number of the layer's weights,"
+                f" {part.size}, got {part.min()} to {part.max()}"
+            )
+    return parts
 
 
 def _by_part(leaves: list[Any], layout: Layout, dtype: Any) -> tuple[Array, ...]:

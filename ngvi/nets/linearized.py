@@ -1,0 +1,230 @@
+"""Variational inference for a linearised net: all covariances, and no step to choose.
+
+About the mean m the net is f(w, x) ≈ f(m, x) + J (w − m). The expected Hessian of that
+model is N F(m), with F the Fisher matrix, whatever q is: the mirror step of the
+precision is exact at ρ = 1,
+
+    S = (N/κ) F(m) + diag(δ).
+
+So are those of what is conjugate given q(w): the noise's precision γ, and the prior's
+precisions δ_k (`ngvi.nets.prior`),
+
+    q(γ) = Gamma(a₀ + n/2, b₀ + ½ (‖y − f(m)‖² + tr J S⁻¹ Jᵀ)).
+
+The mean steps by m⁺ = m − (S + λ diag S)⁻¹ ((N/κ) ∇ℓ̄ + δ(m − m₀)), and λ, which q
+knows nothing of, adapts until the loss with the prior falls (Levenberg and Marquardt).
+An iteration takes all N examples and O(N C P² + P³) operations for P weights and C
+outputs. Predictions are those of the linearised model (`Predictive(linearized=True)`),
+and its bound on the log evidence, of this mode alone, is
+
+    Σ log p(y | f(m)) − ½ tr((N F) S⁻¹) − κ KL(q ‖ prior).
+
+Where a net has more weights than there are data, noise that is learned goes on falling,
+slowly, until the net interpolates. The bound has its maximum long before, while a
+mixture of several such posteriors still predicts better with every iteration: a net has
+many modes and the bound counts one. So the number of iterations is a setting.
+
+Source: MacKay (1992), A practical Bayesian framework for backpropagation networks;
+Foresee and Hagan (1997), Gauss-Newton approximation to Bayesian learning; Immer,
+Korzepa and Bauer (2021), Improving predictions of Bayesian neural nets via local
+linearization.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ngvi.fisher.batches import Batch
+from ngvi.fisher.kinds import TrueFisher
+from ngvi.fisher.likelihoods import Likelihood
+from ngvi.fisher.structures.exact import DenseStructure
+from ngvi.linalg import Diagonal, PositiveDefinite, SemidefiniteDense
+from ngvi.nets.estimates import Estimated, FromFisher, Point
+from ngvi.nets.net import Net
+from ngvi.nets.observation_noise import ObservationNoise
+from ngvi.nets.posterior import WeightPosterior
+from ngvi.nets.prior import Prior
+from ngvi.pytrees import pytree
+
+_ESTIMATE = FromFisher(TrueFisher(), DenseStructure())
+
+_UNCHANGED = 10
+"""Iterations after which it stops."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """When an iteration does what.
+
+    Args:
+        kl_weight: κ.
+        max_iterations: at most.
+        warm_up: iterations before noise and prior are learned: a net that has not
+            begun to fit would call all of the data noise.
+        tol: nats an example: it stops when the bound has not changed by so much in one
+            of the last ten iterations.
+    """
+
+    kl_weight: float = 1.0
+    max_iterations: int = 150
+    warm_up: int = 10
+    tol: float = 1e-6
+
+
+class Linearized(NamedTuple):
+    """What was found."""
+
+    posterior: WeightPosterior
+    elbo: Float[Array, ""]
+    """The linearised model's bound on the log evidence, in nats."""
+    history: Float[Array, "iterations"]
+    """It at every iteration; nan for those that were not needed."""
+
+
+@pytree
+class _State:
+    mean: Float[Array, "p"]
+    damping: Float[Array, ""]
+    """λ."""
+    prior: Prior
+    likelihood: Likelihood
+    noise: ObservationNoise | None
+    history: Float[Array, "iterations"]
+    waited: Int[Array, ""]
+    """Iterations since the bound changed."""
+    iteration: Int[Array, ""]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def fit_linearized(
+    settings: Settings,
+    net: Net,
+    mean: Float[Array, "p"],
+    prior: Prior,
+    likelihood: Likelihood | ObservationNoise,
+    x: Any,
+    y: Any,
+) -> Linearized:
+    """The posterior of a net's weights under its linearisation at their mean.
+
+    Double precision is worth its time: where there is little noise, S has condition
+    numbers above those that single precision can factorise.
+
+    Args:
+        settings: see there.
+        net: the model.
+        mean: where m starts.
+        prior: of the weights; its δ are learned if it has a hyperprior.
+        likelihood: as in `ngvi.fisher.fisher`; or the noise, to be learned.
+        x, y: all N examples.
+
+    Returns:
+        Of pure arguments: `jax.lax.map` or `vmap` it over starts or data.
+    """
+    noise = None
+    if isinstance(likelihood, ObservationNoise):
+        noise, likelihood = likelihood, likelihood.likelihood
+    start = _State(
+        mean=mean,
+        damping=jnp.ones((), mean.dtype),
+        prior=prior,
+        likelihood=likelihood,
+        noise=noise,
+        history=jnp.full(settings.max_iterations, jnp.nan, mean.dtype),
+        waited=jnp.asarray(0),
+        iteration=jnp.asarray(0),
+    )
+
+    def unfinished(state: _State) -> Bool[Array, ""]:
+        more = state.iteration < settings.max_iterations
+        return more & (state.waited < _UNCHANGED)
+
+    end = jax.lax.while_loop(unfinished, partial(_iterate, settings, net, x, y), start)
+    found = _look(settings, net, x, y, end)
+    posterior = WeightPosterior(
+        end.mean, found.precision, end.prior, end.likelihood, end.noise
+    )
+    return Linearized(posterior, found.bound, end.history)
+
+
+class _Look(NamedTuple):
+    """At the net where the mean is."""
+
+    measured: Estimated
+    curvature: SemidefiniteDense
+    """(N/κ) F."""
+    precision: PositiveDefinite
+    explained: Float[Array, ""]
+    """tr((N/κ) F S⁻¹): how many weights the data determine."""
+    bound: Float[Array, ""]
+
+
+def _look(settings: Settings, net: Net, x: Any, y: Any, state: _State) -> _Look:
+    n, kappa = len(y), settings.kl_weight
+    here = Point(state.mean, state.mean, Diagonal.from_entries(state.prior.vector))
+    batch = Batch(x, y, None)
+    measured = _ESTIMATE.measure(net, state.likelihood, here, batch, None)
+    curvature = measured.curvature.scale(n / kappa)
+    precision = state.prior.add_to(curvature)
+    of_prior = (state.prior.vector * precision.inverse_diagonal()).sum()
+    explained = net.dim - of_prior
+    if state.noise is None:
+        fit = jax.vmap(state.likelihood.log_prob)(measured.outputs, y).sum()
+        kl = state.prior.kl(state.mean, precision)
+    else:
+        fit = state.noise.expected_log_prob(measured.outputs, y).sum()
+        kl = state.prior.kl(state.mean, precision) + state.noise.kl()
+    bound = fit - kappa * explained / 2 - kappa * kl
+    return _Look(measured, curvature, precision, explained, bound)
+
+
+def _iterate(settings: Settings, net: Net, x: Any, y: Any, state: _State) -> _State:
+    n, kappa = len(y), settings.kl_weight
+    look = _look(settings, net, x, y, state)
+    learned = _learned(settings, look, y, state)
+    ready = (state.iteration >= settings.warm_up) & jnp.isfinite(look.bound)
+    now: _State = jax.tree.map(partial(jnp.where, ready), learned, state)
+    gradient, curvature = look.measured.gradient, look.curvature
+    if now.noise is not None and state.noise is not None:
+        # Of the same f: both are proportional to γ.
+        ratio = now.noise.q.mean / state.noise.q.mean
+        gradient, curvature = ratio * gradient, curvature.scale(ratio)
+
+    def penalized(w: Float[Array, "p"]) -> Float[Array, ""]:
+        loss = net.loss(w, now.likelihood, x, y)[0]
+        return n / kappa * loss + now.prior.gradient(w) @ now.prior.departure(w) / 2
+
+    force = n / kappa * gradient + now.prior.gradient(now.mean)
+    diagonal = curvature.diagonal() + now.prior.vector
+    added = now.prior.vector + now.damping * diagonal
+    there = now.mean - curvature.damp(added).solve(force)
+    better = penalized(there) <= penalized(now.mean)
+
+    before = state.history[jnp.maximum(state.iteration - 1, 0)]
+    stays = ready & (jnp.abs(look.bound - before) <= settings.tol * n)
+    factor = jnp.where(better, 1 / 3, 4.0)
+    return replace(
+        now,
+        mean=jnp.where(better, there, now.mean),
+        damping=jnp.clip(now.damping * factor, 1e-8, 1e8).astype(now.damping.dtype),
+        history=state.history.at[state.iteration].set(look.bound),
+        waited=jnp.where(stays, state.waited + 1, 0),
+        iteration=state.iteration + 1,
+    )
+
+
+def _learned(settings: Settings, look: _Look, y: Any, state: _State) -> _State:
+    """Noise and prior, given q(w)."""
+    prior = state.prior.learned(state.mean, look.precision)
+    if state.noise is None:
+        return replace(state, prior=prior)
+    spread = settings.kl_weight * look.explained / state.noise.q.mean
+    squares = ((look.measured.outputs - y) ** 2).sum() + spread
+    noise = state.noise.step(squares / y.size, y.size, 1.0)
+    return replace(state, prior=prior, noise=noise, likelihood=noise.likelihood)
