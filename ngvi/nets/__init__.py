@@ -21,8 +21,9 @@ from ngvi.nets.rows import (
     vadam,
     vogn,
 )
+from ngvi.nets.state import Info, State
 from ngvi.nets.train import run_epochs
-from ngvi.nets.update import Info, Rule, State
+from ngvi.nets.update import Rule
 
 if TYPE_CHECKING:
     from ngvi.nets.estimators import BayesianMLPClassifier, BayesianMLPRegressor

@@ -21,7 +21,8 @@ from ngvi.nets.net import Net
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.posterior import WeightPosterior
 from ngvi.nets.prior import GammaPrior, Prior
-from ngvi.nets.update import Info, Rule, State, examples, step
+from ngvi.nets.state import Info, State
+from ngvi.nets.update import Rule, examples, step
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ from ngvi.linalg import (
     SemidefiniteDense,
     SemidefiniteDiagonal,
 )
+from ngvi.mirror.site import site_step
 from ngvi.nets.net import Net
 
 Site = Any
@@ -104,8 +105,8 @@ class Estimate(ABC):
         """s = value · I, of the form that `measure` gives for such a batch."""
 
     def average(self, site: Site, curvature: Site, weight: Any) -> Site:
-        """(1 − w) s + w ĥ: the mirror step of a site, λ_q = λ_prior + λ_site."""
-        return site.average(curvature, weight)
+        """(1 − w) s + w ĥ."""
+        return site_step(site, curvature, weight)
 
     def refresh(self, site: Site) -> Site:
         """What is renewed only now and then, before it is made a precision of."""
@@ -195,12 +196,6 @@ class EigenMoments(Estimate):
         factors: Any = factored.begin(net, likelihood, batch, value)
         return Eigen(factors, _in_basis_of(factors))
 
-    def average(self, site: Eigen, curvature: Eigen, weight: Any) -> Eigen:
-        return Eigen(
-            site.factors.average(curvature.factors, weight),
-            site.moments.average(curvature.moments, weight),
-        )
-
     def refresh(self, site: Eigen) -> Eigen:
         new = _in_basis_of(site.factors)
         blocks = []
@@ -260,7 +255,7 @@ class LeadingGradients(Estimate):
         return LowRank(vectors, nothing, zeros + value)
 
     def average(self, site: LowRank, curvature: LowRank, weight: Any) -> LowRank:
-        return site.average(curvature, weight).truncate(self.rank)
+        return super().average(site, curvature, weight).truncate(self.rank)
 
 
 class GradientOnly(Estimate):

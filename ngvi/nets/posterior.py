@@ -13,7 +13,7 @@ from ngvi.fisher.likelihoods import Likelihood
 from ngvi.linalg import PositiveDefinite
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.prior import Prior
-from ngvi.nets.update import State
+from ngvi.nets.state import State
 from ngvi.pytrees import pytree
 
 

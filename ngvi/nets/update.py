@@ -5,19 +5,15 @@ N(0, diag(δ)⁻¹) and a weight κ of the KL divergence,
 
     N E_q[ℓ̄] + κ KL(q ‖ prior).
 
-Its natural parameters are those of the prior and of a site, S = (N/κ) s + δ. A mirror
-step of length ρ on the site is a running average of the estimated curvature,
+Its precision is that of the prior and of a *site*, S = (N/κ) s + δ. A step of
+`ngvi.mirror.site` moves the site to a running average of the estimated curvature, and
+the mean with the new S:
 
-    s⁺ = (1 − ρ) s + ρ ĥ,
+    s⁺ = (1 − ρ) s + ρ ĥ,     m⁺ = m − α S⁻¹ ((N/κ) ĝ + δ m).
 
-and of length α on the mean, with the new S,
-
-    m⁺ = m − α S⁻¹ ((N/κ) ĝ + δ m).
-
-At α = ρ these are `ngvi.mirror.mirror_step`; deep learning takes them apart, averages
+At α = ρ it is `ngvi.mirror.mirror_step`; deep learning takes the two apart, averages
 ĝ (momentum), and lets some weights wait for a new factorisation of S. Where ĥ may be
-negative, S moves by `ngvi.mirror`'s retraction of second order instead, which keeps it
-positive:
+negative, S moves by a retraction of second order instead, which keeps it positive:
 
     S⁺ = S R(ρM),   M = S⁻¹ (N/κ)(ĥ − s),   R(x) = 1 + x + ½x².
 
@@ -29,12 +25,10 @@ Source: Khan and Rue (2023), The Bayesian learning rule; Zhang, Sun, Duvenaud an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -44,60 +38,13 @@ from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.linalg import Diagonal, PositiveDefinite, SemidefiniteDiagonal
 from ngvi.mirror.retractions import second_order
+from ngvi.mirror.site import natural_mean_step, retracted_site
 from ngvi.nets.draws import normals
 from ngvi.nets.estimates import Estimate, Estimated, Point, Site
-from ngvi.nets.net import Net
-from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.prior import Prior
-from ngvi.pytrees import pytree
+from ngvi.nets.state import Info, Phase, State
 
 Schedule = Callable[[Int[Array, ""]], Any]
-
-
-@pytree
-class State:
-    """Where the training is; a pytree, that goes through `jit`, `scan` and `vmap`."""
-
-    mean: Float[Array, "p"]
-    """m, in the order of the net's layout."""
-    precision: PositiveDefinite
-    """S, as it was factorised last."""
-    site: Site
-    """s."""
-    momentum: Float[Array, "p"]
-    """The average of ĝ, without correction for its start."""
-    prior: Prior
-    likelihood: Likelihood
-    noise: ObservationNoise | None
-    """q of the noise's precision, where it is learned."""
-    scale: Float[Array, ""]
-    """N/κ."""
-    data_size: Float[Array, ""]
-    """N."""
-    steps: Int[Array, ""]
-    net: Net = field(metadata={"static": True})
-
-    @property
-    def params(self) -> Any:
-        """m, a pytree like the parameters."""
-        return self.net.layout.tree(self.mean)
-
-
-class Phase(IntEnum):
-    """What a step does beside moving the mean."""
-
-    PLAIN = 0
-    MEASURE = 1
-    """It estimates the curvature, and averages it."""
-    RENEW = 2
-    """And it factorises S, and learns the prior."""
-
-
-class Info(NamedTuple):
-    """Of one step, for progress."""
-
-    loss: Float[Array, ""]
-    """The mean of −log p(y | f) over the batch, at the weights drawn."""
 
 
 @dataclass(frozen=True)
@@ -242,8 +189,7 @@ class Rule:
         """The site, beside this prior, of S moved by about so much."""
         # Not of the S that draws are from, which may be older than the site.
         old: Any = self.precision(state.site, state.prior, state.scale)
-        moved = old.retract(change / old.entries(), second_order)
-        return SemidefiniteDiagonal((moved.entries() - prior.vector) / state.scale)
+        return retracted_site(old, change, prior.vector, state.scale, second_order)
 
     def precision(self, site: Site, prior: Prior, scale: Any) -> PositiveDefinite:
         """S = (N/κ) s + δ, factorised."""
@@ -295,14 +241,14 @@ class Rule:
         alpha: Any = self.learning_rate
         alpha = alpha(state.steps - 1) if callable(alpha) else alpha
         alpha = jnp.asarray(alpha, state.mean.dtype)
-        force = state.scale * direction
-        shift = alpha * self.preconditioner(state).solve(force)
-        if self.trust is not None:
-            # α forceᵀ S⁻¹ force α, the squared length of the step in S.
-            length = jnp.sqrt(alpha * jnp.maximum(shift @ force, 0))
-            longest = self.trust * math.sqrt(len(shift))
-            shift = shift * jnp.minimum(1, longest / jnp.maximum(length, longest))
-        return replace(state, mean=state.mean - shift, momentum=momentum)
+        mean = natural_mean_step(
+            state.mean,
+            state.scale * direction,
+            self.preconditioner(state),
+            alpha,
+            self.trust,
+        )
+        return replace(state, mean=mean, momentum=momentum)
 
 
 @partial(jax.jit, static_argnums=(0, 5))
