@@ -7,13 +7,14 @@ from ngvi.nets.algorithm import Algorithm
 from ngvi.nets.elbo import ELBO, elbo
 from ngvi.nets.mixture import Mixture
 from ngvi.nets.observation_noise import ObservationNoise
-from ngvi.nets.posterior import WeightPosterior
+from ngvi.nets.posterior import PartialPosterior, WeightPosterior
 from ngvi.nets.predictive import Moments, Predictive
 from ngvi.nets.prior import GammaPrior, Prior
 from ngvi.nets.rows import (
     blocks,
     full,
     ivon,
+    last_layer,
     noisy_adam,
     noisy_ekfac,
     noisy_kfac,
@@ -38,6 +39,7 @@ __all__ = [
     "Mixture",
     "Moments",
     "ObservationNoise",
+    "PartialPosterior",
     "Predictive",
     "Prior",
     "Rule",
@@ -47,6 +49,7 @@ __all__ = [
     "elbo",
     "full",
     "ivon",
+    "last_layer",
     "noisy_adam",
     "noisy_ekfac",
     "noisy_kfac",

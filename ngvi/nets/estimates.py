@@ -108,6 +108,10 @@ class Estimate(ABC):
         """(1 − w) s + w ĥ."""
         return site_step(site, curvature, weight)
 
+    def random_part(self, net: Net) -> int | None:
+        """The one layer of the net whose weights are drawn; None for all weights."""
+        return None
+
     def refresh(self, site: Site) -> Site:
         """What is renewed only now and then, before it is made a precision of."""
         return site

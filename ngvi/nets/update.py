@@ -37,6 +37,7 @@ from jaxtyping import Array, Float, Int, Key
 from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.linalg import Diagonal, PositiveDefinite, SemidefiniteDiagonal
+from ngvi.linalg.batching import join, split
 from ngvi.mirror.retractions import second_order
 from ngvi.mirror.site import natural_mean_step, retracted_site
 from ngvi.nets.draws import normals
@@ -142,7 +143,17 @@ class Rule:
         eps = normals(key, (number, state.net.dim), state.mean.dtype)
         if self.antithetic:
             eps = jnp.concatenate([eps, -eps])
-        return state.mean + state.precision.unwhiten(eps)
+        away = state.precision.unwhiten(eps)
+        drawn = self.estimate.random_part(state.net)
+        if drawn is not None:
+            parts = split(away, state.net.layout.sizes)
+            away = join(
+                [
+                    part if k == drawn else jnp.zeros_like(part)
+                    for k, part in enumerate(parts)
+                ]
+            )
+        return state.mean + away
 
     def measured(
         self,

@@ -23,6 +23,7 @@ from ngvi.nets import (
     blocks,
     full,
     ivon,
+    last_layer,
     noisy_adam,
     noisy_ekfac,
     noisy_kfac,
@@ -89,6 +90,8 @@ EXACT = {
     "kfac": (noisy_kfac, {"kind": "true", "refresh": 3}),
     "ekfac": (noisy_ekfac, {"kind": "true", "refresh": 3}),
     "slang": (slang, {"kind": "true", "rank": linear.DIM}),
+    # Its only layer is the last.
+    "last_layer": (last_layer, {}),
 }
 
 
