@@ -104,6 +104,10 @@ class Estimate(ABC):
     ) -> Site:
         """s = value · I, of the form that `measure` gives for such a batch."""
 
+    def mean(self, curvatures: Site) -> Site:
+        """Over draws, which are along the first axis of every leaf."""
+        return jax.tree.map(lambda leaf: leaf.mean(0), curvatures)
+
     def average(self, site: Site, curvature: Site, weight: Any) -> Site:
         """(1 − w) s + w ĥ."""
         return site_step(site, curvature, weight)
@@ -257,6 +261,12 @@ class LeadingGradients(Estimate):
         vectors = jnp.zeros((net.dim, rank), zeros.dtype)
         nothing = jnp.zeros(rank, zeros.dtype)
         return LowRank(vectors, nothing, zeros + value)
+
+    def mean(self, curvatures: LowRank) -> LowRank:
+        """With the directions of all draws, beside each other."""
+        draws, dim, _ = curvatures.vectors.shape
+        vectors = curvatures.vectors.transpose(1, 0, 2).reshape(dim, -1)
+        return LowRank.from_vectors(vectors, curvatures.values.reshape(-1) / draws)
 
     def average(self, site: LowRank, curvature: LowRank, weight: Any) -> LowRank:
         return super().average(site, curvature, weight).truncate(self.rank)

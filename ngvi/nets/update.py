@@ -181,7 +181,7 @@ class Rule:
             return only._replace(outputs=outputs)
         keys = jax.random.split(key, self.samples)
         gradients, curvatures, outputs = jax.vmap(one)(ws, keys)
-        curvature = jax.tree.map(lambda leaf: leaf.mean(0), curvatures)
+        curvature = None if curvatures is None else self.estimate.mean(curvatures)
         return Estimated(gradients.mean(0), curvature, outputs)
 
     def moved_site(self, state: State, curvature: Site) -> Site:
