@@ -37,9 +37,8 @@ from ngvi.nets.estimates import (
     Estimate,
     FromFisher,
     LeadingGradients,
-    Price,
-    SquaredGradient,
 )
+from ngvi.nets.gradient_estimates import Price, SquaredGradient
 from ngvi.nets.last_layer import LastLayer
 from ngvi.nets.update import Rule
 

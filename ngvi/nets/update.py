@@ -25,10 +25,9 @@ Source: Khan and Rue (2023), The Bayesian learning rule; Zhang, Sun, Duvenaud an
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,101 +40,20 @@ from ngvi.linalg.batching import join, split
 from ngvi.mirror.retractions import second_order
 from ngvi.mirror.site import natural_mean_step, retracted_site
 from ngvi.nets.draws import normals
-from ngvi.nets.estimates import Estimate, Estimated, Point, Site
+from ngvi.nets.estimates import Estimated, Point, Site
+from ngvi.nets.gradient_estimates import gradient_alone
+from ngvi.nets.pieces import over_draws
 from ngvi.nets.prior import Prior
+from ngvi.nets.rule import Settings
 from ngvi.nets.state import Info, Phase, State
-
-Schedule = Callable[[Int[Array, ""]], Any]
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(Settings):
     """How q moves: a row of the table but for the numbers of a problem.
 
-    Args:
-        estimate: of gradient and curvature.
-        learning_rate: α, a number or a function of the number of steps taken.
-        precision_rate: ρ.
-        noise_rate: ρ of the noise's posterior; that of the precision by default.
-        momentum: β₁ of the average of ĝ.
-        damping: λ ≥ 0 added to s where it preconditions the step, and not in S: the
-            posterior does not know of it.
-        corrected: average s with the bias of its start corrected.
-        factored: Kronecker factors are damped each by itself, as published for noisy
-            K-FAC, which overstates S: an approximation, and sampled from as it is.
-        retraction: "first" is the average above; "second" for an ĥ of any sign.
-        root: precondition by √s, as Adam does: then it is no natural gradient.
-        trust: the longest step of the mean, (Δᵀ S Δ)^½ in units of √P, in which a draw
-            of q is about 1 from m; none by default.
-        samples: weights drawn for every step.
-        antithetic: they come in pairs, m ± A ε.
-        measure_every: estimate the curvature every so many steps.
-        refresh: factorise S every so many steps, a multiple of `measure_every`.
-        prior_in_momentum: average ĝ + (κ/N) δ m in place of ĝ.
-        prior_at_draw: take that at the weights drawn: more noise, the same mean.
+    For its arguments see `ngvi.nets.rule.Settings`.
     """
-
-    estimate: Estimate
-    learning_rate: float | Schedule = 1e-3
-    precision_rate: float = 0.01
-    noise_rate: float | None = None
-    momentum: float = 0.9
-    damping: float = 0.0
-    trust: float | None = None
-    corrected: bool = False
-    factored: bool = False
-    retraction: Literal["first", "second"] = "first"
-    root: bool = False
-    samples: int = 1
-    antithetic: bool = False
-    measure_every: int = 1
-    refresh: int = 1
-    prior_in_momentum: bool = False
-    prior_at_draw: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least, most in (
-            ("precision_rate", 0, 1),
-            ("noise_rate", 0, 1),
-            ("momentum", 0, 1),
-            ("damping", 0, float("inf")),
-            ("samples", 1, float("inf")),
-            ("measure_every", 1, float("inf")),
-            ("refresh", 1, float("inf")),
-        ):
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise ValueError(
-                    f"{name} must be from {least:g} to {most:g}, got {value}"
-                )
-        if self.refresh % self.measure_every:
-            raise ValueError(
-                f"refresh must be a multiple of measure_every, {self.measure_every}, "
-                f"got {self.refresh}"
-            )
-        if self.momentum == 1:
-            raise ValueError("momentum must be less than 1: else the mean never moves")
-        if not callable(self.learning_rate) and not self.learning_rate >= 0:
-            raise ValueError(
-                f"learning_rate must be at least 0, got {self.learning_rate}"
-            )
-        if self.trust is not None and not self.trust > 0:
-            raise ValueError(f"trust must be positive, or None, got {self.trust}")
-        if self.retraction not in ("first", "second"):
-            raise ValueError(
-                f"retraction must be 'first' or 'second', got {self.retraction!r}"
-            )
-        if self.antithetic and self.samples % 2:
-            raise ValueError(
-                f"antithetic draws come in pairs: samples is odd, {self.samples}"
-            )
-
-    @property
-    def always(self) -> bool:
-        """Whether every step does everything."""
-        return self.refresh == 1
-
-    # -- the parts of a step -----------------------------------------------------------
 
     def draws(self, state: State, key: Key[Array, ""]) -> Float[Array, "s p"]:
         """Weights from q."""
@@ -169,18 +87,20 @@ class Rule:
 
         def one(w: Float[Array, "p"], key: Key[Array, ""]) -> Estimated:
             if phase == Phase.PLAIN:
-                gradient, outputs = net.gradient(w, likelihood, x, y)
-                return Estimated(gradient, None, outputs)
+                batch = Batch(x, y)
+                return gradient_alone(net, likelihood, w, batch, self.accumulate)
             point = Point(w, state.mean, state.precision)
             batch = examples(self.estimate, x, y, key)
-            return self.estimate.measure(net, likelihood, point, batch, state.site)
+            return self.estimate.measure_in_parts(
+                net, likelihood, point, batch, state.site, self.accumulate
+            )
 
         if self.samples == 1:
             only = one(ws[0], key)
             outputs = jax.tree.map(lambda leaf: leaf[None], only.outputs)
             return only._replace(outputs=outputs)
         keys = jax.random.split(key, self.samples)
-        gradients, curvatures, outputs = jax.vmap(one)(ws, keys)
+        gradients, curvatures, outputs = over_draws(one, ws, keys, self.mesh)
         curvature = None if curvatures is None else self.estimate.mean(curvatures)
         return Estimated(gradients.mean(0), curvature, outputs)
 

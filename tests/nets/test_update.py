@@ -31,7 +31,8 @@ from ngvi.nets import (
     vadam,
     vogn,
 )
-from ngvi.nets.estimates import FromFisher, SquaredGradient
+from ngvi.nets.estimates import FromFisher
+from ngvi.nets.gradient_estimates import SquaredGradient
 from tests.nets import linear, problems
 from tests.nets.problems import close
 from tests.programs import compiled
@@ -326,6 +327,7 @@ def test_a_precision_that_is_kept() -> None:
         ({"learning_rate": -1.0}, "learning_rate must be at least 0, got -1.0"),
         ({"retraction": "third"}, "must be 'first' or 'second', got 'third'"),
         ({"samples": 3, "antithetic": True}, "samples is odd, 3"),
+        ({"accumulate": 0}, "accumulate must be from 1 to inf, got 0"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], message: str) -> None:
