@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ngvi.nets.algorithm import Algorithm
 from ngvi.nets.elbo import ELBO, elbo
 from ngvi.nets.mixture import Mixture
+from ngvi.nets.numpyro_model import from_numpyro
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.posterior import PartialPosterior, WeightPosterior
 from ngvi.nets.predictive import Moments, Predictive
@@ -47,6 +48,7 @@ __all__ = [
     "WeightPosterior",
     "blocks",
     "elbo",
+    "from_numpyro",
     "full",
     "ivon",
     "last_layer",
