@@ -122,6 +122,16 @@ class Rule(Settings):
         old: Any = self.precision(state.site, state.prior, state.scale)
         return retracted_site(old, change, prior.vector, state.scale, second_order)
 
+    def joined_site(
+        self, state: State, curvature: Site, share: Any, scale: Float[Array, ""]
+    ) -> Site:
+        """s⁺ of the data so far and of this share of new ones, at the new N/κ."""
+        if self.retraction == "first":
+            return self.estimate.average(state.site, curvature, share)
+        old: Any = self.precision(state.site, state.prior, state.scale)
+        change = share * scale * curvature.values
+        return retracted_site(old, change, state.prior.vector, scale, second_order)
+
     def precision(self, site: Site, prior: Prior, scale: Any) -> PositiveDefinite:
         """S = (N/κ) s + δ, factorised."""
         matrix = self.estimate.curvature(site).scale(scale)
@@ -211,7 +221,7 @@ def step(
     of_weights, of_labels = jax.random.split(key)
     ws = rule.draws(state, of_weights)
     gradient, curvature, outputs = rule.measured(phase, state, ws, x, y, of_labels)
-    loss = _mean_loss(state.likelihood, outputs, y)
+    loss = mean_loss(state.likelihood, outputs, y)
     if phase >= Phase.MEASURE:
         state = replace(state, site=rule.moved_site(state, curvature))
     if phase == Phase.RENEW:
@@ -229,7 +239,7 @@ def _with_moved_noise(rule: Rule, state: State, outputs: Array, y: Array) -> Sta
     return replace(state, noise=noise, likelihood=noise.likelihood)
 
 
-def _mean_loss(likelihood: Likelihood, outputs: Any, y: Any) -> Float[Array, ""]:
+def mean_loss(likelihood: Likelihood, outputs: Any, y: Any) -> Float[Array, ""]:
     """Over the examples and the draws of the weights."""
     each = jax.vmap(jax.vmap(likelihood.log_prob), (0, None))
     return -each(outputs, y).mean()

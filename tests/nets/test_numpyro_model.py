@@ -106,7 +106,7 @@ def test_a_flax_module_is_trained_with_its_noise() -> None:
     y = jnp.sin(2 * x[:, 0])
     net = from_numpyro(model, x, y)
     assert isinstance(net.likelihood, ObservationNoise)
-    settings = {"learning_rate": 0.2, "precision_rate": 0.1, "samples": 4}
+    settings = {"learning_rate": 0.2, "precision_rate": 0.1, "samples": 4, "refresh": 1}
     algorithm = net.algorithm(noisy_kfac, len(x), **settings)
 
     @compiled
