@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 from ngvi.nets.algorithm import Algorithm
 from ngvi.nets.elbo import ELBO, elbo
 from ngvi.nets.mixture import Mixture
+from ngvi.nets.numpyro_model import from_numpyro
 from ngvi.nets.observation_noise import ObservationNoise
-from ngvi.nets.posterior import WeightPosterior
+from ngvi.nets.posterior import PartialPosterior, WeightPosterior
 from ngvi.nets.predictive import Moments, Predictive
 from ngvi.nets.prior import GammaPrior, Prior
 from ngvi.nets.rows import (
     blocks,
     full,
     ivon,
+    last_layer,
     noisy_adam,
     noisy_ekfac,
     noisy_kfac,
@@ -21,8 +23,9 @@ from ngvi.nets.rows import (
     vadam,
     vogn,
 )
+from ngvi.nets.state import Info, State
 from ngvi.nets.train import run_epochs
-from ngvi.nets.update import Info, Rule, State
+from ngvi.nets.update import Rule
 
 if TYPE_CHECKING:
     from ngvi.nets.estimators import BayesianMLPClassifier, BayesianMLPRegressor
@@ -37,6 +40,7 @@ __all__ = [
     "Mixture",
     "Moments",
     "ObservationNoise",
+    "PartialPosterior",
     "Predictive",
     "Prior",
     "Rule",
@@ -44,8 +48,10 @@ __all__ = [
     "WeightPosterior",
     "blocks",
     "elbo",
+    "from_numpyro",
     "full",
     "ivon",
+    "last_layer",
     "noisy_adam",
     "noisy_ekfac",
     "noisy_kfac",

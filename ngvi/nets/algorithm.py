@@ -19,9 +19,10 @@ from ngvi.linalg import PositiveDefinite, SemidefiniteDiagonal
 from ngvi.nets.estimates import Site
 from ngvi.nets.net import Net
 from ngvi.nets.observation_noise import ObservationNoise
-from ngvi.nets.posterior import WeightPosterior
+from ngvi.nets.posterior import PartialPosterior, WeightPosterior
 from ngvi.nets.prior import GammaPrior, Prior
-from ngvi.nets.update import Info, Rule, State, examples, step
+from ngvi.nets.state import Info, State
+from ngvi.nets.update import Rule, examples, step
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,11 @@ class Algorithm:
         """Weights drawn from q, pytrees like the parameters with these leading axes."""
         return self.posterior(state).sample(key, shape)
 
-    def posterior(self, state: State) -> WeightPosterior:
+    def posterior(self, state: State) -> WeightPosterior | PartialPosterior:
         """q, to be kept when the training is over."""
-        return WeightPosterior.of(state)
+        whole = WeightPosterior.of(state)
+        drawn = self.rule.estimate.random_part(state.net)
+        return whole if drawn is None else PartialPosterior.of_layer(whole, drawn)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

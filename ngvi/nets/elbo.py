@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key
 
 from ngvi.fisher.problem import Apply
 from ngvi.nets.observation_noise import ObservationNoise
-from ngvi.nets.posterior import WeightPosterior
+from ngvi.nets.posterior import PartialPosterior, WeightPosterior
 from ngvi.nets.predictive import At, Predictive
 
 
@@ -36,7 +36,7 @@ class ELBO(NamedTuple):
 
 def elbo(
     apply: Apply,
-    posterior: WeightPosterior,
+    posterior: WeightPosterior | PartialPosterior,
     x: Any,
     y: Any,
     key: Key[Array, ""],
@@ -73,7 +73,9 @@ def elbo(
 
 
 @jax.jit
-def _bound(each: Float[Array, "n s"], posterior: WeightPosterior) -> ELBO:
+def _bound(
+    each: Float[Array, "n s"], posterior: WeightPosterior | PartialPosterior
+) -> ELBO:
     sums = each.sum(0)
     expected, kl = sums.mean(), posterior.kl()
     error = sums.std(ddof=1) / jnp.sqrt(len(sums))

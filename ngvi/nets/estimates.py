@@ -8,12 +8,9 @@ batch of B examples:
 | `FromFisher`       | the engine's, in many structures    | VOGN, K-FAC, full      |
 | `EigenMoments`     | second moments in K-FAC's basis     | noisy EK-FAC           |
 | `LeadingGradients` | gradients of examples, cut to rank  | SLANG                  |
-| `SquaredGradient`  | ĝ²                                  | noisy Adam, IVON       |
-| `Price`            | ĝ (w − m) S                         | IVON                   |
 
-The first three are positive semidefinite, and unbiased for a Gauss-Newton or Fisher
-matrix. ĝ² has the expectation (1/B) E g_i² + (1 − 1/B)(E g)², too small by up to B.
-The last is Price's theorem: unbiased for the Hessian itself, of any sign, and noisy.
+All are positive semidefinite, and unbiased for a Gauss-Newton or Fisher matrix; those
+of `ngvi.nets.gradient_estimates`, which need no more than ĝ, are neither.
 
 An estimate also says what the running average s of ĥ is, and how a precision is made
 of it: S = (N/κ) s + δ.
@@ -52,7 +49,9 @@ from ngvi.linalg import (
     SemidefiniteDense,
     SemidefiniteDiagonal,
 )
+from ngvi.mirror.site import site_step
 from ngvi.nets.net import Net
+from ngvi.nets.pieces import over_parts
 
 Site = Any
 """The running average s: a `Semidefinite`, or what one is made of."""
@@ -103,9 +102,37 @@ class Estimate(ABC):
     ) -> Site:
         """s = value · I, of the form that `measure` gives for such a batch."""
 
+    def measure_in_parts(
+        self,
+        net: Net,
+        likelihood: Likelihood,
+        point: Point,
+        batch: Batch,
+        site: Site,
+        parts: int,
+    ) -> Estimated:
+        """The same of a batch that is taken in so many parts, one after the other."""
+
+        def means(part: Batch) -> tuple[tuple[Any, Site], Any]:
+            gradient, curvature, outputs = self.measure(
+                net, likelihood, point, part, site
+            )
+            return (gradient, curvature), outputs
+
+        (gradient, curvature), outputs = over_parts(means, batch, parts)
+        return Estimated(gradient, curvature, outputs)
+
+    def mean(self, curvatures: Site) -> Site:
+        """Over draws, which are along the first axis of every leaf."""
+        return jax.tree.map(lambda leaf: leaf.mean(0), curvatures)
+
     def average(self, site: Site, curvature: Site, weight: Any) -> Site:
-        """(1 − w) s + w ĥ: the mirror step of a site, λ_q = λ_prior + λ_site."""
-        return site.average(curvature, weight)
+        """(1 − w) s + w ĥ."""
+        return site_step(site, curvature, weight)
+
+    def random_part(self, net: Net) -> int | None:
+        """The one layer of the net whose weights are drawn; None for all weights."""
+        return None
 
     def refresh(self, site: Site) -> Site:
         """What is renewed only now and then, before it is made a precision of."""
@@ -195,12 +222,6 @@ class EigenMoments(Estimate):
         factors: Any = factored.begin(net, likelihood, batch, value)
         return Eigen(factors, _in_basis_of(factors))
 
-    def average(self, site: Eigen, curvature: Eigen, weight: Any) -> Eigen:
-        return Eigen(
-            site.factors.average(curvature.factors, weight),
-            site.moments.average(curvature.moments, weight),
-        )
-
     def refresh(self, site: Eigen) -> Eigen:
         new = _in_basis_of(site.factors)
         blocks = []
@@ -259,54 +280,30 @@ class LeadingGradients(Estimate):
         nothing = jnp.zeros(rank, zeros.dtype)
         return LowRank(vectors, nothing, zeros + value)
 
-    def average(self, site: LowRank, curvature: LowRank, weight: Any) -> LowRank:
-        return site.average(curvature, weight).truncate(self.rank)
-
-
-class GradientOnly(Estimate):
-    """A diagonal estimate from the gradient of the batch alone, of any model."""
-
-    @abstractmethod
-    def of_gradient(
-        self, gradient: Float[Array, "p"], point: Point
-    ) -> Float[Array, "p"]:
-        """The diagonal of ĥ."""
-
-    def measure(
-        self, net: Net, likelihood: Likelihood, point: Point, batch: Batch, site: Site
+    def measure_in_parts(
+        self,
+        net: Net,
+        likelihood: Likelihood,
+        point: Point,
+        batch: Batch,
+        site: LowRank,
+        parts: int,
     ) -> Estimated:
-        gradient, outputs = net.gradient(point.w, likelihood, batch.x, batch.y)
-        diagonal = SemidefiniteDiagonal(self.of_gradient(gradient, point))
-        return Estimated(gradient, diagonal, outputs)
+        if parts > 1:
+            raise ValueError(
+                "accumulate is not for slang, which keeps the gradients of all examples"
+                " of a batch at once: take smaller batches, or vogn"
+            )
+        return self.measure(net, likelihood, point, batch, site)
 
-    def begin(
-        self, net: Net, likelihood: Likelihood, batch: Batch, value: float
-    ) -> SemidefiniteDiagonal:
-        return SemidefiniteDiagonal(net.zeros + value)
+    def mean(self, curvatures: LowRank) -> LowRank:
+        """With the directions of all draws, beside each other."""
+        draws, dim, _ = curvatures.vectors.shape
+        vectors = curvatures.vectors.transpose(1, 0, 2).reshape(dim, -1)
+        return LowRank.from_vectors(vectors, curvatures.values.reshape(-1) / draws)
 
-
-@dataclass(frozen=True)
-class SquaredGradient(GradientOnly):
-    """ĝ²."""
-
-    def of_gradient(
-        self, gradient: Float[Array, "p"], point: Point
-    ) -> Float[Array, "p"]:
-        return gradient**2
-
-
-@dataclass(frozen=True)
-class Price(GradientOnly):
-    """ĝ (w − m) S: Price's theorem, E[∇²ℓ̄] = E[∇ℓ̄ (w − m)ᵀ] S.
-
-    S is the whole precision, (N/κ) s + δ: what implementations call the effective
-    sample size times the Hessian.
-    """
-
-    def of_gradient(
-        self, gradient: Float[Array, "p"], point: Point
-    ) -> Float[Array, "p"]:
-        return gradient * point.precision.mv(point.w - point.mean)
+    def average(self, site: LowRank, curvature: LowRank, weight: Any) -> LowRank:
+        return super().average(site, curvature, weight).truncate(self.rank)
 
 
 def _problem(

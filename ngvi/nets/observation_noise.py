@@ -90,6 +90,17 @@ class ObservationNoise:
         squared = ((outputs - y) ** 2).mean()
         return self.step(squared, data_size * (y.size / len(y)), step_size)
 
+    def absorb(self, outputs: Float[Array, "s b *o"], y: Float[Array, "b *o"]) -> Self:
+        """q(γ) of what it was of, and of these rows: their part is added once.
+
+        Args:
+            outputs: f, the draws first.
+            y: labels that were not seen before.
+        """
+        squares = ((outputs - y) ** 2).sum() / len(outputs)
+        gradient = -jnp.asarray(y.size / 2), squares / 2
+        return replace(self, q=mirror_step(self.q, gradient, 1.0, temperature=0.0))
+
     def expected_log_prob(self, f: Array, y: Array) -> Float[Array, "n"]:
         """E_q(γ)[log N(y | f, 1/γ)] of every example."""
         log_precision = digamma(self.q.concentration) - jnp.log(self.q.rate)

@@ -11,6 +11,7 @@
 | `slang`       | low rank + diagonal | leading gradients   | first      |
 | `full`        | dense               | Fisher              | first      |
 | `blocks`      | dense, a layer      | Fisher              | first      |
+| `last_layer`  | dense, the last one | Fisher              | first      |
 
 All take the model as `ngvi.fisher.fisher` does, and the settings of
 `ngvi.nets.update.Rule` and `ngvi.nets.algorithm.Algorithm` by keyword.
@@ -36,9 +37,9 @@ from ngvi.nets.estimates import (
     Estimate,
     FromFisher,
     LeadingGradients,
-    Price,
-    SquaredGradient,
 )
+from ngvi.nets.gradient_estimates import Price, SquaredGradient
+from ngvi.nets.last_layer import LastLayer
 from ngvi.nets.update import Rule
 
 KindName = Literal["true", "sampled", "empirical"]
@@ -206,6 +207,31 @@ def blocks(
 ) -> Algorithm:
     """All covariances within a layer."""
     return _from_fisher(apply, likelihood, data_size, kind, BlockStructure(), settings)
+
+
+def last_layer(
+    apply: Apply,
+    likelihood: Any,
+    data_size: int,
+    *,
+    kind: KindName = "true",
+    **settings: Any,
+) -> Algorithm:
+    """All covariances of the last layer, and a point for the layers before it.
+
+    These move by the same step, with the diagonal of their curvature; their prior is a
+    penalty. Its δ cannot be learned: for points, an ever larger one would be best.
+
+    Source: Kristiadi, Hein and Hennig (2020), Being Bayesian, even just a bit, fixes
+    overconfidence in ReLU networks.
+    """
+    if settings.get("hyperprior") is not None:
+        raise ValueError(
+            "last_layer has points for weights, whose prior cannot be learned: give "
+            "prior_precision without a hyperprior, or take another row"
+        )
+    estimate = LastLayer(_kind(kind))
+    return _made(apply, likelihood, data_size, estimate, {}, settings)
 
 
 def _from_fisher(

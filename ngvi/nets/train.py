@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from ngvi.fisher.batches import count
-from ngvi.nets.update import Phase, Rule, State, step
+from ngvi.nets.state import Phase, State
+from ngvi.nets.update import Rule, step
 
 
 @partial(jax.jit, static_argnames=("rule", "epochs", "batch_size"))

@@ -5,19 +5,15 @@ N(0, diag(δ)⁻¹) and a weight κ of the KL divergence,
 
     N E_q[ℓ̄] + κ KL(q ‖ prior).
 
-Its natural parameters are those of the prior and of a site, S = (N/κ) s + δ. A mirror
-step of length ρ on the site is a running average of the estimated curvature,
+Its precision is that of the prior and of a *site*, S = (N/κ) s + δ. A step of
+`ngvi.mirror.site` moves the site to a running average of the estimated curvature, and
+the mean with the new S:
 
-    s⁺ = (1 − ρ) s + ρ ĥ,
+    s⁺ = (1 − ρ) s + ρ ĥ,     m⁺ = m − α S⁻¹ ((N/κ) ĝ + δ m).
 
-and of length α on the mean, with the new S,
-
-    m⁺ = m − α S⁻¹ ((N/κ) ĝ + δ m).
-
-At α = ρ these are `ngvi.mirror.mirror_step`; deep learning takes them apart, averages
+At α = ρ it is `ngvi.mirror.mirror_step`; deep learning takes the two apart, averages
 ĝ (momentum), and lets some weights wait for a new factorisation of S. Where ĥ may be
-negative, S moves by `ngvi.mirror`'s retraction of second order instead, which keeps it
-positive:
+negative, S moves by a retraction of second order instead, which keeps it positive:
 
     S⁺ = S R(ρM),   M = S⁻¹ (N/κ)(ĥ − s),   R(x) = 1 + x + ½x².
 
@@ -29,12 +25,9 @@ Source: Khan and Rue (2023), The Bayesian learning rule; Zhang, Sun, Duvenaud an
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,151 +36,24 @@ from jaxtyping import Array, Float, Int, Key
 from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.linalg import Diagonal, PositiveDefinite, SemidefiniteDiagonal
+from ngvi.linalg.batching import join, split
 from ngvi.mirror.retractions import second_order
+from ngvi.mirror.site import natural_mean_step, retracted_site
 from ngvi.nets.draws import normals
-from ngvi.nets.estimates import Estimate, Estimated, Point, Site
-from ngvi.nets.net import Net
-from ngvi.nets.observation_noise import ObservationNoise
+from ngvi.nets.estimates import Estimated, Point, Site
+from ngvi.nets.gradient_estimates import gradient_alone
+from ngvi.nets.pieces import over_draws
 from ngvi.nets.prior import Prior
-from ngvi.pytrees import pytree
-
-Schedule = Callable[[Int[Array, ""]], Any]
-
-
-@pytree
-class State:
-    """Where the training is; a pytree, that goes through `jit`, `scan` and `vmap`."""
-
-    mean: Float[Array, "p"]
-    """m, in the order of the net's layout."""
-    precision: PositiveDefinite
-    """S, as it was factorised last."""
-    site: Site
-    """s."""
-    momentum: Float[Array, "p"]
-    """The average of ĝ, without correction for its start."""
-    prior: Prior
-    likelihood: Likelihood
-    noise: ObservationNoise | None
-    """q of the noise's precision, where it is learned."""
-    scale: Float[Array, ""]
-    """N/κ."""
-    data_size: Float[Array, ""]
-    """N."""
-    steps: Int[Array, ""]
-    net: Net = field(metadata={"static": True})
-
-    @property
-    def params(self) -> Any:
-        """m, a pytree like the parameters."""
-        return self.net.layout.tree(self.mean)
-
-
-class Phase(IntEnum):
-    """What a step does beside moving the mean."""
-
-    PLAIN = 0
-    MEASURE = 1
-    """It estimates the curvature, and averages it."""
-    RENEW = 2
-    """And it factorises S, and learns the prior."""
-
-
-class Info(NamedTuple):
-    """Of one step, for progress."""
-
-    loss: Float[Array, ""]
-    """The mean of −log p(y | f) over the batch, at the weights drawn."""
+from ngvi.nets.rule import Settings
+from ngvi.nets.state import Info, Phase, State
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(Settings):
     """How q moves: a row of the table but for the numbers of a problem.
 
-    Args:
-        estimate: of gradient and curvature.
-        learning_rate: α, a number or a function of the number of steps taken.
-        precision_rate: ρ.
-        noise_rate: ρ of the noise's posterior; that of the precision by default.
-        momentum: β₁ of the average of ĝ.
-        damping: λ ≥ 0 added to s where it preconditions the step, and not in S: the
-            posterior does not know of it.
-        corrected: average s with the bias of its start corrected.
-        factored: Kronecker factors are damped each by itself, as published for noisy
-            K-FAC, which overstates S: an approximation, and sampled from as it is.
-        retraction: "first" is the average above; "second" for an ĥ of any sign.
-        root: precondition by √s, as Adam does: then it is no natural gradient.
-        trust: the longest step of the mean, (Δᵀ S Δ)^½ in units of √P, in which a draw
-            of q is about 1 from m; none by default.
-        samples: weights drawn for every step.
-        antithetic: they come in pairs, m ± A ε.
-        measure_every: estimate the curvature every so many steps.
-        refresh: factorise S every so many steps, a multiple of `measure_every`.
-        prior_in_momentum: average ĝ + (κ/N) δ m in place of ĝ.
-        prior_at_draw: take that at the weights drawn: more noise, the same mean.
+    For its arguments see `ngvi.nets.rule.Settings`.
     """
-
-    estimate: Estimate
-    learning_rate: float | Schedule = 1e-3
-    precision_rate: float = 0.01
-    noise_rate: float | None = None
-    momentum: float = 0.9
-    damping: float = 0.0
-    trust: float | None = None
-    corrected: bool = False
-    factored: bool = False
-    retraction: Literal["first", "second"] = "first"
-    root: bool = False
-    samples: int = 1
-    antithetic: bool = False
-    measure_every: int = 1
-    refresh: int = 1
-    prior_in_momentum: bool = False
-    prior_at_draw: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least, most in (
-            ("precision_rate", 0, 1),
-            ("noise_rate", 0, 1),
-            ("momentum", 0, 1),
-            ("damping", 0, float("inf")),
-            ("samples", 1, float("inf")),
-            ("measure_every", 1, float("inf")),
-            ("refresh", 1, float("inf")),
-        ):
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise ValueError(
-                    f"{name} must be from {least:g} to {most:g}, got {value}"
-                )
-        if self.refresh % self.measure_every:
-            raise ValueError(
-                f"refresh must be a multiple of measure_every, {self.measure_every}, "
-                f"got {self.refresh}"
-            )
-        if self.momentum == 1:
-            raise ValueError("momentum must be less than 1: else the mean never moves")
-        if not callable(self.learning_rate) and not self.learning_rate >= 0:
-            raise ValueError(
-                f"learning_rate must be at least 0, got {self.learning_rate}"
-            )
-        if self.trust is not None and not self.trust > 0:
-            raise ValueError(f"trust must be positive, or None, got {self.trust}")
-        if self.retraction not in ("first", "second"):
-            raise ValueError(
-                f"retraction must be 'first' or 'second', got {self.retraction!r}"
-            )
-        if self.antithetic and self.samples % 2:
-            raise ValueError(
-                f"antithetic draws come in pairs: samples is odd, {self.samples}"
-            )
-
-    @property
-    def always(self) -> bool:
-        """Whether every step does everything."""
-        return self.refresh == 1
-
-    # -- the parts of a step -----------------------------------------------------------
 
     def draws(self, state: State, key: Key[Array, ""]) -> Float[Array, "s p"]:
         """Weights from q."""
@@ -195,7 +61,17 @@ class Rule:
         eps = normals(key, (number, state.net.dim), state.mean.dtype)
         if self.antithetic:
             eps = jnp.concatenate([eps, -eps])
-        return state.mean + state.precision.unwhiten(eps)
+        away = state.precision.unwhiten(eps)
+        drawn = self.estimate.random_part(state.net)
+        if drawn is not None:
+            parts = split(away, state.net.layout.sizes)
+            away = join(
+                [
+                    part if k == drawn else jnp.zeros_like(part)
+                    for k, part in enumerate(parts)
+                ]
+            )
+        return state.mean + away
 
     def measured(
         self,
@@ -211,19 +87,21 @@ class Rule:
 
         def one(w: Float[Array, "p"], key: Key[Array, ""]) -> Estimated:
             if phase == Phase.PLAIN:
-                gradient, outputs = net.gradient(w, likelihood, x, y)
-                return Estimated(gradient, None, outputs)
+                batch = Batch(x, y)
+                return gradient_alone(net, likelihood, w, batch, self.accumulate)
             point = Point(w, state.mean, state.precision)
             batch = examples(self.estimate, x, y, key)
-            return self.estimate.measure(net, likelihood, point, batch, state.site)
+            return self.estimate.measure_in_parts(
+                net, likelihood, point, batch, state.site, self.accumulate
+            )
 
         if self.samples == 1:
             only = one(ws[0], key)
             outputs = jax.tree.map(lambda leaf: leaf[None], only.outputs)
             return only._replace(outputs=outputs)
         keys = jax.random.split(key, self.samples)
-        gradients, curvatures, outputs = jax.vmap(one)(ws, keys)
-        curvature = jax.tree.map(lambda leaf: leaf.mean(0), curvatures)
+        gradients, curvatures, outputs = over_draws(one, ws, keys, self.mesh)
+        curvature = None if curvatures is None else self.estimate.mean(curvatures)
         return Estimated(gradients.mean(0), curvature, outputs)
 
     def moved_site(self, state: State, curvature: Site) -> Site:
@@ -242,8 +120,17 @@ class Rule:
         """The site, beside this prior, of S moved by about so much."""
         # Not of the S that draws are from, which may be older than the site.
         old: Any = self.precision(state.site, state.prior, state.scale)
-        moved = old.retract(change / old.entries(), second_order)
-        return SemidefiniteDiagonal((moved.entries() - prior.vector) / state.scale)
+        return retracted_site(old, change, prior.vector, state.scale, second_order)
+
+    def joined_site(
+        self, state: State, curvature: Site, share: Any, scale: Float[Array, ""]
+    ) -> Site:
+        """s⁺ of the data so far and of this share of new ones, at the new N/κ."""
+        if self.retraction == "first":
+            return self.estimate.average(state.site, curvature, share)
+        old: Any = self.precision(state.site, state.prior, state.scale)
+        change = share * scale * curvature.values
+        return retracted_site(old, change, state.prior.vector, scale, second_order)
 
     def precision(self, site: Site, prior: Prior, scale: Any) -> PositiveDefinite:
         """S = (N/κ) s + δ, factorised."""
@@ -295,14 +182,14 @@ class Rule:
         alpha: Any = self.learning_rate
         alpha = alpha(state.steps - 1) if callable(alpha) else alpha
         alpha = jnp.asarray(alpha, state.mean.dtype)
-        force = state.scale * direction
-        shift = alpha * self.preconditioner(state).solve(force)
-        if self.trust is not None:
-            # α forceᵀ S⁻¹ force α, the squared length of the step in S.
-            length = jnp.sqrt(alpha * jnp.maximum(shift @ force, 0))
-            longest = self.trust * math.sqrt(len(shift))
-            shift = shift * jnp.minimum(1, longest / jnp.maximum(length, longest))
-        return replace(state, mean=state.mean - shift, momentum=momentum)
+        mean = natural_mean_step(
+            state.mean,
+            state.scale * direction,
+            self.preconditioner(state),
+            alpha,
+            self.trust,
+        )
+        return replace(state, mean=mean, momentum=momentum)
 
 
 @partial(jax.jit, static_argnums=(0, 5))
@@ -334,7 +221,7 @@ def step(
     of_weights, of_labels = jax.random.split(key)
     ws = rule.draws(state, of_weights)
     gradient, curvature, outputs = rule.measured(phase, state, ws, x, y, of_labels)
-    loss = _mean_loss(state.likelihood, outputs, y)
+    loss = mean_loss(state.likelihood, outputs, y)
     if phase >= Phase.MEASURE:
         state = replace(state, site=rule.moved_site(state, curvature))
     if phase == Phase.RENEW:
@@ -352,7 +239,7 @@ def _with_moved_noise(rule: Rule, state: State, outputs: Array, y: Array) -> Sta
     return replace(state, noise=noise, likelihood=noise.likelihood)
 
 
-def _mean_loss(likelihood: Likelihood, outputs: Any, y: Any) -> Float[Array, ""]:
+def mean_loss(likelihood: Likelihood, outputs: Any, y: Any) -> Float[Array, ""]:
     """Over the examples and the draws of the weights."""
     each = jax.vmap(jax.vmap(likelihood.log_prob), (0, None))
     return -each(outputs, y).mean()

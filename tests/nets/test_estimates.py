@@ -24,9 +24,8 @@ from ngvi.nets.estimates import (
     FromFisher,
     LeadingGradients,
     Point,
-    Price,
-    SquaredGradient,
 )
+from ngvi.nets.gradient_estimates import Price, SquaredGradient
 from ngvi.nets.net import Net
 from ngvi.nets.update import examples
 from tests.nets.problems import (

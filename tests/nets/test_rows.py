@@ -348,7 +348,8 @@ def test_noisy_ekfac(refresh: int) -> None:
 # -- all else --------------------------------------------------------------------------
 
 
-def test_slang() -> None:
+@pytest.mark.parametrize("draws", [1, 2])
+def test_slang(draws: int) -> None:
     # Mishkin et al.: their U and D are of the whole precision, with the prior in D,
     # D ← (1 − β) D + β δ + what is cut off; the sites of ours are the same less δ.
     alpha, beta, delta, rank = 0.02, 0.2, 1.5, 3
@@ -361,11 +362,13 @@ def test_slang() -> None:
         momentum=0.0,
         precision_rate=beta,
         prior_precision=delta,
+        samples=draws,
     )
     mean, low, d = START, np.zeros((DIM, DIM)), np.full(DIM, N + delta)
     for _, before, state, batch, key in training(algorithm):
-        w = mean + matrices(before.precision)[1] @ normals(key)[0][0]
-        g = gradients(w, *batch)
+        eps, _ = normals(key, draws)
+        ws = mean + eps @ matrices(before.precision)[1].T
+        g = np.concatenate([gradients(w, *batch) for w in ws])
         whole = (1 - beta) * low + beta * N * g.T @ g / len(g)
         values, vectors = np.linalg.eigh(whole)
         low = vectors[:, -rank:] * values[-rank:] @ vectors[:, -rank:].T

@@ -23,6 +23,7 @@ from ngvi.nets import (
     blocks,
     full,
     ivon,
+    last_layer,
     noisy_adam,
     noisy_ekfac,
     noisy_kfac,
@@ -30,7 +31,8 @@ from ngvi.nets import (
     vadam,
     vogn,
 )
-from ngvi.nets.estimates import FromFisher, SquaredGradient
+from ngvi.nets.estimates import FromFisher
+from ngvi.nets.gradient_estimates import SquaredGradient
 from tests.nets import linear, problems
 from tests.nets.problems import close
 from tests.programs import compiled
@@ -89,6 +91,8 @@ EXACT = {
     "kfac": (noisy_kfac, {"kind": "true", "refresh": 3}),
     "ekfac": (noisy_ekfac, {"kind": "true", "refresh": 3}),
     "slang": (slang, {"kind": "true", "rank": linear.DIM}),
+    # Its only layer is the last.
+    "last_layer": (last_layer, {}),
 }
 
 
@@ -323,6 +327,7 @@ def test_a_precision_that_is_kept() -> None:
         ({"learning_rate": -1.0}, "learning_rate must be at least 0, got -1.0"),
         ({"retraction": "third"}, "must be 'first' or 'second', got 'third'"),
         ({"samples": 3, "antithetic": True}, "samples is odd, 3"),
+        ({"accumulate": 0}, "accumulate must be from 1 to inf, got 0"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], message: str) -> None:

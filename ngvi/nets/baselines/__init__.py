@@ -15,9 +15,10 @@
 from ngvi.nets.baselines.backprop import bayes_by_backprop
 from ngvi.nets.baselines.descent import Descent, DescentRule, DescentState
 from ngvi.nets.baselines.ensembles import deep_ensemble, ensemble
-from ngvi.nets.baselines.laplace import PartialPosterior, laplace_posterior
+from ngvi.nets.baselines.laplace import laplace_posterior
 from ngvi.nets.baselines.point import Point, maximum_a_posteriori
 from ngvi.nets.baselines.swag import Swag, swag
+from ngvi.nets.posterior import PartialPosterior
 
 __all__ = [
     "Descent",

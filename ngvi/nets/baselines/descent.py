@@ -31,8 +31,8 @@ from ngvi.nets.net import Net
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.prior import Prior
 from ngvi.nets.rows import noisy_adam
+from ngvi.nets.state import Info
 from ngvi.nets.train import shuffled_batches
-from ngvi.nets.update import Info
 from ngvi.pytrees import pytree
 
 if TYPE_CHECKING:

@@ -6,50 +6,16 @@ weights stay at the mode.
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from ngvi.fisher import laplace
 from ngvi.fisher.engine import StructureName
-from ngvi.fisher.likelihoods import Likelihood
 from ngvi.nets.baselines.descent import DescentState
-from ngvi.nets.observation_noise import ObservationNoise
-from ngvi.nets.posterior import WeightPosterior
+from ngvi.nets.posterior import PartialPosterior, WeightPosterior
 from ngvi.nets.prior import Prior
-from ngvi.pytrees import pytree
-
-
-@pytree
-class PartialPosterior:
-    """Some of the leaves are random, the others known. Made by `laplace_posterior`."""
-
-    posterior: WeightPosterior
-    """Of the tuple of the random leaves."""
-    params: Any
-    """The mean of all, a pytree like the parameters."""
-    leaves: tuple[int, ...] = field(metadata={"static": True})
-    """Which of `jax.tree.leaves(params)` are random."""
-
-    @property
-    def likelihood(self) -> Likelihood:
-        return self.posterior.likelihood
-
-    @property
-    def noise(self) -> ObservationNoise | None:
-        return self.posterior.noise
-
-    def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Any:
-        """Weights, pytrees like the parameters with these leading axes."""
-        leaves, treedef = jax.tree.flatten(self.params)
-        drawn = [jnp.broadcast_to(leaf, (*shape, *leaf.shape)) for leaf in leaves]
-        random = self.posterior.sample(key, shape)
-        for i, leaf in zip(self.leaves, random, strict=True):
-            drawn[i] = leaf
-        return jax.tree.unflatten(treedef, drawn)
 
 
 def laplace_posterior(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from dataclasses import replace
 from typing import Any, Self
 
 import jax
@@ -31,8 +30,10 @@ from ngvi.nets.estimators.training import (
     Outcome,
     Stopping,
     TrainingProgress,
+    is_finite,
     train,
 )
+from ngvi.nets.online import absorb
 from ngvi.nets.posterior import WeightPosterior
 from ngvi.nets.predictive import Predictive
 from ngvi.nets.update import State
@@ -97,9 +98,13 @@ class BayesianMLP(Parameters):
         Raises:
             ValueError: missing or infinite numbers, or settings out of their range.
         """
+        return self._train(*self._checked(X, y, reset=True))
+
+    def _train(self, X: np.ndarray, y: np.ndarray, classes: Any = None) -> Self:
+        """From the start, on rows that are checked."""
         settings.check(self)
-        parts = self._parts(*self._checked(X, y, reset=True))
-        self._begin(*parts[0])
+        parts = self._parts(X, y)
+        self._begin(*parts[0], classes)
         (x, labels), *held_out = [(self._inside(X), self._labels(y)) for X, y in parts]
         algorithm, state = self._algorithm(x, labels, len(x))
         outcome = train(
@@ -124,40 +129,36 @@ class BayesianMLP(Parameters):
         self._warn(outcome)
         return self
 
-    def _continue(self, X: Any, y: Any, classes: Any = None) -> Self:
-        """One epoch over more rows: N grows by their number."""
-        first = not hasattr(self, "posterior_")
+    def _absorb(self, X: Any, y: Any) -> Self:
+        """More rows, each once: the posterior so far is their prior."""
         settings.check(self)
-        X, y = self._checked(X, y, reset=first)
-        if first:
-            self._begin(X, y, classes)
-            self.history_, self.n_iter_ = {"epoch": [], "loss": []}, 0
+        X, y = self._checked(X, y, reset=False)
         x, labels = self._inside(X), self._labels(y)
-        seen = len(x) if first else self.n_samples_seen_ + len(x)
-        algorithm, state = self._algorithm(x, labels, seen)
-        if not first:
-            size = jnp.asarray(seen, state.data_size.dtype)
-            leaves = jax.tree.map(jnp.asarray, self._leaves)
-            state = jax.tree.unflatten(jax.tree.structure(state), leaves)
-            state = replace(state, data_size=size, scale=size / self.kl_weight)
-        outcome = train(
-            algorithm.rule,
-            state,
-            (x, labels),
-            self._key(TRAINING, seen),
-            max_epochs=1,
-            epochs_per_look=1,
-            batch_size=self.batch_size,
-            progress=TrainingProgress(False),
-        )
-        self._keep(outcome.state)
-        self.n_samples_seen_ = seen
+        algorithm, state = self._algorithm(x, labels, self.n_samples_seen_)
+        leaves = jax.tree.map(jnp.asarray, self._leaves)
+        state = jax.tree.unflatten(jax.tree.structure(state), leaves)
+        losses = []
+        for start in range(0, len(x), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            key = self._key(TRAINING, self.n_samples_seen_ + start)
+            state, info = absorb(algorithm.rule, state, x[rows], labels[rows], key)
+            losses.append(float(info.loss))
+        if not is_finite(state):
+            self.stop_reason_ = "diverged"
+            warnings.warn(
+                "the posterior of these rows is not finite, and that of the rows before"
+                " is kept. Look for rows far from all others, or take larger batches",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+            return self
+        self._keep(state)
+        self.n_samples_seen_ += len(x)
+        self.n_iter_ += 1
         self.elbo_ = None
-        self.n_iter_ += outcome.epochs
-        self.history_["epoch"].append(self.n_iter_)
-        self.history_["loss"] += outcome.history["loss"] or [np.nan]
-        self.stop_reason_ = outcome.reason
-        self._warn(outcome)
+        news = {"epoch": self.n_iter_, "loss": float(np.mean(losses))}
+        for name, values in self.history_.items():
+            values.append(news.get(name, np.nan))
         return self
 
     def _parts(self, X: np.ndarray, y: np.ndarray) -> list[tuple[Any, Any]]:

@@ -38,9 +38,12 @@ class BayesianMLPClassifier(ClassifierMixin, BayesianMLP):
     """
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
-        """One epoch over more rows, in addition to those seen before.
+        """The posterior of the rows so far and of these, which are new.
 
-        The scales of features are those of the first rows.
+        By Bayes' rule: the posterior so far is the prior of these rows, each of which
+        counts once, in one pass (see `ngvi.nets.online`). So the same rows given twice
+        are taken for twice as many: for several epochs there is `fit`, which the first
+        call is, too. The scales of features are those of its rows.
 
         Args:
             X, y: the rows.
@@ -50,10 +53,10 @@ class BayesianMLPClassifier(ClassifierMixin, BayesianMLP):
             known = self.classes_
             if classes is not None and not np.array_equal(np.unique(classes), known):
                 raise ValueError(f"classes were {known} at first and are now {classes}")
-            return self._continue(X, y)
+            return self._absorb(X, y)
         if classes is None:
             raise ValueError("classes must be given at the first call of partial_fit")
-        return self._continue(X, y, classes)
+        return self._train(*self._checked(X, y, reset=True), classes)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes, (n, C)."""

@@ -47,11 +47,15 @@ class BayesianMLPRegressor(RegressorMixin, BayesianMLP):
         return tags
 
     def partial_fit(self, X: Any, y: Any) -> Self:
-        """One epoch over more rows, in addition to those seen before.
+        """The posterior of the rows so far and of these, which are new.
 
-        The scales of features and targets are those of the first rows.
+        By Bayes' rule: the posterior so far is the prior of these rows, each of which
+        counts once, in one pass (see `ngvi.nets.online`). So the same rows given twice
+        are taken for twice as many: for several epochs there is `fit`, which the first
+        call is, too. Give that one as many rows as there are: from few, the net learns
+        that all is noise. The scales of features and targets are those of its rows.
         """
-        return self._continue(X, y)
+        return self._absorb(X, y) if hasattr(self, "posterior_") else self.fit(X, y)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """The mean of y, and its sd with noise if asked for; shaped like y."""
