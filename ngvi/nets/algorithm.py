@@ -44,6 +44,7 @@ class Algorithm:
         prior_precision: δ, see `Prior.of`.
         prior_mean: m₀, a pytree like the parameters; zero by default.
         hyperprior: to learn a δ for each layer, whenever S is factorised.
+        groups: to learn more than one for each, see `Prior.of`.
         kl_weight: κ; below 1 q is a cold posterior.
         initial_curvature: s is this · I before the first step.
     """
@@ -57,6 +58,7 @@ class Algorithm:
     kl_weight: float = 1.0
     initial_curvature: float = 1.0
     prior_mean: Any = None
+    groups: Any = None
 
     def __post_init__(self) -> None:
         if not self.data_size >= 1:
@@ -100,6 +102,7 @@ class Algorithm:
             self.hyperprior,
             net.dtype,
             mean=self.prior_mean,
+            groups=self.groups,
         )
         few = examples(self.rule.estimate, x, y, jax.random.key(0))
         mean = net.layout.vector(params)

@@ -129,7 +129,10 @@ def fit_linearized(
     """
     noise = None
     if isinstance(likelihood, ObservationNoise):
-        noise, likelihood = likelihood, likelihood.likelihood
+        # All that the net does not yet explain.
+        residuals = ((net(mean, x) - y) ** 2).mean()
+        noise = likelihood.step(residuals, y.size, 1.0)
+        likelihood = noise.likelihood
     start = _State(
         mean=mean,
         damping=jnp.ones((), mean.dtype),

@@ -217,7 +217,10 @@ class _Way(Enum):
     LINEARIZED_JOINTLY = auto()
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+STATIC = (0, 1, 2, 3, 4)
+
+
+@partial(jax.jit, static_argnums=STATIC)
 def _over_rows(
     reduce: Callable[[At], Any],
     apply: Apply,

@@ -53,6 +53,7 @@ _OF_ALGORITHM = (
     "prior_precision",
     "prior_mean",
     "hyperprior",
+    "groups",
     "kl_weight",
     "initial_curvature",
 )

@@ -12,7 +12,8 @@ from tests.programs import compiled
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_predictions() -> Iterator[None]:
-    program = compiled(predictive._over_rows.__wrapped__, static_argnums=(0, 1, 2, 3))
+    static = predictive.STATIC
+    program = compiled(predictive._over_rows.__wrapped__, static_argnums=static)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predictive, "_over_rows", program)
         yield

@@ -26,6 +26,7 @@ from ngvi.nets.elbo import ELBO, elbo
 from ngvi.nets.estimators import defaults, settings
 from ngvi.nets.estimators.activations import as_activation
 from ngvi.nets.estimators.parameters import Parameters
+from ngvi.nets.estimators.small import fit_members
 from ngvi.nets.estimators.training import (
     Outcome,
     Stopping,
@@ -33,6 +34,8 @@ from ngvi.nets.estimators.training import (
     is_finite,
     train,
 )
+from ngvi.nets.linearized import Settings
+from ngvi.nets.mixture import Mixture
 from ngvi.nets.online import absorb
 from ngvi.nets.posterior import WeightPosterior
 from ngvi.nets.predictive import Predictive
@@ -54,6 +57,8 @@ class BayesianMLP(Parameters):
     _output_variance = 1.0
     """Of the net's outputs in the prior."""
 
+    algorithm_: str
+    posterior_: WeightPosterior | Mixture
     n_samples_seen_: int
     elbo_: float | None
 
@@ -100,50 +105,98 @@ class BayesianMLP(Parameters):
         """
         return self._train(*self._checked(X, y, reset=True))
 
-    def _train(self, X: np.ndarray, y: np.ndarray, classes: Any = None) -> Self:
-        """From the start, on rows that are checked."""
+    def _train(
+        self, X: np.ndarray, y: np.ndarray, classes: Any = None, online: bool = False
+    ) -> Self:
+        """From the start, on rows that are checked; `online` where more will come."""
         settings.check(self)
         parts = self._parts(X, y)
         self._begin(*parts[0], classes)
-        (x, labels), *held_out = [(self._inside(X), self._labels(y)) for X, y in parts]
-        algorithm, state = self._algorithm(x, labels, len(x))
-        outcome = train(
-            algorithm.rule,
-            state,
-            (x, labels),
-            self._key(TRAINING),
-            max_epochs=self.max_epochs,
-            epochs_per_look=defaults.EPOCHS_PER_LOOK,
-            batch_size=self.batch_size,
-            warm_up=round(self.warm_up * self.max_epochs / defaults.EPOCHS_PER_LOOK),
-            first_weight=defaults.FIRST_KL_WEIGHT,
-            stopping=self._stopping((x, labels), *held_out),
+        data = [(self._inside(X), self._labels(y)) for X, y in parts]
+        self.algorithm_ = settings.choose_algorithm(self, self.net_, len(X), online)
+        by_rows = self.algorithm_ != defaults.LINEARIZED
+        found = self._by_rows(*data) if by_rows else self._linearized(*data[0])
+        self.elbo_ = found - len(data[0][1]) * self._log_scale()
+        return self
+
+    def _by_rows(
+        self, data: tuple[Any, Any], held_out: tuple[Any, Any] | None = None
+    ) -> float:
+        """The evidence lower bound of the labels, once the members are trained."""
+        states, bounds, outcomes = [], [], []
+        for k in range(self.members or 1):
+            algorithm, state = self._algorithm(*data, len(data[0]), k)
+            outcome = train(
+                algorithm.rule,
+                state,
+                data,
+                self._key(TRAINING, k),
+                max_epochs=self.max_epochs,
+                epochs_per_look=defaults.EPOCHS_PER_LOOK,
+                batch_size=self.batch_size,
+                warm_up=round(
+                    self.warm_up * self.max_epochs / defaults.EPOCHS_PER_LOOK
+                ),
+                first_weight=defaults.FIRST_KL_WEIGHT,
+                stopping=self._stopping(data, held_out),
+                progress=TrainingProgress(bool(self.verbose), type(self).__name__),
+            )
+            states.append(outcome.state)
+            outcomes.append(outcome)
+            bounds.append(self._elbo(WeightPosterior.of(outcome.state), *data).value)
+            if outcome.reason in ("diverged", "interrupted"):
+                break
+        self._keep(states)
+        self.history_, self.n_iter_, self.stop_reason_ = outcomes[-1][1:]
+        self._warn(outcomes[-1])
+        return float(np.mean(bounds))
+
+    def _linearized(self, x: np.ndarray, labels: np.ndarray) -> float:
+        """The same, for small nets."""
+        chosen = {
+            "kl_weight": self.kl_weight,
+            "max_iterations": min(self.max_epochs, defaults.ITERATIONS),
+        }
+        algorithm, variance = self.algorithm_, self._output_variance
+        members = range(self.members or defaults.MEMBERS)
+        found = fit_members(
+            self.net_,
+            self._likelihood(),
+            x,
+            labels,
+            [self._key(START, k) for k in members],
+            settings=Settings(**(chosen | (self.settings or {}))),
+            prior=settings.prior_of(self, algorithm, self.net_, variance),
             progress=TrainingProgress(bool(self.verbose), type(self).__name__),
         )
-        self._keep(outcome.state)
-        self.history_ = outcome.history
-        self.n_iter_ = outcome.epochs
-        self.stop_reason_ = outcome.reason
-        bound = self._elbo(self.posterior_, x, labels)
-        self.elbo_ = float(bound.value) - len(labels) * self._log_scale()
-        self._warn(outcome)
-        return self
+        self.posterior_ = found.posterior
+        self.history_, self.n_iter_ = found.history, found.iterations
+        self.stop_reason_ = found.reason
+        return found.elbo
 
     def _absorb(self, X: Any, y: Any) -> Self:
         """More rows, each once: the posterior so far is their prior."""
         settings.check(self)
+        if self.algorithm_ == defaults.LINEARIZED:
+            raise ValueError(
+                "the posterior of a fit with algorithm='linearized' cannot take more "
+                "rows one by one: begin with partial_fit, or fit with a row such as "
+                "algorithm='noisy_kfac'"
+            )
         X, y = self._checked(X, y, reset=False)
         x, labels = self._inside(X), self._labels(y)
-        algorithm, state = self._algorithm(x, labels, self.n_samples_seen_)
-        leaves = jax.tree.map(jnp.asarray, self._leaves)
-        state = jax.tree.unflatten(jax.tree.structure(state), leaves)
-        losses = []
-        for start in range(0, len(x), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            key = self._key(TRAINING, self.n_samples_seen_ + start)
-            state, info = absorb(algorithm.rule, state, x[rows], labels[rows], key)
-            losses.append(float(info.loss))
-        if not is_finite(state):
+        states, losses = [], []
+        for k, kept in enumerate(self._leaves):
+            algorithm, state = self._algorithm(x, labels, self.n_samples_seen_, k)
+            leaves = jax.tree.map(jnp.asarray, kept)
+            state = jax.tree.unflatten(jax.tree.structure(state), leaves)
+            for start in range(0, len(x), self.batch_size):
+                rows = slice(start, start + self.batch_size)
+                key = self._key(TRAINING, k, self.n_samples_seen_ + start)
+                state, info = absorb(algorithm.rule, state, x[rows], labels[rows], key)
+                losses.append(float(info.loss))
+            states.append(state)
+        if not is_finite(states):
             self.stop_reason_ = "diverged"
             warnings.warn(
                 "the posterior of these rows is not finite, and that of the rows before"
@@ -152,7 +205,7 @@ class BayesianMLP(Parameters):
                 stacklevel=3,
             )
             return self
-        self._keep(state)
+        self._keep(states)
         self.n_samples_seen_ += len(x)
         self.n_iter_ += 1
         self.elbo_ = None
@@ -205,15 +258,19 @@ class BayesianMLP(Parameters):
         return jnp.result_type(float)
 
     def _algorithm(
-        self, x: np.ndarray, labels: np.ndarray, data_size: int
+        self, x: np.ndarray, labels: np.ndarray, data_size: int, member: int
     ) -> tuple[Algorithm, State]:
-        likelihood, variance = self._likelihood(), self._output_variance
         algorithm = settings.algorithm_of(
-            self, self.net_, likelihood, data_size, variance
+            self,
+            self.algorithm_,
+            self.net_,
+            self._likelihood(),
+            data_size,
+            self._output_variance,
         )
         # Two rows give the shapes: one program serves data of any size.
         few = np.resize(x, (2, x.shape[1])), np.resize(labels, (2, *labels.shape[1:]))
-        return algorithm, algorithm.init(self.net_.init(self._key(START)), few)
+        return algorithm, algorithm.init(self.net_.init(self._key(START, member)), few)
 
     def _stopping(
         self, data: tuple[Any, Any], held_out: tuple[Any, Any] | None = None
@@ -244,10 +301,13 @@ class BayesianMLP(Parameters):
         draws = defaults.ELBO_DRAWS
         return elbo(self.net_, posterior, x, labels, self._key(BOUND), draws=draws)
 
-    def _keep(self, state: State) -> None:
-        """The state as NumPy arrays, which can be pickled, and its posterior."""
-        self._leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
-        self.posterior_ = WeightPosterior.of(state)
+    def _keep(self, states: list[State]) -> None:
+        """The members' states as NumPy arrays, which can be pickled, and the posterior
+        of one, or their mixture."""
+        self._leaves = [jax.tree.map(np.asarray, jax.tree.leaves(s)) for s in states]
+        posteriors = [WeightPosterior.of(state) for state in states]
+        one = len(posteriors) == 1
+        self.posterior_ = posteriors[0] if one else Mixture.of(posteriors)
 
     def _warn(self, outcome: Outcome) -> None:
         if outcome.reason == "diverged":
@@ -271,7 +331,11 @@ class BayesianMLP(Parameters):
     def predictive_(self) -> Predictive:
         """Of the net inside, which takes standardised rows."""
         check_is_fitted(self)
-        return Predictive(self.net_, self.posterior_, self.draws)
+        linearized = self.algorithm_ == defaults.LINEARIZED
+        draws = self.draws
+        if isinstance(self.posterior_, Mixture):
+            draws *= len(self.posterior_)
+        return Predictive(self.net_, self.posterior_, draws, linearized=linearized)
 
     def _new_rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)

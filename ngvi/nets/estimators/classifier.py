@@ -56,7 +56,7 @@ class BayesianMLPClassifier(ClassifierMixin, BayesianMLP):
             return self._absorb(X, y)
         if classes is None:
             raise ValueError("classes must be given at the first call of partial_fit")
-        return self._train(*self._checked(X, y, reset=True), classes)
+        return self._train(*self._checked(X, y, reset=True), classes, online=True)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes, (n, C)."""

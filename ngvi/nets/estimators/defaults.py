@@ -48,10 +48,31 @@ LOGIT_VARIANCE = 10.0
 """In the prior of classes: logits of one or less could not be sure of any."""
 
 HYPERPRIOR = GammaPrior(1.0, 1.0)
-"""Of a precision that is learned."""
+"""Of a precision that is learned, one for a layer."""
+
+RELEVANCE = GammaPrior(0.5, 0.05)
+"""And of one for each input."""
 
 NOISE = (1.0, 0.1)
 """Gamma prior of the precision of the noise, for targets of variance one."""
+
+LINEARIZED = "linearized"
+"""The algorithm that is no row."""
+
+MOST_WEIGHTS, MOST_OUTPUTS = 1000, 5000
+"""Of a net, and of all rows, for which it is the default."""
+
+LITTLE_NOISE = (1.0, 1e-4)
+"""Gamma prior of the noise there: it may fall to a hundredth of the targets' sd."""
+
+MEMBERS = 5
+"""Nets of it."""
+
+ITERATIONS = 150
+"""Of each. See `ngvi.nets.linearized` for what more would do."""
+
+SMALL = 0.1
+"""Its nets begin with weights a tenth as large as is usual: nearly linear."""
 
 EPOCHS_PER_LOOK = 10
 """Epochs between two looks at the objective: one compiled program."""

@@ -13,12 +13,19 @@ class Parameters(BaseEstimator):
     Args:
         hidden: widths of the hidden layers.
         activation: "tanh", "relu", "silu", "gelu", "logistic", or a function of JAX.
-        algorithm: a row of `ngvi.nets.rows` by name, such as "noisy_kfac" or "vogn".
+        algorithm: a row of `ngvi.nets.rows` by name, such as "noisy_kfac" or "vogn";
+            "linearized" for `ngvi.nets.linearized`, which has no steps and none of the
+            parameters of such; "auto" for that where the net has up to 1,000 weights
+            and the rows times the outputs are up to 5,000, and else for "noisy_kfac".
+        members: nets that start from different weights, their posteriors being a
+            mixture; None for 5 of "linearized" and 1 of the others.
         prior_precision: δ of the weights, for standardised data: "fan_in" for the
-            number of inputs of each layer, "learned" for a δ of each that starts there,
-            a number, or numbers in a pytree like the parameters.
+            number of inputs of each layer; "learned" for a δ of each that starts there;
+            "relevance" for one of each input's weights as well, learned; a number, or
+            numbers in a pytree like the parameters. "auto" is "relevance" for
+            "linearized" and else "fan_in".
         kl_weight: κ; below 1 the posterior is cold.
-        max_epochs: at most.
+        max_epochs: at most; "linearized" takes no more than 150.
         warm_up: the share of max_epochs in which the weight of the KL divergence grows
             to κ: the mean finds a fit before the posterior widens.
         batch_size: examples a step.
@@ -32,7 +39,7 @@ class Parameters(BaseEstimator):
         validation_fraction: of the rows, held out.
         n_iter_no_change: looks, of ten epochs each, without an improvement.
         tol: what counts as one, in nats an example.
-        draws: of the weights, for predictions.
+        draws: of the weights of each member, for predictions.
         random_state: of the weights' start, the order of the rows and all draws.
         verbose: show a line of progress.
     """
@@ -41,9 +48,10 @@ class Parameters(BaseEstimator):
         self,
         hidden: tuple[int, ...] = (50,),
         *,
-        activation: Any = "relu",
-        algorithm: str = "noisy_kfac",
-        prior_precision: Any = "fan_in",
+        activation: Any = "tanh",
+        algorithm: str = "auto",
+        members: int | None = None,
+        prior_precision: Any = "auto",
         kl_weight: float = 1.0,
         max_epochs: int = 500,
         warm_up: float = 0.2,
@@ -62,6 +70,7 @@ class Parameters(BaseEstimator):
         self.hidden = hidden
         self.activation = activation
         self.algorithm = algorithm
+        self.members = members
         self.prior_precision = prior_precision
         self.kl_weight = kl_weight
         self.max_epochs = max_epochs

@@ -55,7 +55,9 @@ class BayesianMLPRegressor(RegressorMixin, BayesianMLP):
         call is, too. Give that one as many rows as there are: from few, the net learns
         that all is noise. The scales of features and targets are those of its rows.
         """
-        return self._absorb(X, y) if hasattr(self, "posterior_") else self.fit(X, y)
+        if hasattr(self, "posterior_"):
+            return self._absorb(X, y)
+        return self._train(*self._checked(X, y, reset=True), online=True)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """The mean of y, and its sd with noise if asked for; shaped like y."""
@@ -112,7 +114,9 @@ class BayesianMLPRegressor(RegressorMixin, BayesianMLP):
         return self._target_scaler.transform(y.reshape(len(y), -1)).astype(self._dtype)
 
     def _likelihood(self) -> ObservationNoise:
-        return ObservationNoise.begin(*defaults.NOISE)
+        small = self.algorithm_ == defaults.LINEARIZED
+        prior = defaults.LITTLE_NOISE if small else defaults.NOISE
+        return ObservationNoise.begin(*prior)
 
     @property
     def _outputs(self) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ngvi.fisher.mlp import MLP
 from ngvi.nets.algorithm import Algorithm
 from ngvi.nets.estimators import defaults
 
 EARLY_STOPPING = ("elbo", "validation", None)
-PRIORS = ("fan_in", "learned")
+PRIORS = ("auto", "fan_in", "learned", "relevance")
 
 
 def check(estimator: Any) -> None:
@@ -18,8 +20,9 @@ def check(estimator: Any) -> None:
     Raises:
         ValueError: one is out of it.
     """
-    if estimator.algorithm not in defaults.ROWS:
-        known = ", ".join(sorted(defaults.ROWS))
+    others = ("auto", defaults.LINEARIZED)
+    if estimator.algorithm not in (*others, *defaults.ROWS):
+        known = ", ".join((*others, *sorted(defaults.ROWS)))
         raise ValueError(
             f"algorithm must be one of {known}, got {estimator.algorithm!r}"
         )
@@ -31,11 +34,12 @@ def check(estimator: Any) -> None:
     prior = estimator.prior_precision
     if isinstance(prior, str) and prior not in PRIORS:
         raise ValueError(
-            f"prior_precision must be positive numbers, 'fan_in' or 'learned', got "
-            f"{prior!r}"
+            "prior_precision must be positive numbers, 'auto', 'fan_in', 'learned' or "
+            f"'relevance', got {prior!r}"
         )
-    for name in ("max_epochs", "batch_size", "draws", "n_iter_no_change"):
-        if getattr(estimator, name) < 1:
+    counts = ("max_epochs", "batch_size", "draws", "n_iter_no_change", "members")
+    for name in counts:
+        if getattr(estimator, name) is not None and getattr(estimator, name) < 1:
             raise ValueError(f"{name} must be positive, got {getattr(estimator, name)}")
     fraction, warm_up = estimator.validation_fraction, estimator.warm_up
     if not 0 < fraction < 1:
@@ -44,32 +48,71 @@ def check(estimator: Any) -> None:
         raise ValueError(f"warm_up must be from 0 to 1, got {warm_up}")
 
 
+def choose_algorithm(estimator: Any, net: MLP, rows: int, online: bool) -> str:
+    """What "auto" means for a net and its data; `online` where more will come."""
+    if estimator.algorithm != "auto":
+        return estimator.algorithm
+    sizes = zip(net.sizes, net.sizes[1:], strict=False)
+    weights = sum((inputs + 1) * outputs for inputs, outputs in sizes)
+    fits = weights <= defaults.MOST_WEIGHTS
+    fits &= rows * net.sizes[-1] <= defaults.MOST_OUTPUTS
+    # It takes all rows at once and holds out none.
+    fits &= not online and estimator.early_stopping != "validation"
+    return defaults.LINEARIZED if fits else "noisy_kfac"
+
+
+def prior_of(
+    estimator: Any, algorithm: str, net: MLP, output_variance: float
+) -> dict[str, Any]:
+    """Precision, hyperprior and groups, as `Prior.of` takes them."""
+    chosen = estimator.prior_precision
+    if not isinstance(chosen, str):
+        return {"precision": chosen}
+    if chosen == "auto":
+        chosen = "relevance" if algorithm == defaults.LINEARIZED else "fan_in"
+    prior: dict[str, Any] = {"precision": by_fan_in(net, output_variance)}
+    if chosen == "learned":
+        prior["hyperprior"] = defaults.HYPERPRIOR
+    if chosen == "relevance":
+        # Biases place the bends of the first layer among the inputs, of variance one.
+        start = [layer | {"b": 1.0} for layer in prior["precision"]]
+        prior = {
+            "precision": start,
+            "hyperprior": defaults.RELEVANCE,
+            "groups": by_input(net),
+        }
+    return prior
+
+
 def algorithm_of(
-    estimator: Any, net: MLP, likelihood: Any, data_size: int, output_variance: float
+    estimator: Any,
+    algorithm: str,
+    net: MLP,
+    likelihood: Any,
+    data_size: int,
+    output_variance: float,
 ) -> Algorithm:
     """The row, with the defaults that the parameters do not replace.
 
     Args:
         estimator: with its parameters.
+        algorithm: the row's name.
         net: its layers.
         likelihood: of the outputs.
         data_size: N.
         output_variance: of the outputs in the prior, where the weights' is by fan-in.
     """
-    chosen = defaults.SETTINGS[estimator.algorithm] | {
+    chosen = defaults.SETTINGS[algorithm] | {
         "samples": estimator.samples,
         "antithetic": estimator.samples % 2 == 0,
         "kl_weight": estimator.kl_weight,
     }
     if estimator.learning_rate is not None:
         chosen["learning_rate"] = estimator.learning_rate
-    chosen["prior_precision"] = estimator.prior_precision
-    if isinstance(estimator.prior_precision, str):
-        chosen["prior_precision"] = by_fan_in(net, output_variance)
-    if estimator.prior_precision == "learned":
-        chosen["hyperprior"] = defaults.HYPERPRIOR
-    return defaults.ROWS[estimator.algorithm](
-        net, likelihood, data_size, **(chosen | (estimator.settings or {}))
+    prior = prior_of(estimator, algorithm, net, output_variance)
+    chosen["prior_precision"] = prior.pop("precision")
+    return defaults.ROWS[algorithm](
+        net, likelihood, data_size, **(chosen | prior | (estimator.settings or {}))
     )
 
 
@@ -79,3 +122,12 @@ def by_fan_in(net: MLP, output_variance: float) -> list[dict[str, float]]:
     precisions = [float(inputs) for inputs in net.sizes[:-1]]
     precisions[-1] /= output_variance
     return [{"w": one, "b": one} for one in precisions]
+
+
+def by_input(net: MLP) -> list[dict[str, Any]]:
+    """Groups of weights: those of each input of the net, and each layer's kernel and
+    bias."""
+    inputs, outputs = net.sizes[:2]
+    each = np.broadcast_to(np.arange(inputs)[:, None], (inputs, outputs))
+    first = {"w": each, "b": inputs}
+    return [first] + [{"w": 0, "b": 1} for _ in net.sizes[2:]]

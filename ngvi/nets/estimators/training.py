@@ -152,6 +152,6 @@ def _all_finite(tree: Any) -> Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
-def is_finite(state: State) -> bool:
-    """Whether every number in it is."""
+def is_finite(state: Any) -> bool:
+    """Whether every number is, of a state or of several."""
     return bool(_all_finite(state))

@@ -1,0 +1,117 @@
+"""Small nets: several, each with all covariances of its weights, and linearised.
+
+See `ngvi.nets.linearized`. Fits are in double precision, whatever JAX's own is.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from ngvi.fisher.mlp import MLP
+from ngvi.nets.estimators import defaults
+from ngvi.nets.estimators.training import Reason, TrainingProgress
+from ngvi.nets.linearized import Settings, fit_linearized
+from ngvi.nets.mixture import Mixture
+from ngvi.nets.net import Net
+from ngvi.nets.posterior import WeightPosterior
+from ngvi.nets.prior import Prior
+
+
+class Members(NamedTuple):
+    """What was found."""
+
+    posterior: Mixture
+    elbo: float
+    """The mean of the members' bounds: a bound for their mixture."""
+    history: dict[str, list[float]]
+    """"epoch", and "elbo" of an example: the means over the members."""
+    iterations: int
+    reason: Reason
+
+
+def fit_members(
+    mlp: MLP,
+    likelihood: Any,
+    x: np.ndarray,
+    labels: np.ndarray,
+    keys: list[Key[Array, ""]],
+    *,
+    settings: Settings,
+    prior: dict[str, Any],
+    progress: TrainingProgress,
+) -> Members:
+    """One net after another.
+
+    Args:
+        mlp: its layers.
+        likelihood: as `fit_linearized` takes it.
+        x, labels: all rows.
+        keys: of the start of each.
+        settings: of the fits.
+        prior: what `Prior.of` takes beside the layout.
+        progress: where to show it.
+
+    Raises:
+        FloatingPointError: no net has a precision that can be factorised.
+    """
+    posteriors: list[WeightPosterior] = []
+    bounds, histories = [], []
+    reason: Reason = "converged"
+    starts = [mlp.init(key) for key in keys]
+    with progress, jax.enable_x64(True):
+        x, labels = jax.tree.map(_double, (x, labels))
+        likelihood = jax.tree.map(_double, likelihood)
+        for start in starts:
+            params = jax.tree.map(lambda leaf: defaults.SMALL * _double(leaf), start)
+            net = Net.of(mlp, params, x)
+            of_net = Prior.of(layout=net.layout, dtype=net.dtype, **prior)
+            mean = net.layout.vector(params)
+            try:
+                found = fit_linearized(
+                    settings, net, mean, of_net, likelihood, x, labels
+                )
+                found = jax.tree.map(np.asarray, found)
+            except KeyboardInterrupt:
+                if not posteriors:
+                    raise
+                reason = "interrupted"
+                break
+            if not np.isfinite(found.elbo):
+                continue
+            posteriors.append(found.posterior)
+            bounds.append(float(found.elbo))
+            histories.append(found.history)
+            shown = {"epoch": [float(len(bounds))], "elbo": [bounds[-1] / len(x)]}
+            progress.show(shown, len(keys))
+    if not posteriors:
+        raise FloatingPointError(
+            "no precision of the weights could be factorised: the noise has fallen to "
+            "nothing, or features are far from all others. Stop sooner, by max_epochs"
+        )
+    bound = np.nanmean(histories, 0)
+    bound = bound[~np.isnan(bound)]
+    if len(bound) == settings.max_iterations and reason == "converged":
+        reason = "max_epochs"
+    own = jax.tree.map(partial(_single, jnp.result_type(float)), posteriors)
+    history = {
+        "epoch": list(range(1, len(bound) + 1)),
+        "elbo": (bound / len(x)).tolist(),
+    }
+    return Members(Mixture.of(own), float(np.mean(bounds)), history, len(bound), reason)
+
+
+def _double(leaf: Any) -> Array:
+    numbers = np.asarray(leaf)
+    is_real = np.issubdtype(numbers.dtype, np.floating)
+    return jnp.asarray(numbers, np.float64 if is_real else numbers.dtype)
+
+
+def _single(dtype: Any, leaf: np.ndarray) -> Array:
+    is_real = np.issubdtype(leaf.dtype, np.floating)
+    return jnp.asarray(leaf, dtype if is_real else None)
