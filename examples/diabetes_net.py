@@ -76,7 +76,7 @@ def point(learn: Any, x: np.ndarray, y: np.ndarray) -> Result:
     )
     state = row.init(mlp.init(jax.random.key(0)), data)
     state, _ = row.run(state, data, jax.random.key(1), epochs=500, batch_size=32)
-    predictive = Predictive(mlp, row.posterior(state), draws=1)
+    predictive = Predictive(mlp, row.posterior(state), draws=256)
     key, new = jax.random.key(2), x.astype(np.float32)
     mean = predictive.moments(new, key).mean
     log_density = predictive.log_density(new, ((y - center) / spread)[:, None], key)

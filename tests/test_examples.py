@@ -170,3 +170,17 @@ def test_active_learning() -> None:
     two = np.log(2)
     found = [example.interest(way, draws, None) for way in ("BALD", "entropy")]
     np.testing.assert_allclose(found, [[0.0, two], [two, two]], atol=1e-7)
+
+
+def test_transformer_averaging() -> None:
+    example = load("transformer_averaging")
+    numbers, letters = example.text()
+    x, y = example.windows(numbers[:100])
+    np.testing.assert_array_equal(x.reshape(-1)[1:], y.reshape(-1)[:-1])
+    params = example.start(example.jax.random.key(0), letters)
+    # What is said at a place does not depend on letters after it.
+    other = x.copy()
+    other[:, 10:] = 0
+    found, changed = (np.asarray(example.apply(params, each)) for each in (x, other))
+    np.testing.assert_allclose(found[:, :10], changed[:, :10], atol=1e-6)
+    assert np.abs(found[:, 11:] - changed[:, 11:]).max() > 0.1

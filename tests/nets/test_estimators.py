@@ -237,6 +237,19 @@ def test_divergence_keeps_the_last_good_state():
     assert np.isfinite(net.predict(X)).all() and np.isfinite(net.elbo_)
 
 
+def test_divergence_later_keeps_the_last_good_state():
+    def bursting(steps: Any) -> Any:
+        return jnp.where(steps < 40, 0.05, 1e200)
+
+    settings = {"early_stopping": None, "settings": {"trust": None}}
+    net = regressor(learning_rate=bursting, **settings)
+    with pytest.warns(ConvergenceWarning, match="diverged.*after epoch 10"):
+        net.fit(X, Y)
+    good = regressor(learning_rate=bursting, max_epochs=10, **settings).fit(X, Y)
+    assert net.n_iter_ == 10 and net.history_["epoch"] == [10]
+    np.testing.assert_array_equal(net.predict(X), good.predict(X))
+
+
 def test_an_interrupt_keeps_what_there_is(monkeypatch: pytest.MonkeyPatch):
     run, calls = training.run_epochs, []
 

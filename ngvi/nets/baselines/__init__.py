@@ -5,6 +5,7 @@
 | `maximum_a_posteriori` | the mode                                          |
 | `deep_ensemble`        | several modes                                     |
 | `bayes_by_backprop`    | mean field, by Adam on the ELBO                   |
+| `mc_dropout`           | a mode, with hidden units left out at random      |
 | `laplace_posterior`    | the curvature at the mode                         |
 | `swag`                 | the iterates of a descent that goes on from there |
 
@@ -14,6 +15,7 @@
 
 from ngvi.nets.baselines.backprop import bayes_by_backprop
 from ngvi.nets.baselines.descent import Descent, DescentRule, DescentState
+from ngvi.nets.baselines.dropout import Dropout, mc_dropout
 from ngvi.nets.baselines.ensembles import deep_ensemble, ensemble
 from ngvi.nets.baselines.laplace import laplace_posterior
 from ngvi.nets.baselines.point import Point, maximum_a_posteriori
@@ -24,6 +26,7 @@ __all__ = [
     "Descent",
     "DescentRule",
     "DescentState",
+    "Dropout",
     "PartialPosterior",
     "Point",
     "Swag",
@@ -32,5 +35,6 @@ __all__ = [
     "ensemble",
     "laplace_posterior",
     "maximum_a_posteriori",
+    "mc_dropout",
     "swag",
 ]

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from ngvi.fisher.layout import Layout
 from ngvi.fisher.problem import Apply
 from ngvi.linalg import Diagonal, PositiveDefinite
 from ngvi.nets.baselines.descent import Descent, DescentState, Objective
@@ -62,7 +63,9 @@ class MinusElbo(Objective):
         # The inverse of softplus, for a large σ too.
         return MeanField(mean, sd + jnp.log(-jnp.expm1(-sd)))
 
-    def draws(self, variables: MeanField, key: Key[Array, ""]) -> Float[Array, "s p"]:
+    def draws(
+        self, variables: MeanField, key: Key[Array, ""], layout: Layout
+    ) -> Float[Array, "s p"]:
         mean = variables.mean
         eps = jax.random.normal(key, (self.samples, len(mean)), mean.dtype)
         return mean + variables.deviations * eps

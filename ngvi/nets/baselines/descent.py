@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from ngvi.fisher.batches import count
+from ngvi.fisher.layout import Layout
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.fisher.problem import Apply
 from ngvi.linalg import PositiveDefinite
@@ -50,7 +51,9 @@ class Objective(ABC):
         """The variables at q = N(m, S⁻¹)."""
 
     @abstractmethod
-    def draws(self, variables: Variables, key: Key[Array, ""]) -> Float[Array, "s p"]:
+    def draws(
+        self, variables: Variables, key: Key[Array, ""], layout: Layout
+    ) -> Float[Array, "s p"]:
         """Weights, as a differentiable function of the variables."""
 
     @abstractmethod
@@ -195,7 +198,7 @@ def descent_step(
     import optax
 
     def value(variables: Variables) -> tuple[Float[Array, ""], tuple]:
-        ws = rule.objective.draws(variables, key)
+        ws = rule.objective.draws(variables, key, state.net.layout)
         each, outputs = jax.vmap(
             lambda w: state.net.loss(w, state.likelihood, x, y),
         )(ws)

@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from ngvi.fisher.layout import Layout
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.fisher.problem import Apply
 from ngvi.linalg import PositiveDefinite
@@ -51,7 +52,7 @@ class MinusLogPosterior(Objective):
         return mean
 
     def draws(
-        self, variables: Float[Array, "p"], key: Key[Array, ""]
+        self, variables: Float[Array, "p"], key: Key[Array, ""], layout: Layout
     ) -> Float[Array, "s p"]:
         return variables[None]
 
