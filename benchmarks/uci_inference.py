@@ -3,8 +3,8 @@
     python benchmarks/uci_inference.py [--data DIR] [--sets yacht …] [--splits 3]
         [--rows noisy_ekfac vogn …] [--models unit fan-in] [--steps 20000]
 
-The model is fixed, so that the bound says how good the inference is. One hidden layer of
-50 relu units, standardised features and target, and
+The model is fixed, so that the bound says how good the inference is. One hidden layer
+of 50 relu units, standardised features and target, and
 
     unit:     weights N(0, 1),           noise precision Gamma(6, 6);
     fan-in:   weights N(0, 2 / fan-in),  noise precision Gamma(1, 0.001).
@@ -64,7 +64,7 @@ MODELS = {
 
 
 def load(folder: Path, name: str, splits: int) -> tuple[jax.Array, ...]:
-    """x, y and those of the test, standardised, and the target's scale; splits first."""
+    """x, y, those of the test, all standardised, and the target's scale."""
     data = np.load(folder / f"{name}.npz")
     rows, n = data["perm"][:splits].astype(int), data["n_train"][0]
     x, y = data["x"][rows], data["y"][rows][..., None]

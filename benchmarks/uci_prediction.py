@@ -3,13 +3,13 @@
     python benchmarks/uci_prediction.py [--data DIR] [--sets yacht …] [--splits 20]
         [--methods ngvi gp ensemble] [--out FILE.json]
 
-Every method sees the same splits, with features and targets standardised by the training
-rows: `BayesianMLPRegressor()` as it comes, scikit-learn's Gaussian process (a length
-scale for each feature, noise, two restarts), and five nets of the same size trained to
-their modes by Adam (`ngvi.nets.baselines.deep_ensemble`), with noise learned. Reported
-are the mean log predictive density of the test rows in the target's units, its difference
-to ours split by split with its standard error, root mean squared errors, the coverage of
-90 % intervals and seconds.
+Every method sees the same splits, with features and targets standardised by the
+training rows: `BayesianMLPRegressor()` as it comes, scikit-learn's Gaussian process (a
+length scale for each feature, noise, two restarts), and five nets of the same size,
+the modes of which Adam finds (`ngvi.nets.baselines.deep_ensemble`), noise learned.
+Reported are the mean log predictive density of the test rows in the target's units, its
+difference to ours split by split with its standard error, root mean squared errors, the
+coverage of 90 % intervals, and seconds.
 
 The sets are read from `--data`, by default the folder `shared/data/uci` beside the
 repository; nothing is run for those that are not there.

@@ -9,7 +9,7 @@ precision is exact at ρ = 1,
 So are those of what is conjugate given q(w): the noise's precision γ, and the prior's
 precisions δ_k (`ngvi.nets.prior`),
 
-    q(γ) = Gamma(a₀ + n/2, b₀ + ½ (‖y − f(m)‖² + tr J S⁻¹ Jᵀ)).
+    q(γ) = Gamma(a₀ + n/2κ, b₀ + (‖y − f(m)‖² + tr J S⁻¹ Jᵀ) / 2κ).
 
 The mean steps by m⁺ = m − (S + λ diag S)⁻¹ ((N/κ) ∇ℓ̄ + δ(m − m₀)), and λ, which q
 knows nothing of, adapts until the loss with the prior falls (Levenberg and Marquardt).
@@ -229,5 +229,6 @@ def _learned(settings: Settings, look: _Look, y: Any, state: _State) -> _State:
         return replace(state, prior=prior)
     spread = settings.kl_weight * look.explained / state.noise.q.mean
     squares = ((look.measured.outputs - y) ** 2).sum() + spread
-    noise = state.noise.step(squares / y.size, y.size, 1.0)
+    numbers = y.size / settings.kl_weight
+    noise = state.noise.step(squares / y.size, numbers, 1.0)
     return replace(state, prior=prior, noise=noise, likelihood=noise.likelihood)

@@ -76,7 +76,7 @@ class ObservationNoise:
         self,
         outputs: Float[Array, "s b *o"],
         y: Float[Array, "b *o"],
-        data_size: float | Float[Array, ""],
+        scale: float | Float[Array, ""],
         step_size: float | Float[Array, ""],
     ) -> Self:
         """The one update, from the outputs of a batch at draws of the weights.
@@ -84,11 +84,12 @@ class ObservationNoise:
         Args:
             outputs: f, the draws first.
             y: the batch's labels.
-            data_size: N, the examples in all data.
+            scale: N/κ, with N the examples in all data and κ the weight of the KL
+                divergence, that of q(γ) among it.
             step_size: ρ.
         """
         squared = ((outputs - y) ** 2).mean()
-        return self.step(squared, data_size * (y.size / len(y)), step_size)
+        return self.step(squared, scale * (y.size / len(y)), step_size)
 
     def absorb(self, outputs: Float[Array, "s b *o"], y: Float[Array, "b *o"]) -> Self:
         """q(γ) of what it was of, and of these rows: their part is added once.

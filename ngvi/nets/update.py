@@ -235,7 +235,7 @@ def step(
 def _with_moved_noise(rule: Rule, state: State, outputs: Array, y: Array) -> State:
     assert state.noise is not None
     rate = rule.precision_rate if rule.noise_rate is None else rule.noise_rate
-    noise = state.noise.step_on_batch(outputs, y, state.data_size, rate)
+    noise = state.noise.step_on_batch(outputs, y, state.scale, rate)
     return replace(state, noise=noise, likelihood=noise.likelihood)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ngvi.families import Gaussian
+from ngvi.fisher import MLP
 from ngvi.linalg import (
     Diagonal,
     KroneckerFactors,
@@ -104,3 +105,36 @@ def test_precisions_are_learned_layer_by_layer() -> None:
 def test_bad_priors(precision: Any, hyperprior: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Prior.of(precision, LAYOUT, hyperprior)
+
+
+def test_groups_share_a_learned_precision() -> None:
+    params = MLP((2, 3, 1)).init(jax.random.key(0))
+    net = Net.of(MLP((2, 3, 1)), params, jnp.zeros((1, 2)))
+    by_input = np.broadcast_to(np.arange(2)[:, None], (2, 3))
+    groups = [{"w": by_input, "b": 2}, {"w": 0, "b": 1}]
+    prior = Prior.of(1.0, net.layout, GammaPrior(0.5, 0.1), net.dtype, groups=groups)
+    mean = net.layout.vector(params)
+    learned = prior.learned(mean, Diagonal(jnp.full(net.dim, 2.0)))
+    found = net.layout.tree(learned.vector)
+    for layer, group, weights in zip(found, groups, params, strict=True):
+        for name in ("w", "b"):
+            of_leaf = np.broadcast_to(group[name], weights[name].shape)
+            for g in np.unique(of_leaf):
+                squares = np.asarray(weights[name])[of_leaf == g] ** 2 + 0.25
+                expected = (0.5 + squares.size / 2) / (0.1 + squares.sum() / 2)
+                np.testing.assert_allclose(layer[name][of_leaf == g], expected, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([{"w": 0, "b": 0}], "groups must be a pytree like the parameters"),
+        ([{"w": 0.5, "b": 0}, {"w": 0, "b": 0}], "groups must be integers"),
+        ([{"w": 9, "b": 0}, {"w": 0, "b": 0}], "got 0 to 9"),
+    ],
+)
+def test_groups_that_are_none(groups, message: str) -> None:
+    params = MLP((2, 3, 1)).init(jax.random.key(0))
+    net = Net.of(MLP((2, 3, 1)), params, jnp.zeros((1, 2)))
+    with pytest.raises(ValueError, match=message):
+        Prior.of(1.0, net.layout, GammaPrior(), net.dtype, groups=groups)

@@ -213,7 +213,7 @@ def descent_step(
     prior = rule.objective.learned(variables, state.prior)
     state = replace(state, variables=variables, optimizer=optimizer, prior=prior)
     if state.noise is not None:
-        noise = state.noise.step_on_batch(outputs, y, state.data_size, rule.noise_rate)
+        noise = state.noise.step_on_batch(outputs, y, state.scale, rule.noise_rate)
         state = replace(state, noise=noise, likelihood=noise.likelihood)
     return state, Info(loss)
 

@@ -111,6 +111,10 @@ def algorithm_of(
         chosen["learning_rate"] = estimator.learning_rate
     prior = prior_of(estimator, algorithm, net, output_variance)
     chosen["prior_precision"] = prior.pop("precision")
+    if "hyperprior" in prior and algorithm in ("noisy_kfac", "noisy_ekfac"):
+        # The Fisher matrix of sure but wrong classes vanishes, and a prior that is
+        # learned would widen with q, and q with it.
+        chosen["kind"] = "empirical"
     return defaults.ROWS[algorithm](
         net, likelihood, data_size, **(chosen | prior | (estimator.settings or {}))
     )
