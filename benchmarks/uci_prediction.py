@@ -87,14 +87,14 @@ def ensemble(split: Split) -> Predicted:
     net = MLP((x.shape[1], 50, 1), jax.nn.relu)
     trained = deep_ensemble(
         net,
-        ObservationNoise.begin(1.0, 1e-4),
+        ObservationNoise.begin(1.0, 0.01),
         net.init,
         (x.astype(np.float32), ((y - about) / width).astype(np.float32)),
         jax.random.key(split.seed),
         members=5,
-        epochs=200,
+        epochs=1000,
         batch_size=32,
-        learning_rate=0.01,
+        learning_rate=0.003,
     )
     key = jax.random.key(split.seed)
     predictive = Predictive(net, trained, 5)

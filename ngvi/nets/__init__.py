@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ngvi.nets.algorithm import Algorithm
 from ngvi.nets.elbo import ELBO, elbo
+from ngvi.nets.linearized import Linearized, linearized
 from ngvi.nets.mixture import Mixture
 from ngvi.nets.numpyro_model import from_numpyro
 from ngvi.nets.observation_noise import ObservationNoise
@@ -37,6 +38,7 @@ __all__ = [
     "BayesianMLPRegressor",
     "GammaPrior",
     "Info",
+    "Linearized",
     "Mixture",
     "Moments",
     "ObservationNoise",
@@ -52,6 +54,7 @@ __all__ = [
     "full",
     "ivon",
     "last_layer",
+    "linearized",
     "noisy_adam",
     "noisy_ekfac",
     "noisy_kfac",

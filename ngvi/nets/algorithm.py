@@ -82,20 +82,8 @@ class Algorithm:
                 diagonal precisions only.
         """
         learned = isinstance(self.likelihood, ObservationNoise)
-        noise = self.likelihood if learned else None
-        likelihood = as_likelihood(
-            self.likelihood.likelihood if noise else self.likelihood
-        )
         params, (x, y) = jax.tree.map(jnp.asarray, (params, batch))
-        net = Net.of(self.apply, params, x)
-        outputs = jax.eval_shape(self.apply, params, x)
-        likelihood.check_outputs(outputs)
-        _check_finite("params", params)
-        _check_finite("x", x)
-        if is_concrete(*jax.tree.leaves(y)):
-            likelihood.check_labels(outputs, y)
-        if is_concrete(*jax.tree.leaves((params, x))):
-            net.check_examples_apart(params, x)
+        net, likelihood = checked_net(self.apply, self.likelihood, params, x, y)
         prior = Prior.of(
             self.prior_precision,
             net.layout,
@@ -117,7 +105,7 @@ class Algorithm:
             momentum=jnp.zeros_like(mean),
             prior=prior,
             likelihood=likelihood,
-            noise=noise,
+            noise=self.likelihood if learned else None,
             scale=scale,
             data_size=jnp.asarray(self.data_size, net.dtype),
             steps=jnp.asarray(0),
@@ -148,6 +136,28 @@ class Algorithm:
         whole = WeightPosterior.of(state)
         drawn = self.rule.estimate.random_part(state.net)
         return whole if drawn is None else PartialPosterior.of_layer(whole, drawn)
+
+
+def checked_net(
+    apply: Apply, likelihood: Any, params: Any, x: Any, y: Any
+) -> tuple[Net, Likelihood]:
+    """A model and its likelihood, that of the noise if it is learned.
+
+    Raises:
+        ValueError: see `Algorithm.init`.
+    """
+    learned = isinstance(likelihood, ObservationNoise)
+    used = as_likelihood(likelihood.likelihood if learned else likelihood)
+    net = Net.of(apply, params, x)
+    outputs = jax.eval_shape(apply, params, x)
+    used.check_outputs(outputs)
+    _check_finite("params", params)
+    _check_finite("x", x)
+    if is_concrete(*jax.tree.leaves(y)):
+        used.check_labels(outputs, y)
+    if is_concrete(*jax.tree.leaves((params, x))):
+        net.check_examples_apart(params, x)
+    return net, used
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -43,13 +43,15 @@ from jaxtyping import Array, Bool, Float, Int
 from ngvi.fisher.batches import Batch
 from ngvi.fisher.kinds import TrueFisher
 from ngvi.fisher.likelihoods import Likelihood
+from ngvi.fisher.problem import Apply
 from ngvi.fisher.structures.exact import DenseStructure
 from ngvi.linalg import Diagonal, PositiveDefinite, SemidefiniteDense
+from ngvi.nets.algorithm import checked_net
 from ngvi.nets.estimates import Estimated, FromFisher, Point
 from ngvi.nets.net import Net
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.posterior import WeightPosterior
-from ngvi.nets.prior import Prior
+from ngvi.nets.prior import GammaPrior, Prior
 from ngvi.pytrees import pytree
 
 _ESTIMATE = FromFisher(TrueFisher(), DenseStructure())
@@ -78,13 +80,78 @@ class Settings:
 
 
 class Linearized(NamedTuple):
-    """What was found."""
+    """What was found. Made by `linearized`."""
 
     posterior: WeightPosterior
     elbo: Float[Array, ""]
     """The linearised model's bound on the log evidence, in nats."""
     history: Float[Array, "iterations"]
     """It at every iteration; nan for those that were not needed."""
+
+
+def linearized(
+    apply: Apply,
+    likelihood: Any,
+    params: Any,
+    data: tuple[Any, Any],
+    *,
+    prior_precision: Any = 1.0,
+    prior_mean: Any = None,
+    hyperprior: GammaPrior | None = None,
+    groups: Any = None,
+    **settings: Any,
+) -> Linearized:
+    """A Gaussian posterior with all covariances, of any small net.
+
+    It is in the precision of the parameters. Double precision is worth its time: where
+    there is little noise, S has condition numbers above those that single precision can
+    factorise.
+
+    Args:
+        apply: (params, x) ↦ outputs, as in `ngvi.fisher.fisher`.
+        likelihood: as there; or an `ObservationNoise`, whose precision is learned.
+        params: where m starts; small weights, a tenth of the usual, end more often at a
+            mode that predicts well.
+        data: (x, y), all N examples.
+        prior_precision, prior_mean, hyperprior, groups: see `ngvi.nets.prior.Prior.of`.
+        **settings: of `Settings`.
+
+    Raises:
+        ValueError: as `Algorithm.init`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from ngvi.fisher import MLP
+        >>> from ngvi.nets import ObservationNoise, Predictive, linearized
+        >>> net, x = MLP((1, 5, 1)), jnp.linspace(-2, 2, 30)[:, None]
+        >>> params = net.init(jax.random.key(0))
+        >>> noise = ObservationNoise.begin(1.0, 0.01)
+        >>> found = linearized(net, noise, params, (x, jnp.sin(x)), max_iterations=50)
+        >>> predictive = Predictive(net, found.posterior, linearized=True)
+        >>> mean, sd, _ = predictive.moments(x, jax.random.key(1))
+        >>> bool((abs(mean - jnp.sin(x)) < 4 * sd).all())
+        True
+    """
+    params, (x, y) = jax.tree.map(jnp.asarray, (params, data))
+    net, used = checked_net(apply, likelihood, params, x, y)
+    prior = Prior.of(
+        prior_precision,
+        net.layout,
+        hyperprior,
+        net.dtype,
+        mean=prior_mean,
+        groups=groups,
+    )
+    learned = isinstance(likelihood, ObservationNoise)
+    return fit_linearized(
+        Settings(**settings),
+        net,
+        net.layout.vector(params),
+        prior,
+        likelihood if learned else used,
+        x,
+        y,
+    )
 
 
 @pytree
@@ -111,10 +178,7 @@ def fit_linearized(
     x: Any,
     y: Any,
 ) -> Linearized:
-    """The posterior of a net's weights under its linearisation at their mean.
-
-    Double precision is worth its time: where there is little noise, S has condition
-    numbers above those that single precision can factorise.
+    """The same, of checked arguments: `jax.lax.map` it over starts or data.
 
     Args:
         settings: see there.
@@ -123,9 +187,6 @@ def fit_linearized(
         prior: of the weights; its δ are learned if it has a hyperprior.
         likelihood: as in `ngvi.fisher.fisher`; or the noise, to be learned.
         x, y: all N examples.
-
-    Returns:
-        Of pure arguments: `jax.lax.map` or `vmap` it over starts or data.
     """
     noise = None
     if isinstance(likelihood, ObservationNoise):

@@ -34,7 +34,6 @@ from ngvi.nets.estimators.training import (
     is_finite,
     train,
 )
-from ngvi.nets.linearized import Settings
 from ngvi.nets.mixture import Mixture
 from ngvi.nets.online import absorb
 from ngvi.nets.posterior import WeightPosterior
@@ -157,7 +156,9 @@ class BayesianMLP(Parameters):
             "kl_weight": self.kl_weight,
             "max_iterations": min(self.max_epochs, defaults.ITERATIONS),
         }
-        algorithm, variance = self.algorithm_, self._output_variance
+        prior = settings.prior_of(
+            self, self.algorithm_, self.net_, self._output_variance
+        )
         members = range(self.members or defaults.MEMBERS)
         found = fit_members(
             self.net_,
@@ -165,8 +166,7 @@ class BayesianMLP(Parameters):
             x,
             labels,
             [self._key(START, k) for k in members],
-            settings=Settings(**(chosen | (self.settings or {}))),
-            prior=settings.prior_of(self, algorithm, self.net_, variance),
+            settings=chosen | prior | (self.settings or {}),
             progress=TrainingProgress(bool(self.verbose), type(self).__name__),
         )
         self.posterior_ = found.posterior

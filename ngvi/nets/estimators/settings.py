@@ -64,20 +64,20 @@ def choose_algorithm(estimator: Any, net: MLP, rows: int, online: bool) -> str:
 def prior_of(
     estimator: Any, algorithm: str, net: MLP, output_variance: float
 ) -> dict[str, Any]:
-    """Precision, hyperprior and groups, as `Prior.of` takes them."""
+    """Precisions, and how they are learned, as the algorithms take them."""
     chosen = estimator.prior_precision
     if not isinstance(chosen, str):
-        return {"precision": chosen}
+        return {"prior_precision": chosen}
     if chosen == "auto":
         chosen = "relevance" if algorithm == defaults.LINEARIZED else "fan_in"
-    prior: dict[str, Any] = {"precision": by_fan_in(net, output_variance)}
+    prior: dict[str, Any] = {"prior_precision": by_fan_in(net, output_variance)}
     if chosen == "learned":
         prior["hyperprior"] = defaults.HYPERPRIOR
     if chosen == "relevance":
         # Biases place the bends of the first layer among the inputs, of variance one.
-        start = [layer | {"b": 1.0} for layer in prior["precision"]]
+        start = [layer | {"b": 1.0} for layer in prior["prior_precision"]]
         prior = {
-            "precision": start,
+            "prior_precision": start,
             "hyperprior": defaults.RELEVANCE,
             "groups": by_input(net),
         }
@@ -110,7 +110,6 @@ def algorithm_of(
     if estimator.learning_rate is not None:
         chosen["learning_rate"] = estimator.learning_rate
     prior = prior_of(estimator, algorithm, net, output_variance)
-    chosen["prior_precision"] = prior.pop("precision")
     if "hyperprior" in prior and algorithm in ("noisy_kfac", "noisy_ekfac"):
         # The Fisher matrix of sure but wrong classes vanishes, and a prior that is
         # learned would widen with q, and q with it.

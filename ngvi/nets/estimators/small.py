@@ -16,11 +16,9 @@ from jaxtyping import Array, Key
 from ngvi.fisher.mlp import MLP
 from ngvi.nets.estimators import defaults
 from ngvi.nets.estimators.training import Reason, TrainingProgress
-from ngvi.nets.linearized import Settings, fit_linearized
+from ngvi.nets.linearized import linearized
 from ngvi.nets.mixture import Mixture
-from ngvi.nets.net import Net
 from ngvi.nets.posterior import WeightPosterior
-from ngvi.nets.prior import Prior
 
 
 class Members(NamedTuple):
@@ -42,19 +40,17 @@ def fit_members(
     labels: np.ndarray,
     keys: list[Key[Array, ""]],
     *,
-    settings: Settings,
-    prior: dict[str, Any],
+    settings: dict[str, Any],
     progress: TrainingProgress,
 ) -> Members:
     """One net after another.
 
     Args:
         mlp: its layers.
-        likelihood: as `fit_linearized` takes it.
+        likelihood: as `linearized` takes it.
         x, labels: all rows.
         keys: of the start of each.
-        settings: of the fits.
-        prior: what `Prior.of` takes beside the layout.
+        settings: of `linearized`.
         progress: where to show it.
 
     Raises:
@@ -69,13 +65,8 @@ def fit_members(
         likelihood = jax.tree.map(_double, likelihood)
         for start in starts:
             params = jax.tree.map(lambda leaf: defaults.SMALL * _double(leaf), start)
-            net = Net.of(mlp, params, x)
-            of_net = Prior.of(layout=net.layout, dtype=net.dtype, **prior)
-            mean = net.layout.vector(params)
             try:
-                found = fit_linearized(
-                    settings, net, mean, of_net, likelihood, x, labels
-                )
+                found = linearized(mlp, likelihood, params, (x, labels), **settings)
                 found = jax.tree.map(np.asarray, found)
             except KeyboardInterrupt:
                 if not posteriors:
@@ -96,7 +87,7 @@ def fit_members(
         )
     bound = np.nanmean(histories, 0)
     bound = bound[~np.isnan(bound)]
-    if len(bound) == settings.max_iterations and reason == "converged":
+    if len(bound) == settings["max_iterations"] and reason == "converged":
         reason = "max_epochs"
     own = jax.tree.map(partial(_single, jnp.result_type(float)), posteriors)
     history = {
