@@ -19,10 +19,13 @@ and its bound on the log evidence, of this mode alone, is
 
     Σ log p(y | f(m)) − ½ tr((N F) S⁻¹) − κ KL(q ‖ prior).
 
-Where a net has more weights than there are data, noise that is learned goes on falling,
-slowly, until the net interpolates. The bound has its maximum long before, while a
-mixture of several such posteriors still predicts better with every iteration: a net has
-many modes and the bound counts one. So the number of iterations is a setting.
+Where a net has more weights than there are data, noise and prior go on falling, slowly,
+until the net interpolates, and the bound has its maximum before. It counts one mode of
+many, and where nets are mixed it stops too soon: of the price of complexity, which is
+what the bound is less than the fit Σ log p(y | f(m)), only a part c is charged, and the
+iteration is kept that has the highest
+
+    fit − c (fit − bound).
 
 Source: MacKay (1992), A practical Bayesian framework for backpropagation networks;
 Foresee and Hagan (1997), Gauss-Newton approximation to Bayesian learning; Immer,
@@ -56,9 +59,6 @@ from ngvi.pytrees import pytree
 
 _ESTIMATE = FromFisher(TrueFisher(), DenseStructure())
 
-_UNCHANGED = 10
-"""Iterations after which it stops."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -69,14 +69,17 @@ class Settings:
         max_iterations: at most.
         warm_up: iterations before noise and prior are learned: a net that has not
             begun to fit would call all of the data noise.
-        tol: nats an example: it stops when the bound has not changed by so much in one
-            of the last ten iterations.
+        complexity: c; at 1 the iteration of the highest bound is kept.
+        patience: iterations without a higher objective, before it stops.
+        tol: what counts as higher, in nats an example.
     """
 
     kl_weight: float = 1.0
-    max_iterations: int = 150
+    max_iterations: int = 200
     warm_up: int = 10
-    tol: float = 1e-6
+    complexity: float = 0.5
+    patience: int = 20
+    tol: float = 1e-4
 
 
 class Linearized(NamedTuple):
@@ -87,6 +90,8 @@ class Linearized(NamedTuple):
     """The linearised model's bound on the log evidence, in nats."""
     history: Float[Array, "iterations"]
     """It at every iteration; nan for those that were not needed."""
+    best: Int[Array, ""]
+    """The iteration that was kept."""
 
 
 def linearized(
@@ -155,16 +160,25 @@ def linearized(
 
 
 @pytree
-class _State:
+class _Point:
+    """What an iteration moves."""
+
     mean: Float[Array, "p"]
-    damping: Float[Array, ""]
-    """λ."""
     prior: Prior
     likelihood: Likelihood
     noise: ObservationNoise | None
+
+
+@pytree
+class _State:
+    at: _Point
+    damping: Float[Array, ""]
+    """λ."""
+    kept: _Point
+    best: Float[Array, ""]
+    """The highest objective, and its iteration."""
+    best_iteration: Int[Array, ""]
     history: Float[Array, "iterations"]
-    waited: Int[Array, ""]
-    """Iterations since the bound changed."""
     iteration: Int[Array, ""]
 
 
@@ -194,27 +208,28 @@ def fit_linearized(
         residuals = ((net(mean, x) - y) ** 2).mean()
         noise = likelihood.step(residuals, y.size, 1.0)
         likelihood = noise.likelihood
+    point = _Point(mean, prior, likelihood, noise)
     start = _State(
-        mean=mean,
+        at=point,
         damping=jnp.ones((), mean.dtype),
-        prior=prior,
-        likelihood=likelihood,
-        noise=noise,
+        kept=point,
+        best=jnp.asarray(-jnp.inf, mean.dtype),
+        best_iteration=jnp.asarray(0),
         history=jnp.full(settings.max_iterations, jnp.nan, mean.dtype),
-        waited=jnp.asarray(0),
         iteration=jnp.asarray(0),
     )
 
     def unfinished(state: _State) -> Bool[Array, ""]:
-        more = state.iteration < settings.max_iterations
-        return more & (state.waited < _UNCHANGED)
+        last = jnp.maximum(state.best_iteration, settings.warm_up) + settings.patience
+        return (state.iteration < settings.max_iterations) & (state.iteration <= last)
 
     end = jax.lax.while_loop(unfinished, partial(_iterate, settings, net, x, y), start)
-    found = _look(settings, net, x, y, end)
+    kept = end.kept
+    found = _look(settings, net, x, y, kept)
     posterior = WeightPosterior(
-        end.mean, found.precision, end.prior, end.likelihood, end.noise
+        kept.mean, found.precision, kept.prior, kept.likelihood, kept.noise
     )
-    return Linearized(posterior, found.bound, end.history)
+    return Linearized(posterior, found.bound, end.history, end.best_iteration)
 
 
 class _Look(NamedTuple):
@@ -226,70 +241,92 @@ class _Look(NamedTuple):
     precision: PositiveDefinite
     explained: Float[Array, ""]
     """tr((N/κ) F S⁻¹): how many weights the data determine."""
+    fit: Float[Array, ""]
     bound: Float[Array, ""]
 
 
-def _look(settings: Settings, net: Net, x: Any, y: Any, state: _State) -> _Look:
+def _look(settings: Settings, net: Net, x: Any, y: Any, at: _Point) -> _Look:
     n, kappa = len(y), settings.kl_weight
-    here = Point(state.mean, state.mean, Diagonal.from_entries(state.prior.vector))
-    batch = Batch(x, y, None)
-    measured = _ESTIMATE.measure(net, state.likelihood, here, batch, None)
+    here = Point(at.mean, at.mean, Diagonal.from_entries(at.prior.vector))
+    measured = _ESTIMATE.measure(net, at.likelihood, here, Batch(x, y, None), None)
     curvature = measured.curvature.scale(n / kappa)
-    precision = state.prior.add_to(curvature)
-    of_prior = (state.prior.vector * precision.inverse_diagonal()).sum()
+    precision = at.prior.add_to(curvature)
+    of_prior = (at.prior.vector * precision.inverse_diagonal()).sum()
     explained = net.dim - of_prior
-    if state.noise is None:
-        fit = jax.vmap(state.likelihood.log_prob)(measured.outputs, y).sum()
-        kl = state.prior.kl(state.mean, precision)
+    kl = at.prior.kl(at.mean, precision)
+    if at.noise is None:
+        fit = jax.vmap(at.likelihood.log_prob)(measured.outputs, y).sum()
     else:
-        fit = state.noise.expected_log_prob(measured.outputs, y).sum()
-        kl = state.prior.kl(state.mean, precision) + state.noise.kl()
-    bound = fit - kappa * explained / 2 - kappa * kl
-    return _Look(measured, curvature, precision, explained, bound)
+        fit = at.noise.expected_log_prob(measured.outputs, y).sum()
+        kl = kl + at.noise.kl()
+    bound = fit - kappa * (explained / 2 + kl)
+    return _Look(measured, curvature, precision, explained, fit, bound)
 
 
 def _iterate(settings: Settings, net: Net, x: Any, y: Any, state: _State) -> _State:
-    n, kappa = len(y), settings.kl_weight
-    look = _look(settings, net, x, y, state)
-    learned = _learned(settings, look, y, state)
+    look = _look(settings, net, x, y, state.at)
     ready = (state.iteration >= settings.warm_up) & jnp.isfinite(look.bound)
-    now: _State = jax.tree.map(partial(jnp.where, ready), learned, state)
-    gradient, curvature = look.measured.gradient, look.curvature
-    if now.noise is not None and state.noise is not None:
-        # Of the same f: both are proportional to γ.
-        ratio = now.noise.q.mean / state.noise.q.mean
-        gradient, curvature = ratio * gradient, curvature.scale(ratio)
-
-    def penalized(w: Float[Array, "p"]) -> Float[Array, ""]:
-        loss = net.loss(w, now.likelihood, x, y)[0]
-        return n / kappa * loss + now.prior.gradient(w) @ now.prior.departure(w) / 2
-
-    force = n / kappa * gradient + now.prior.gradient(now.mean)
-    diagonal = curvature.diagonal() + now.prior.vector
-    added = now.prior.vector + now.damping * diagonal
-    there = now.mean - curvature.damp(added).solve(force)
-    better = penalized(there) <= penalized(now.mean)
-
-    before = state.history[jnp.maximum(state.iteration - 1, 0)]
-    stays = ready & (jnp.abs(look.bound - before) <= settings.tol * n)
-    factor = jnp.where(better, 1 / 3, 4.0)
-    return replace(
-        now,
-        mean=jnp.where(better, there, now.mean),
-        damping=jnp.clip(now.damping * factor, 1e-8, 1e8).astype(now.damping.dtype),
+    value = look.fit - settings.complexity * (look.fit - look.bound)
+    better = ready & (value > state.best + settings.tol * len(y))
+    learned = _learned(settings, look, y, state.at)
+    now: _Point = jax.tree.map(partial(jnp.where, ready), learned, state.at)
+    moved, falls = _moved(settings, net, x, y, look, state.at, now, state.damping)
+    factor = jnp.where(falls, 1 / 3, 4.0)
+    return _State(
+        at=jax.tree.map(partial(jnp.where, falls), moved, now),
+        damping=jnp.clip(state.damping * factor, 1e-8, 1e8).astype(value.dtype),
+        kept=jax.tree.map(partial(jnp.where, better), state.at, state.kept),
+        best=jnp.where(better, value, state.best),
+        best_iteration=jnp.where(better, state.iteration, state.best_iteration),
         history=state.history.at[state.iteration].set(look.bound),
-        waited=jnp.where(stays, state.waited + 1, 0),
         iteration=state.iteration + 1,
     )
 
 
-def _learned(settings: Settings, look: _Look, y: Any, state: _State) -> _State:
+def _learned(settings: Settings, look: _Look, y: Any, at: _Point) -> _Point:
     """Noise and prior, given q(w)."""
-    prior = state.prior.learned(state.mean, look.precision)
-    if state.noise is None:
-        return replace(state, prior=prior)
-    spread = settings.kl_weight * look.explained / state.noise.q.mean
+    prior = at.prior.learned(at.mean, look.precision)
+    if at.noise is None:
+        return replace(at, prior=prior)
+    spread = settings.kl_weight * look.explained / at.noise.q.mean
     squares = ((look.measured.outputs - y) ** 2).sum() + spread
     numbers = y.size / settings.kl_weight
-    noise = state.noise.step(squares / y.size, numbers, 1.0)
-    return replace(state, prior=prior, noise=noise, likelihood=noise.likelihood)
+    noise = at.noise.step(squares / y.size, numbers, 1.0)
+    return replace(at, prior=prior, noise=noise, likelihood=noise.likelihood)
+
+
+def _moved(
+    settings: Settings,
+    net: Net,
+    x: Any,
+    y: Any,
+    look: _Look,
+    before: _Point,
+    now: _Point,
+    damping: Float[Array, ""],
+) -> tuple[_Point, Bool[Array, ""]]:
+    """The mean after a damped step, and whether the loss with the prior falls.
+
+    Args:
+        settings, net, x, y: see there.
+        look: at the mean, with the noise as it was before.
+        before: noise and prior were learned.
+        now: where the step starts.
+        damping: λ.
+    """
+    scale = len(y) / settings.kl_weight
+    gradient, curvature = look.measured.gradient, look.curvature
+    if now.noise is not None and before.noise is not None:
+        # Of the same f: both are proportional to γ.
+        ratio = now.noise.q.mean / before.noise.q.mean
+        gradient, curvature = ratio * gradient, curvature.scale(ratio)
+
+    def penalized(w: Float[Array, "p"]) -> Float[Array, ""]:
+        loss = net.loss(w, now.likelihood, x, y)[0]
+        return scale * loss + now.prior.gradient(w) @ now.prior.departure(w) / 2
+
+    force = scale * gradient + now.prior.gradient(now.mean)
+    diagonal = curvature.diagonal() + now.prior.vector
+    damped = curvature.damp(now.prior.vector + damping * diagonal)
+    there = now.mean - damped.solve(force)
+    return replace(now, mean=there), penalized(there) <= penalized(now.mean)

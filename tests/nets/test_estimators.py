@@ -396,7 +396,7 @@ def test_a_small_net_is_linearised_by_default(small: BayesianMLPRegressor):
     lower, upper = small.predict_interval(X, 0.9)
     assert 0.8 < ((lower < Y) & (upper > Y)).mean() <= 1
     assert small.sample_y(X, 50).shape == (60, 50)
-    assert len(small.history_["elbo"]) == small.n_iter_ <= 150
+    assert len(small.history_["elbo"]) == small.n_iter_ <= 200
     # The bound is of y in its units, and below what the net says of y.
     assert small.elbo_ / len(Y) < small.log_score(X, Y)
     assert jnp.result_type(small.posterior_.components.mean) == jnp.result_type(float)

@@ -68,8 +68,8 @@ LITTLE_NOISE = (1.0, 1e-4)
 MEMBERS = 5
 """Nets of it."""
 
-ITERATIONS = 150
-"""Of each. See `ngvi.nets.linearized` for what more would do."""
+ITERATIONS = 200
+"""Of each, at most."""
 
 SMALL = 0.1
 """Its nets begin with weights a tenth as large as is usual: nearly linear."""

@@ -25,7 +25,7 @@ class Parameters(BaseEstimator):
             numbers in a pytree like the parameters. "auto" is "relevance" for
             "linearized" and else "fan_in".
         kl_weight: κ; below 1 the posterior is cold.
-        max_epochs: at most; "linearized" takes no more than 150.
+        max_epochs: at most; "linearized" takes no more than 200.
         warm_up: the share of max_epochs in which the weight of the KL divergence grows
             to κ: the mean finds a fit before the posterior widens.
         batch_size: examples a step.

@@ -85,8 +85,8 @@ def fit_members(
             "no precision of the weights could be factorised: the noise has fallen to "
             "nothing, or features are far from all others. Stop sooner, by max_epochs"
         )
-    bound = np.nanmean(histories, 0)
-    bound = bound[~np.isnan(bound)]
+    every = np.array(histories)
+    bound = np.nanmean(every[:, ~np.isnan(every).all(0)], 0)
     if len(bound) == settings["max_iterations"] and reason == "converged":
         reason = "max_epochs"
     own = jax.tree.map(partial(_single, jnp.result_type(float)), posteriors)
