@@ -29,6 +29,7 @@ from tests.nets.unoptimised import quick_predictions, quick_training  # noqa: F4
 # The row that compiles soonest; fits of equal shapes share their programs.
 QUICK: dict[str, Any] = {
     "hidden": (8,),
+    "activation": "relu",
     "algorithm": "vogn",
     "learning_rate": 0.1,
     "max_epochs": 20,
