@@ -316,10 +316,13 @@ def test_a_target_with_a_gap():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"algorithm": "kfac"}, "algorithm must be one of blocks, full.* got 'kfac'"),
+        (
+            {"algorithm": "kfac"},
+            "algorithm must be one of auto, linearized, blocks.* got 'kfac'",
+        ),
         ({"activation": "sine"}, "activation must be a function or .* got 'sine'"),
         ({"early_stopping": "loss"}, "early_stopping must be .* got 'loss'"),
-        ({"prior_precision": "wide"}, "or 'learned', got 'wide'"),
+        ({"prior_precision": "wide"}, "or 'relevance', got 'wide'"),
         ({"prior_precision": -1.0}, "prior precisions must be positive, got -1"),
         ({"max_epochs": 0}, "max_epochs must be positive, got 0"),
         ({"hidden": (0,)}, "all positive, got"),

@@ -56,6 +56,9 @@ class BayesianMLP(Parameters):
     _output_variance = 1.0
     """Of the net's outputs in the prior."""
 
+    _small = "noisy_kfac"
+    """The algorithm of small nets."""
+
     algorithm_: str
     posterior_: WeightPosterior | Mixture
     n_samples_seen_: int
@@ -112,7 +115,9 @@ class BayesianMLP(Parameters):
         parts = self._parts(X, y)
         self._begin(*parts[0], classes)
         data = [(self._inside(X), self._labels(y)) for X, y in parts]
-        self.algorithm_ = settings.choose_algorithm(self, self.net_, len(X), online)
+        self.algorithm_ = settings.choose_algorithm(
+            self, self._small, self.net_, len(X), online
+        )
         by_rows = self.algorithm_ != defaults.LINEARIZED
         found = self._by_rows(*data) if by_rows else self._linearized(*data[0])
         self.elbo_ = found - len(data[0][1]) * self._log_scale()

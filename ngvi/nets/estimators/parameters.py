@@ -15,8 +15,9 @@ class Parameters(BaseEstimator):
         activation: "tanh", "relu", "silu", "gelu", "logistic", or a function of JAX.
         algorithm: a row of `ngvi.nets.rows` by name, such as "noisy_kfac" or "vogn";
             "linearized" for `ngvi.nets.linearized`, which has no steps and none of the
-            parameters of such; "auto" for that where the net has up to 1,000 weights
-            and the rows times the outputs are up to 5,000, and else for "noisy_kfac".
+            parameters of such; "auto" for that in a regression where the net has up to
+            1,000 weights and the rows times the outputs are up to 5,000, and else for
+            "noisy_kfac".
         members: nets that start from different weights, their posteriors being a
             mixture; None for 5 of "linearized" and 1 of the others.
         prior_precision: δ of the weights, for standardised data: "fan_in" for the

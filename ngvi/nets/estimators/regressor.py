@@ -88,6 +88,8 @@ class BayesianMLPRegressor(RegressorMixin, BayesianMLP):
 
     # -- what `BayesianMLP` asks for ---------------------------------------------------
 
+    _small = defaults.LINEARIZED
+
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         X, y = validate_data(
             self,

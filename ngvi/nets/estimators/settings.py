@@ -48,17 +48,27 @@ def check(estimator: Any) -> None:
         raise ValueError(f"warm_up must be from 0 to 1, got {warm_up}")
 
 
-def choose_algorithm(estimator: Any, net: MLP, rows: int, online: bool) -> str:
-    """What "auto" means for a net and its data; `online` where more will come."""
+def choose_algorithm(
+    estimator: Any, default: str, net: MLP, rows: int, online: bool
+) -> str:
+    """What "auto" means for a net and its data.
+
+    Args:
+        estimator: with its parameters.
+        default: for small nets.
+        net: its layers.
+        rows: of the data.
+        online: whether more will come.
+    """
     if estimator.algorithm != "auto":
         return estimator.algorithm
     sizes = zip(net.sizes, net.sizes[1:], strict=False)
     weights = sum((inputs + 1) * outputs for inputs, outputs in sizes)
-    fits = weights <= defaults.MOST_WEIGHTS
-    fits &= rows * net.sizes[-1] <= defaults.MOST_OUTPUTS
+    small = weights <= defaults.MOST_WEIGHTS
+    small &= rows * net.sizes[-1] <= defaults.MOST_OUTPUTS
     # It takes all rows at once and holds out none.
-    fits &= not online and estimator.early_stopping != "validation"
-    return defaults.LINEARIZED if fits else "noisy_kfac"
+    small &= not online and estimator.early_stopping != "validation"
+    return default if small else "noisy_kfac"
 
 
 def prior_of(

@@ -18,6 +18,7 @@ from ngvi.nets.estimators import defaults
 from ngvi.nets.estimators.training import Reason, TrainingProgress
 from ngvi.nets.linearized import linearized
 from ngvi.nets.mixture import Mixture
+from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.posterior import WeightPosterior
 
 
@@ -62,7 +63,8 @@ def fit_members(
     starts = [mlp.init(key) for key in keys]
     with progress, jax.enable_x64(True):
         x, labels = jax.tree.map(_double, (x, labels))
-        likelihood = jax.tree.map(_double, likelihood)
+        if isinstance(likelihood, ObservationNoise):
+            likelihood = jax.tree.map(_double, likelihood)
         for start in starts:
             params = jax.tree.map(lambda leaf: defaults.SMALL * _double(leaf), start)
             try:
