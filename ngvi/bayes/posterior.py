@@ -25,6 +25,7 @@ from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.replicates import generative, log_likelihoods, observed_sites
 from ngvi.bayes.summaries import Sites, Summaries, columns
+from ngvi.bayes.structure import Structure
 from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
 from ngvi.mirror.draws import antithetic, sobol_normals
@@ -101,6 +102,12 @@ class Posterior(Summaries):
     def with_gaussian(self, gaussian: Gaussian) -> Posterior:
         """The same model and data under another Gaussian, for comparisons."""
         return Posterior(self._target, self._data, gaussian, self.record, self._trace)
+
+    @property
+    def structure(self) -> Structure | None:
+        """Which coordinates may be correlated: in words when printed, and as a picture
+        by `structure.plot()`."""
+        return self.record.structure
 
     # -- draws -------------------------------------------------------------------
 

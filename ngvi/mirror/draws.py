@@ -21,24 +21,35 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ngvi.linalg import LinearStructure
 from ngvi.pytrees import pytree
 
 
 def sobol_normals(dim: int, count: int, seed: Any) -> np.ndarray:
-    """`count` scrambled Sobol points mapped to N(0, I), shape (count, dim)."""
+    """`count` scrambled Sobol points mapped to N(0, I), shape (count, dim); of a Latin
+    hypercube where no Sobol sequence has so many dimensions."""
     from scipy.special import ndtri
     from scipy.stats import qmc
 
-    # A Sobol sequence is balanced in powers of two; any prefix of it is still valid.
-    points = qmc.Sobol(dim, seed=seed).random_base2(max(count - 1, 1).bit_length())
-    return ndtri(np.clip(points[:count], 1e-10, 1 - 1e-10))
+    if dim > qmc.Sobol.MAXDIM:
+        points = qmc.LatinHypercube(dim, seed=seed).random(count)
+    else:
+        # It is balanced in powers of two; any prefix of it is still valid.
+        sobol = qmc.Sobol(dim, seed=seed)
+        points = sobol.random_base2(max(count - 1, 1).bit_length())[:count]
+    return ndtri(np.clip(points, 1e-10, 1 - 1e-10))
 
 
-def antithetic(half: np.ndarray) -> np.ndarray:
+def antithetic(
+    half: np.ndarray, structure: LinearStructure | None = None
+) -> np.ndarray:
     """[ε; −ε], then matched: covariance exactly I when there are more draws than
-    dimensions, else each coordinate's variance exactly 1."""
+    dimensions, else each coordinate's variance exactly 1; with a structure, exactly I
+    as far as that sees it."""
     count, dim = half.shape
-    if count > dim:
+    if structure is not None:
+        half = np.asarray(_matched(structure, jnp.asarray(half)))
+    elif count > dim:
         lower = np.linalg.cholesky(half.T @ half / count)
         half = np.linalg.solve(lower, half.T).T
     else:
@@ -50,6 +61,11 @@ def fresh_draws(key: Key[Array, ""], count: int, dim: int) -> Float[Array, "n d"
     """Antithetic normals from a key, for estimates that draw anew at every step."""
     half = jax.random.normal(key, (count // 2, dim))
     return jnp.concatenate([half, -half])
+
+
+@jax.jit
+def _matched(structure: LinearStructure, half: Array) -> Array:
+    return structure.matched(half)
 
 
 @pytree
@@ -73,7 +89,13 @@ class Ladder:
 
 
 def ladder(
-    dim: int, batch_size: int, levels: int, check: int, seed: int, dtype: Any
+    dim: int,
+    batch_size: int,
+    levels: int,
+    check: int,
+    seed: int,
+    dtype: Any,
+    structure: LinearStructure | None = None,
 ) -> Ladder:
     """Scrambled Sobol draws for `levels` levels from one integer seed.
 
@@ -84,6 +106,8 @@ def ladder(
         check: how many draws tell a level's over-fit, even.
         seed: the same seed gives the same draws.
         dtype: of the arrays.
+        structure: of the precision, if draws need to match only what it sees: then a
+            level needs more than twice as many as there are coordinates that meet.
     """
     scramble, scramble_check = np.random.SeedSequence(seed).spawn(2)
     half = batch_size // 2
@@ -91,12 +115,12 @@ def ladder(
     batches = []
     for level in range(levels):
         start, count = half * (2**level - 1), half * 2**level
-        matched = antithetic(points[start : start + count])
+        matched = antithetic(points[start : start + count], structure)
         # Each batch keeps its pairs together: [its halves; their negatives].
         pairs = matched[:count].reshape(2**level, half, dim)
         batches.append(np.concatenate([pairs, -pairs], axis=1))
     fresh = sobol_normals(dim, check // 2, np.random.default_rng(scramble_check))
     return Ladder(
         jnp.asarray(np.concatenate(batches), dtype),
-        jnp.asarray(antithetic(fresh), dtype),
+        jnp.asarray(antithetic(fresh, structure), dtype),
     )
