@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
@@ -25,6 +24,7 @@ from ngvi.families import Gaussian
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder
 from ngvi.terminal.progress import Progress
+
 
 class Beginning(NamedTuple):
     """Where a fit starts."""
@@ -77,9 +77,7 @@ def solve(
 ) -> loop.State:
     """A whole fit as one pure function: `vmap` it over draws (seeds) or data."""
     state = begin(target, plan, settings, data, point, draws).state
-    return advance(
-        target, plan, settings, data, state, draws, settings.max_iterations
-    )
+    return advance(target, plan, settings, data, state, draws, settings.max_iterations)
 
 
 # Compiled once for equal targets and shapes: the data are arguments.

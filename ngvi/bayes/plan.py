@@ -87,9 +87,7 @@ class Full:
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
         start = find_start(potential, point)
         precision = Dense.from_inverse_root(start.inverse_root)
-        return Start(
-            start.point, precision, start.gradients, start.value, start.finite
-        )
+        return Start(start.point, precision, start.gradients, start.value, start.finite)
 
     def estimator(self) -> Estimator:
         return first_order()
@@ -175,9 +173,7 @@ class Structured:
 
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
         start = find_sparse_start(potential, point, self.tree)
-        return Start(
-            start.point, start.precision, start.gradients, start.value, start.finite
-        )
+        return Start(point, start.precision, start.gradients, start.value, start.finite)
 
     def estimator(self) -> Estimator:
         return first_order(at_once=self._at_once)

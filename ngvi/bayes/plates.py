@@ -59,9 +59,7 @@ class Plates:
     def without(self, group: Group) -> Plates:
         """A group's sites moved to the border."""
         pieces = tuple(Piece(p.start, p.shape) for p in group.pieces)
-        border = Group(
-            (), self.border.sites + group.sites, self.border.pieces + pieces
-        )
+        border = Group((), self.border.sites + group.sites, self.border.pieces + pieces)
         return Plates(border, tuple(g for g in self.groups if g != group))
 
     def parent(self, group: Group) -> Group | None:

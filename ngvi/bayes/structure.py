@@ -1,4 +1,4 @@
-"""Which correlations a fit keeps: chosen from the model, told in words and a picture."""
+"""Which correlations a fit keeps: read off the model, told in words and pictures."""
 
 from __future__ import annotations
 

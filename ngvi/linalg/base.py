@@ -249,8 +249,8 @@ class LinearStructure(PositiveDefinite):
         What does not depend on ρ (a spectral decomposition of X) is computed once, so
         that a trust region can try several lengths. R is a positive scalar function
         1 + x + O(x²) applied to the spectrum, see `ngvi.mirror.retractions`; R^½ is
-        the symmetric square root. A structure that holds no such functions of its
-        tangents says what it does instead, with 1 + x exact and the rest to first order.
+        the symmetric square root. A structure that holds no functions of its tangents
+        says what it does instead, with 1 + x exact and the rest to first order.
         """
 
     def retract(

@@ -106,8 +106,8 @@ class BlockArrow(LinearStructure):
         return cls(tuple(blocks), tuple(blocks), tree)
 
     @classmethod
-    def nearly(cls, tree: Tree, entries: Blocks) -> tuple[Self, Array]:
-        """A positive-definite matrix from a symmetric one, and whether that was one.
+    def nearly(cls, tree: Tree, entries: Blocks) -> Self:
+        """A positive-definite matrix from a symmetric one, the same if it is one.
 
         The pivots' eigenvalues, after scaling to a unit diagonal, are replaced by their
         absolute values, none below 1e-6.
@@ -116,21 +116,18 @@ class BlockArrow(LinearStructure):
         units = [jnp.sqrt(jnp.where(part > 0, part, 1.0)) for part in sizes]
         inverse_units = [1 / part for part in units]
         scaled = scale_rows(tree, scale_columns(entries, inverse_units), inverse_units)
-        proper = []
 
         def pivot(_: int, y: Array) -> tuple[Array, Array]:
             values, vectors = jnp.linalg.eigh(y)
-            proper.append((values > 1e3 * jnp.finfo(y.dtype).eps).all())
             root = jnp.sqrt(jnp.maximum(jnp.abs(values), 1e-6))[..., None, :]
             return (vectors * root) @ vectors.mT, (vectors / root) @ vectors.mT
 
         lower, inverse_lower = factor(tree, scaled, pivot)
-        matrix = cls(
+        return cls(
             scale_rows(tree, lower, units),
             scale_columns(inverse_lower, inverse_units),
             tree,
         )
-        return matrix, jnp.stack(proper).all()
 
     # -- as a linear operator ----------------------------------------------------
 
@@ -271,9 +268,7 @@ class BlockArrow(LinearStructure):
 
     # -- the tangent space -------------------------------------------------------
 
-    def tangent(
-        self, eps: Float[Array, "n *c d"], g: Float[Array, "n *c d"]
-    ) -> Blocks:
+    def tangent(self, eps: Float[Array, "n *c d"], g: Float[Array, "n *c d"]) -> Blocks:
         """The lower triangle of mean εᵢ gᵢᵀ, of its diagonal blocks the symmetric part:
         for fixed draws the gradient along the steps that `along` can take."""
         cut = self.tree.cut

@@ -112,7 +112,7 @@ class Tree:
     def __post_init__(self) -> None:
         for k, level in enumerate(self.levels):
             if len({piece.count for piece in level.pieces}) != 1:
-                raise ValueError(f"level {k}: its pieces have unequal numbers of blocks")
+                raise ValueError(f"level {k}: its pieces have unequal block counts")
             if level.parent is None:
                 continue
             if not 0 <= level.parent < k:

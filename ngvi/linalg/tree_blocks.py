@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -96,9 +95,7 @@ def multiply(tree: Tree, left: Blocks, right: Blocks) -> Blocks:
     for k, chain in enumerate(tree.chains):
         column = []
         for i in range(len(chain)):
-            terms = [
-                _down(left[chain[j]][i - j], right[k][j]) for j in range(i + 1)
-            ]
+            terms = [_down(left[chain[j]][i - j], right[k][j]) for j in range(i + 1)]
             column.append(total(terms))
         out.append(tuple(column))
     return tuple(out)
@@ -212,7 +209,8 @@ def root_from_moments(tree: Tree, covariance: Blocks) -> tuple[Blocks, Blocks]:
             sizes = [tree.levels[a].size for a in chain[1:]]
             among = _clique(tree, covariance, chain[1:])
             between = jnp.concatenate(
-                [jnp.broadcast_to(b, (*own.shape[:-2], *b.shape[-2:])) for b in cross], -2
+                [jnp.broadcast_to(b, (*own.shape[:-2], *b.shape[-2:])) for b in cross],
+                -2,
             )
             fanned = _fan(between, among.shape[-3], -3)
             solved = _flat(jnp.linalg.solve(among[..., None, :, :], fanned), -3)

@@ -40,16 +40,11 @@ def sobol_normals(dim: int, count: int, seed: Any) -> np.ndarray:
     return ndtri(np.clip(points, 1e-10, 1 - 1e-10))
 
 
-def antithetic(
-    half: np.ndarray, structure: LinearStructure | None = None
-) -> np.ndarray:
+def antithetic(half: np.ndarray) -> np.ndarray:
     """[ε; −ε], then matched: covariance exactly I when there are more draws than
-    dimensions, else each coordinate's variance exactly 1; with a structure, exactly I
-    as far as that sees it."""
+    dimensions, else each coordinate's variance exactly 1."""
     count, dim = half.shape
-    if structure is not None:
-        half = np.asarray(_matched(structure, jnp.asarray(half)))
-    elif count > dim:
+    if count > dim:
         lower = np.linalg.cholesky(half.T @ half / count)
         half = np.linalg.solve(lower, half.T).T
     else:
@@ -57,15 +52,32 @@ def antithetic(
     return np.concatenate([half, -half])
 
 
-def fresh_draws(key: Key[Array, ""], count: int, dim: int) -> Float[Array, "n d"]:
-    """Antithetic normals from a key, for estimates that draw anew at every step."""
-    half = jax.random.normal(key, (count // 2, dim))
-    return jnp.concatenate([half, -half])
+def antithetic_within(
+    structure: LinearStructure, half: np.ndarray, room: int
+) -> np.ndarray:
+    """[ε; −ε], matched so that their covariance is I as far as the structure sees it.
+
+    Args:
+        structure: of the precision.
+        half: n draws, more than there are coordinates that meet.
+        room: at least n; calls with the same number share a compiled program.
+    """
+    # Zeros change no second moment, but the number that it is divided by.
+    grow = np.sqrt(room / len(half))
+    padded = np.pad(grow * half, ((0, room - len(half)), (0, 0)))
+    matched = np.asarray(_matched(structure, jnp.asarray(padded)))[: len(half)] / grow
+    return np.concatenate([matched, -matched])
 
 
 @jax.jit
 def _matched(structure: LinearStructure, half: Array) -> Array:
     return structure.matched(half)
+
+
+def fresh_draws(key: Key[Array, ""], count: int, dim: int) -> Float[Array, "n d"]:
+    """Antithetic normals from a key, for estimates that draw anew at every step."""
+    half = jax.random.normal(key, (count // 2, dim))
+    return jnp.concatenate([half, -half])
 
 
 @pytree
@@ -112,15 +124,22 @@ def ladder(
     scramble, scramble_check = np.random.SeedSequence(seed).spawn(2)
     half = batch_size // 2
     points = sobol_normals(dim, half * (2**levels - 1), np.random.default_rng(scramble))
+    largest = max(half * 2 ** (levels - 1), check // 2)
+
+    def match(points: np.ndarray) -> np.ndarray:
+        if structure is None:
+            return antithetic(points)
+        return antithetic_within(structure, points, largest)
+
     batches = []
     for level in range(levels):
         start, count = half * (2**level - 1), half * 2**level
-        matched = antithetic(points[start : start + count], structure)
+        matched = match(points[start : start + count])
         # Each batch keeps its pairs together: [its halves; their negatives].
         pairs = matched[:count].reshape(2**level, half, dim)
         batches.append(np.concatenate([pairs, -pairs], axis=1))
     fresh = sobol_normals(dim, check // 2, np.random.default_rng(scramble_check))
     return Ladder(
         jnp.asarray(np.concatenate(batches), dtype),
-        jnp.asarray(antithetic(fresh, structure), dtype),
+        jnp.asarray(match(fresh), dtype),
     )
