@@ -214,7 +214,7 @@ def meeting(
             pairs = _meeting_at(
                 partial(_products, target, data, place), plates, dim, dtype
             )
-        except TypeError as error:
+        except (TypeError, NotImplementedError) as error:
             raise ValueError(
                 "a custom derivative without forward mode hides its second derivatives"
             ) from error

@@ -151,7 +151,7 @@ def _find(
         pairs = meeting(target, data, point, plates)
     except ValueError as error:
         raise _Unstructured(str(error)) from error
-    notes = []
+    notes: list[str] = []
     while True:
         kept = plates.groups
         wrong = [(a, b) for a, b in pairs if a in kept and b in kept]

@@ -208,10 +208,7 @@ def root_from_moments(tree: Tree, covariance: Blocks) -> tuple[Blocks, Blocks]:
         else:
             sizes = [tree.levels[a].size for a in chain[1:]]
             among = _clique(tree, covariance, chain[1:])
-            between = jnp.concatenate(
-                [jnp.broadcast_to(b, (*own.shape[:-2], *b.shape[-2:])) for b in cross],
-                -2,
-            )
+            between = jnp.concatenate(cross, -2)
             fanned = _fan(between, among.shape[-3], -3)
             solved = _flat(jnp.linalg.solve(among[..., None, :, :], fanned), -3)
             residual = symmetric(own - between.mT @ solved)
@@ -227,9 +224,9 @@ def _clique(tree: Tree, matrix: Blocks, chain: tuple[int, ...]) -> Array:
     """A block and its ancestors as one matrix for each block of the chain's first."""
     count = tree.levels[chain[0]].count
     rows = []
-    for i, a in enumerate(chain):
+    for i in range(len(chain)):
         row = []
-        for j, c in enumerate(chain):
+        for j in range(len(chain)):
             low, high = min(i, j), max(i, j)
             block = matrix[chain[low]][high - low]
             block = jnp.repeat(block, count // block.shape[-3], -3)
