@@ -250,7 +250,7 @@ class LinearStructure(PositiveDefinite):
         that a trust region can try several lengths. R is a positive scalar function
         1 + x + O(x²) applied to the spectrum, see `ngvi.mirror.retractions`; R^½ is
         the symmetric square root. A structure that holds no functions of its tangents
-        says what it does instead, with 1 + x exact and the rest to first order.
+        says what it does instead, the same to first order.
         """
 
     def retract(

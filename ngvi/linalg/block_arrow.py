@@ -5,15 +5,17 @@ groups only through what all share. Everything costs time and memory linear in t
 number of blocks. P = B Bᵀ with B lower triangular by blocks (leaves first), and B and
 B⁻¹ are both stored, as in `Dense`.
 
-A step stays among these roots, B⁺ = B L, L Lᵀ = R. A function of the spectrum of I + X
-would leave the pattern; here R is applied to the spectrum of each *pivot* of its
-elimination:
+A step stays among these roots, B⁺ = B L, R = L Lᵀ. A function of the spectrum of I + X
+would leave the pattern; here R is applied to each diagonal block by itself,
 
-    Lₖₖ = R(Yₖ)^½ (symmetric),   Lₐₖ = Xₐₖ Lₖₖ⁻¹,   Yₐ = Xₐₐ − Σ Lₐₖ Lₐₖᵀ.
+    Lₖₖ = R(Xₖₖ)^½ (symmetric),   Lₐₖ = Xₐₖ Lₖₖ⁻¹,
 
-With R(x) = 1 + x that is I + X itself, so that a step of order one is exact on a
-quadratic; with another R it agrees to first order, and is positive whenever R is. The
-frame is kept: the derivative of A at a step of length 0 along X is −A Tᵀ, with T the
+which agrees with I + X to first order and is positive whenever R is. The Cholesky root
+of I + X would have Xₐₐ − Σₖ Lₐₖ Lₐₖᵀ in place of Xₐₐ. But X comes from draws, and the
+squares of its errors add up over thousands of blocks to a pivot far below zero. Without
+them a quadratic is solved in as many steps as there are levels, not in one.
+
+The frame is kept: the derivative of A at a step of length 0 along X is −A Tᵀ, with T the
 lower triangle of X and half of its diagonal blocks.
 
 For fixed draws the gradient along such steps is the lower triangle of mean ε gᵀ: above
@@ -117,7 +119,7 @@ class BlockArrow(LinearStructure):
         inverse_units = [1 / part for part in units]
         scaled = scale_rows(tree, scale_columns(entries, inverse_units), inverse_units)
 
-        def pivot(_: int, y: Array) -> tuple[Array, Array]:
+        def pivot(y: Array) -> tuple[Array, Array]:
             values, vectors = jnp.linalg.eigh(y)
             root = jnp.sqrt(jnp.maximum(jnp.abs(values), 1e-6))[..., None, :]
             return (vectors * root) @ vectors.mT, (vectors / root) @ vectors.mT
@@ -286,32 +288,23 @@ class BlockArrow(LinearStructure):
     def along(
         self, direction: Blocks
     ) -> Callable[[Float[Array, "*c"], Callable[[Array], Array]], Retracted]:
-        # The first pivots do not depend on the length.
-        spectra = {k: jnp.linalg.eigh(direction[k][0]) for k in self.tree.leaves}
+        spectra = [jnp.linalg.eigh(column[0]) for column in direction]
 
         def retract(
             rho: Float[Array, "*c"], retraction: Callable[[Array], Array]
         ) -> Retracted:
-            lengths = rho[..., None, None, None]
-            logs = []
-
-            def pivot(k: int, y: Array) -> tuple[Array, Array]:
-                if k in spectra:
-                    values, vectors = spectra[k]
-                    values = rho[..., None, None] * values
-                else:
-                    values, vectors = jnp.linalg.eigh(y)
-                r = retraction(values)
-                logs.append(jnp.log(r).sum((-2, -1)))
+            rs = [retraction(rho[..., None, None] * values) for values, _ in spectra]
+            lower, shrinks = [], []
+            for r, (_, vectors), (_, *rest) in zip(rs, spectra, direction, strict=True):
                 # Exactly the identity where r is 1.
-                eye = jnp.eye(y.shape[-1], dtype=y.dtype)
+                eye = jnp.eye(r.shape[-1], dtype=r.dtype)
                 root = jnp.sqrt(r)[..., None, :]
                 grow = eye + (vectors * (root - 1)) @ vectors.mT
                 shrink = eye + (vectors * (1 / root - 1)) @ vectors.mT
-                return grow, shrink
-
-            step = jax.tree.map(lambda x: lengths * x, direction)
-            lower, inverse_lower = factor(self.tree, step, pivot)
+                lengths = rho[..., None, None, None]
+                lower.append((grow, *(lengths * block @ shrink for block in rest)))
+                shrinks.append(shrink)
+            inverse_lower = inverse(self.tree, tuple(lower), shrinks)
 
             def solve(v: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
                 halfway = self._on_vector(apply, inverse_lower, v)
@@ -319,20 +312,20 @@ class BlockArrow(LinearStructure):
 
             return Retracted(
                 matrix=type(self)(
-                    multiply(self.tree, self.root, lower),
+                    multiply(self.tree, self.root, tuple(lower)),
                     multiply(self.tree, inverse_lower, self.inverse_root),
                     self.tree,
                 ),
                 solve=solve,
                 trace_inverse=_squared(inverse_lower),
-                logdet=total(logs),
-                log=_twice_log(self.tree, lower),
+                logdet=total(jnp.log(r).sum((-2, -1)) for r in rs),
+                log=_twice_log(self.tree, tuple(lower)),
             )
 
         return retract
 
 
-def _cholesky(_: int, matrix: Array) -> tuple[Array, Array]:
+def _cholesky(matrix: Array) -> tuple[Array, Array]:
     lower = jnp.linalg.cholesky(matrix)
     eye = jnp.broadcast_to(jnp.eye(lower.shape[-1], dtype=lower.dtype), lower.shape)
     return lower, jax.scipy.linalg.solve_triangular(lower, eye, lower=True)

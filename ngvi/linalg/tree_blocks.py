@@ -21,8 +21,8 @@ from ngvi.linalg.batching import diagonal_of, symmetric
 from ngvi.linalg.blocks import total
 from ngvi.linalg.tree import Blocks, Parts, Tree
 
-Pivot = Callable[[int, Array], tuple[Array, Array]]
-"""(level, Y) ↦ L and L⁻¹ of a symmetric pivot Y."""
+Pivot = Callable[[Array], tuple[Array, Array]]
+"""L and L⁻¹ of a symmetric pivot."""
 
 
 def _fan(x: Array, parents: int, axis: int) -> Array:
@@ -116,16 +116,13 @@ def inverse(tree: Tree, lower: Blocks, pivots: list[Array] | None = None) -> Blo
 
 
 def factor(tree: Tree, matrix: Blocks, pivot: Pivot) -> tuple[Blocks, Blocks]:
-    """L with L Lᵀ = P, and L⁻¹, where `pivot` does so for the pivots.
-
-    With a `pivot` that maps Y to a root of I + Y, the root of I + P.
-    """
+    """L with L Lᵀ = P, and L⁻¹, where `pivot` does so for the pivots."""
     rest = [list(column) for column in matrix]
     lower: list[tuple[Array, ...]] = [()] * len(rest)
     pivots: list[Array] = [jnp.zeros(())] * len(rest)
     for k in reversed(range(len(rest))):
         chain = tree.chains[k]
-        root, pivots[k] = pivot(k, rest[k][0])
+        root, pivots[k] = pivot(rest[k][0])
         column = [root]
         column += [jnp.einsum("...ij,...kj->...ik", b, pivots[k]) for b in rest[k][1:]]
         lower[k] = tuple(column)

@@ -444,11 +444,15 @@ def roots(p: PositiveDefinite) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tangent_dense(p: LinearStructure, tangent: object) -> np.ndarray:
-    """X as a dense array, from P⁺ = P + ρ B X Bᵀ with a small ρ."""
-    rho = 1e-3
-    moved = p.along(tangent)(jnp.asarray(rho), retractions.first_order).matrix.dense()
+    """X as a dense array, from P⁺ = P + ρ B X Bᵀ + O(ρ²) on both sides of 0."""
+    rho = 1e-5
+    along = p.along(tangent)
+    ahead, behind = (
+        along(jnp.asarray(length), retractions.first_order).matrix.dense()
+        for length in (rho, -rho)
+    )
     _, a = roots(p)
-    return a.T @ (np.asarray(moved) - np.asarray(p.dense())) @ a / rho
+    return a.T @ (np.asarray(ahead) - np.asarray(behind)) @ a / (2 * rho)
 
 
 def trace_product(entries: Any, moments: Any) -> jax.Array:
