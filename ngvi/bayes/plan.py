@@ -153,10 +153,11 @@ class Structured:
 
     def draws(self, seed: int, dtype: Any) -> Ladder:
         depth = self.tree.depth
-        first = max(32, 4 * (depth + 1))
+        # Far from the optimum few draws do; each level starts where the last one ended.
+        first = max(16, 2 * (depth + 2))
         largest = min(max(64 * depth, 1024), _LADDER_NUMBERS // self.dim)
         levels = 1 + int(np.floor(np.log2(max(largest / first, 1))))
-        fewest = 2 * (depth + 1)
+        fewest = 2 * (depth + 2)
         check = int(np.clip(_CHECK_NUMBERS // self.dim // 2 * 2, fewest, 1024))
         identity = BlockArrow.identity(self.tree, jnp.result_type(float))
         return ladder(self.dim, first, levels, check, seed, dtype, identity)

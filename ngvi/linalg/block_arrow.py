@@ -15,8 +15,8 @@ of I + X would have Xₐₐ − Σₖ Lₐₖ Lₐₖᵀ in place of Xₐₐ. Bu
 squares of its errors add up over thousands of blocks to a pivot far below zero. Without
 them a quadratic is solved in as many steps as there are levels, not in one.
 
-The frame is kept: the derivative of A at a step of length 0 along X is −A Tᵀ, with T the
-lower triangle of X and half of its diagonal blocks.
+The frame is kept: the derivative of A at a step of length 0 along X is −A Tᵀ, with T
+the lower triangle of X and half of its diagonal blocks.
 
 For fixed draws the gradient along such steps is the lower triangle of mean ε gᵀ: above
 it no step leads. So that is what `tangent` holds.
