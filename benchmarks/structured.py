@@ -226,9 +226,10 @@ def beside_full(name: str, job: str, argument: int, tight: bool) -> Data:
 def beside_nuts() -> Data:
     ours, nuts = run("poisson", 1_000), run("nuts", 1_000)
     apart = {n: (ours["means"][n] - nuts["means"][n]) / nuts["sds"][n] for n in GLOBALS}
+    rounded = {name: round(value, 2) for name, value in apart.items()}
     print(
-        f"NUTS at G = 1,000: means apart by { ({n: round(v, 2) for n, v in apart.items()}) } "
-        f"sds; {ours['seconds']} s, NUTS {nuts['seconds']} s",
+        f"NUTS at G = 1,000: {ours['seconds']} s, NUTS {nuts['seconds']} s; means "
+        f"apart, in sds: {rounded}",
         flush=True,
     )
     return {"structured": ours, "nuts": nuts, "apart": apart}
