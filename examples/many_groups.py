@@ -44,7 +44,7 @@ def data(groups):
 def main() -> None:
     posterior = ngvi.fit(model, *data(GROUPS))
     print(posterior.structure)
-    print(f"\n{posterior.diagnostics.seconds_running:.0f} s, of which none compiling")
+    print(f"\n{posterior.record.diagnostics.seconds_running:.0f} s after compiling")
     print("mean of intercepts and slopes:", np.round(posterior.mean["mean"], 2))
     print("their sds:", np.round(posterior.mean["sd"], 2))
 

@@ -400,10 +400,18 @@ seeds = st.integers(0, 2**32 - 1)
 # -- random matrices ------------------------------------------------------------------
 
 
+def lifted(case: LinearCase, matrix: np.ndarray) -> np.ndarray:
+    """A matrix of which what the structure keeps is positive definite: an arrow without
+    the entries between its blocks need not be."""
+    lowest = np.linalg.eigvalsh(case.keep(matrix)).min()
+    least = 1e-3 * np.trace(matrix) / len(matrix)
+    return matrix + max(least - lowest, 0) * np.eye(len(matrix))
+
+
 def positive(case: LinearCase, rng: np.random.Generator, dim: int) -> np.ndarray:
     """A random positive-definite matrix of the structure, condition up to about 1e3."""
     factor = rng.standard_normal((dim, 2 * dim + 2))
-    matrix = case.keep(factor @ factor.T / dim + 0.05 * np.eye(dim))
+    matrix = case.keep(lifted(case, factor @ factor.T / dim + 0.05 * np.eye(dim)))
     units = np.exp(rng.standard_normal(dim))
     return case.keep(matrix * np.outer(units, units))
 
