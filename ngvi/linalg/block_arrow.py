@@ -277,7 +277,10 @@ class BlockArrow(LinearStructure):
         return products(self.tree, cut(eps), cut(g), mean=True)
 
     def tangent_identity(self) -> Blocks:
-        return type(self).identity(self.tree, self.root[0][0].dtype).root
+        identity = type(self).identity(self.tree, self.root[0][0].dtype).root
+        return jax.tree.map(
+            lambda i, b: jnp.broadcast_to(i, b.shape), identity, self.root
+        )
 
     def whiten_curvature(self, matrix: Float[Array, "*c d d"]) -> Blocks:
         # Aᵀ acts on columns: on each row of a matrix, whose transpose follows.

@@ -136,14 +136,14 @@ def factor(tree: Tree, matrix: Blocks, pivot: Pivot) -> tuple[Blocks, Blocks]:
 
 def square(tree: Tree, lower: Blocks) -> Blocks:
     """L Lᵀ."""
-    out: list[list[Array]] = [[jnp.zeros(())] * len(chain) for chain in tree.chains]
+    terms: list[list[list[Array]]] = [[[] for _ in chain] for chain in tree.chains]
     for k, chain in enumerate(tree.chains):
         for j in range(len(chain)):
             parents = tree.levels[chain[j]].count
             for i in range(j, len(chain)):
                 product = _up(lower[k][i], lower[k][j], parents)
-                out[chain[j]][i - j] = out[chain[j]][i - j] + product
-    return _tidy(out)
+                terms[chain[j]][i - j].append(product)
+    return _tidy([[total(of_block) for of_block in column] for column in terms])
 
 
 def gram(tree: Tree, lower: Blocks) -> Blocks:

@@ -140,17 +140,14 @@ def _block_diagonal(matrix: np.ndarray, rng: np.random.Generator) -> BlockDiagon
     return BlockDiagonal(tuple(c.build(matrix[r, r], rng) for c, r in parts))
 
 
-# A border, a block on it, and two blocks on that; or a border alone.
-TREES = {
-    1: Tree((Level((Piece(0, (1,)),)),)),
-    4: Tree(
-        (
-            Level((Piece(3, (1,)),)),
-            Level((Piece(0, (1,), (0,)),), 0),
-            Level((Piece(1, (2,), (0,)),), 1),
-        )
-    ),
-}
+def tree_of(dim: int) -> Tree:
+    """A border, a block on it, and all others on that; or a border alone."""
+    levels = [Level((Piece(dim - 1, (1,)),))]
+    if dim > 1:
+        levels.append(Level((Piece(0, (1,), (0,)),), 0))
+    if dim > 2:
+        levels.append(Level((Piece(1, (dim - 2,), (0,)),), 1))
+    return Tree(tuple(levels))
 
 
 def level_of(tree: Tree) -> np.ndarray:
@@ -193,11 +190,11 @@ def turned(p: BlockArrow, rng: np.random.Generator) -> BlockArrow:
 
 
 def _keep_arrow(matrix: np.ndarray) -> np.ndarray:
-    return np.where(pattern(TREES[len(matrix)]), matrix, 0)
+    return np.where(pattern(tree_of(len(matrix))), matrix, 0)
 
 
 def _arrow(matrix: np.ndarray, rng: np.random.Generator) -> BlockArrow:
-    blank = BlockArrow.identity(TREES[len(matrix)], jnp.dtype(matrix.dtype))
+    blank = BlockArrow.identity(tree_of(len(matrix)), jnp.dtype(matrix.dtype))
     return turned(blank.from_entries(blank.project(jnp.asarray(matrix))), rng)
 
 
@@ -207,7 +204,7 @@ LINEAR = [
     ISOTROPIC,
     LinearCase("block-diagonal", _keep_blocks, _block_diagonal),
     LinearCase(
-        "block-arrow", _keep_arrow, _arrow, levels=lambda dim: level_of(TREES[dim])
+        "block-arrow", _keep_arrow, _arrow, levels=lambda dim: level_of(tree_of(dim))
     ),
 ]
 
@@ -452,15 +449,14 @@ def roots(p: PositiveDefinite) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tangent_dense(p: LinearStructure, tangent: object) -> np.ndarray:
-    """X as a dense array, from P⁺ = P + ρ B X Bᵀ + O(ρ²) on both sides of 0."""
-    rho = 1e-5
-    along = p.along(tangent)
-    ahead, behind = (
-        along(jnp.asarray(length), retractions.first_order).matrix.dense()
-        for length in (rho, -rho)
-    )
+    """X as a dense array, from P⁺ = P + ρ B X Bᵀ with a small ρ; an arrow's, of which
+    that is only the beginning, as it is laid out."""
+    if isinstance(p, BlockArrow):
+        return as_array(p.tree, tangent)
+    rho = 1e-3
+    moved = p.along(tangent)(jnp.asarray(rho), retractions.first_order).matrix.dense()
     _, a = roots(p)
-    return a.T @ (np.asarray(ahead) - np.asarray(behind)) @ a / (2 * rho)
+    return a.T @ (np.asarray(moved) - np.asarray(p.dense())) @ a / rho
 
 
 def trace_product(entries: Any, moments: Any) -> jax.Array:
