@@ -105,3 +105,11 @@ def test_nets_guide():
     assert int(any_model["state"].steps) == 50
     assert any_model["draws"][0]["w"].shape == (10, 1, 20)
     assert np.isfinite(any_model["predicted"].mean).all()
+
+
+def test_structured_guide(capsys):
+    (names,) = run_guide("structured.md")
+    printed = capsys.readouterr().out.splitlines()
+    page = (ROOT / "docs" / "structured.md").read_text()
+    assert printed and all(f"    {line}" in page for line in printed)
+    assert names["posterior"].diagnostics.converged

@@ -139,6 +139,21 @@ def _worst(comparison: Comparison, size: np.ndarray, limit: float) -> str:
     return ", ".join(named) + (f" and {more} more" if more > 0 else "")
 
 
+def _of_many_blocks(diagnostics: Diagnostics, mean_error: float, mcmc: str) -> Verdict:
+    """Where weights multiply over blocks, their unevenness says nothing of any one."""
+    reasons = [
+        f"Pareto k-hat is {diagnostics.khat:.2f}: in {diagnostics.dimension:,d} "
+        "dimensions the importance weights degenerate also where every block is "
+        "followed well, so that nothing vouches for single sds or tails."
+    ]
+    if mean_error > ERROR_LIMIT:
+        reasons.append(
+            f"The finite draws leave a standard error of {mean_error:.2f} sd in a mean."
+        )
+    advice = "Take means as a guide and intervals with caution."
+    return Verdict("means only", tuple(reasons), (advice, mcmc))
+
+
 def judge(
     diagnostics: Diagnostics, comparison: Comparison, mean_error: float
 ) -> Verdict:
@@ -167,6 +182,8 @@ def judge(
             ),
         )
     khat = diagnostics.khat
+    if diagnostics.covariance == "structured" and KHAT_LIMIT <= khat < np.inf:
+        return _of_many_blocks(diagnostics, mean_error, mcmc)
     even = comparison.efficiency > EVEN_WEIGHTS
     vouched = khat < KHAT_LIMIT or even
     means = np.abs(comparison.mean_error)

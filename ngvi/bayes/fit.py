@@ -6,63 +6,24 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ngvi.bayes import compile_time
 from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.bayes.numpyro_model import blame, model_target, undefined_arguments
+from ngvi.bayes.plan import Plan
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.record import FitRecord
+from ngvi.bayes.structure import Covariance, choose
 from ngvi.bayes.target import Data, Target, function_target
 from ngvi.families import Gaussian
-from ngvi.linalg import Dense, Diagonal
 from ngvi.mirror import loop
-from ngvi.mirror.draws import Ladder, ladder
-from ngvi.mirror.estimates import Estimator, first_order
-from ngvi.mirror.start import find_start
+from ngvi.mirror.draws import Ladder
 from ngvi.terminal.progress import Progress
-
-Covariance = Literal["auto", "full", "diagonal"]
-
-# A full covariance costs D² numbers and D³ operations a step; so do a start from the
-# Hessian and a mean that steps with full curvature.
-LARGEST_FULL = 1000
-
-
-def choose_covariance(covariance: Covariance, dim: int) -> Literal["full", "diagonal"]:
-    """What "auto" means for D dimensions.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    if covariance not in ("auto", "full", "diagonal"):
-        raise ValueError(
-            f"covariance must be 'auto', 'full' or 'diagonal', not {covariance!r}."
-        )
-    if covariance == "auto":
-        return "full" if dim <= LARGEST_FULL else "diagonal"
-    return covariance
-
-
-def make_draws(covariance: str, dim: int, seed: int, dtype: Any) -> Ladder:
-    """The base draws of a fit: a function of the dimension and one integer."""
-    exact = covariance == "full" or dim <= LARGEST_FULL
-    # 2D + 2 antithetic draws integrate every quadratic exactly; a diagonal precision
-    # of many dimensions makes do with fewer.
-    batch = 2 * (dim + 1) if exact else 64
-    largest = max(64 * dim, 1024) if exact else 1024
-    levels = 1 + int(np.ceil(np.log2(max(largest / batch, 1))))
-    check = 1024 if not exact else max(1024, 2 ** int(np.ceil(np.log2(4 * dim))))
-    return ladder(dim, batch, levels, check, seed, dtype)
-
-
-def _estimator(covariance: str, dim: int) -> Estimator:
-    return first_order(full_curvature=covariance == "diagonal" and dim <= LARGEST_FULL)
 
 
 class Beginning(NamedTuple):
@@ -77,7 +38,7 @@ class Beginning(NamedTuple):
 
 def begin(
     target: Target,
-    covariance: str,
+    plan: Plan,
     settings: loop.Settings,
     data: Data,
     point: Float[Array, "d"],
@@ -85,31 +46,16 @@ def begin(
 ) -> Beginning:
     """The state a fit starts from: a descent from `point`, or `point` itself."""
     potential = partial(target.potential, data)
-    dim = target.dim
-    precision: Dense | Diagonal
-    if dim <= LARGEST_FULL or covariance == "full":
-        start = find_start(potential, point)
-        mean, spent = start.point, start.gradients
-        value, finite = start.value, start.finite
-        if covariance == "full":
-            precision = Dense.from_inverse_root(start.inverse_root)
-        else:
-            precision = Diagonal(1 / jnp.sqrt((start.inverse_root**2).sum(-1)))
-    else:
-        mean, spent = point, jnp.ones((), int)
-        value, gradient = jax.value_and_grad(potential)(point)
-        finite = jnp.isfinite(value) & jnp.isfinite(gradient).all()
-        precision = Diagonal(jnp.full(dim, 10.0, point.dtype))
-    estimator = _estimator(covariance, dim)
-    q = Gaussian(mean, precision)
-    state = loop.initial_state(potential, estimator, q, draws, settings)
-    state = replace(state, gradients=state.gradients + spent)
-    return Beginning(state, value, finite)
+    start = plan.start(potential, point)
+    q = Gaussian(start.mean, start.precision)
+    state = loop.initial_state(potential, plan.estimator(), q, draws, settings)
+    state = replace(state, gradients=state.gradients + start.gradients)
+    return Beginning(state, start.value, start.finite)
 
 
 def advance(
     target: Target,
-    covariance: str,
+    plan: Plan,
     settings: loop.Settings,
     data: Data,
     state: loop.State,
@@ -118,23 +64,20 @@ def advance(
 ) -> loop.State:
     """Trial steps up to the `limit`-th, or until the fit stops."""
     potential = partial(target.potential, data)
-    estimator = _estimator(covariance, target.dim)
-    return loop.run(potential, estimator, state, draws, settings, limit)
+    return loop.run(potential, plan.estimator(), state, draws, settings, limit)
 
 
 def solve(
     target: Target,
-    covariance: str,
+    plan: Plan,
     settings: loop.Settings,
     data: Data,
     point: Float[Array, "d"],
     draws: Ladder,
 ) -> loop.State:
     """A whole fit as one pure function: `vmap` it over draws (seeds) or data."""
-    state = begin(target, covariance, settings, data, point, draws).state
-    return advance(
-        target, covariance, settings, data, state, draws, settings.max_iterations
-    )
+    state = begin(target, plan, settings, data, point, draws).state
+    return advance(target, plan, settings, data, state, draws, settings.max_iterations)
 
 
 # Compiled once for equal targets and shapes: the data are arguments.
@@ -164,7 +107,10 @@ def fit(
             log density called as `model(params, *args, **kwargs)` → scalar.
         *args: the model's arguments. Arrays may change between fits without a new
             compilation; other values are part of the compiled program.
-        covariance: "full", "diagonal", or "auto" (full up to 1,000 dimensions).
+        covariance: "full"; "structured", which keeps the correlations that the model's
+            plates leave, at a cost linear in their blocks; "diagonal"; or "auto":
+            structured where the model has the structure and more than 200 dimensions,
+            else full up to 1,000 dimensions. `posterior.structure` tells.
         seed: of the base draws. The same seed gives the same answer.
         init: for a log density: a pytree of numbers where the fit starts, which also
             says what `params` looks like.
@@ -196,20 +142,20 @@ def fit(
     (2020), Handling the positive-definite constraint in the Bayesian learning rule.
     """
     started = time.perf_counter()
-    settings = settings or loop.Settings()
     trace = None
     target: Target
     if init is None:
         target, data, point, trace = model_target(model, args, kwargs, init_strategy)
     else:
         target, data, point = function_target(model, init, args, kwargs)
-    chosen = choose_covariance(covariance, target.dim)
-    draws = make_draws(chosen, target.dim, seed, point.dtype)
     name = getattr(model, "__name__", type(model).__name__)
 
     stop_reason = None
     with compile_time.measure() as compiling, Progress(progress, name) as bar:
-        state, value, finite = _begin(target, chosen, settings, data, point, draws)
+        plan, structure = choose(covariance, target, data, point, trace)
+        settings = plan.settings(settings or loop.Settings())
+        draws = plan.draws(seed, point.dtype)
+        state, value, finite = _begin(target, plan, settings, data, point, draws)
         if not finite:
             undefined = undefined_arguments(args, kwargs)
             raise ValueError(_not_finite(trace, value) + undefined)
@@ -218,7 +164,7 @@ def fit(
             while int(state.status) == loop.RUNNING:
                 limit = min(limit + stride, settings.max_iterations)
                 before = time.perf_counter()
-                state = _advance(target, chosen, settings, data, state, draws, limit)
+                state = _advance(target, plan, settings, data, state, draws, limit)
                 _show(bar, state)
                 quick = time.perf_counter() - before < 0.2
                 stride = min(4 * stride, 128) if quick else max(stride // 2, 1)
@@ -228,7 +174,7 @@ def fit(
     record = FitRecord.of(
         state,
         name=name,
-        covariance=chosen,
+        structure=structure,
         seed=seed,
         seconds_compiling=min(compiling.seconds, seconds),
         seconds_running=max(seconds - compiling.seconds, 0.0),

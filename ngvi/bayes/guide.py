@@ -24,6 +24,9 @@ from ngvi.families import Gaussian
 if TYPE_CHECKING:
     from ngvi.bayes.posterior import Posterior
 
+LARGEST_GUIDE = 5000
+"""Dimensions up to which a D × D matrix is affordable."""
+
 
 def as_guide(posterior: Posterior) -> tuple[AutoMultivariateNormal, dict[str, Array]]:
     """The guide that draws from a posterior's Gaussian, and its parameters.
@@ -39,6 +42,7 @@ def as_guide(posterior: Posterior) -> tuple[AutoMultivariateNormal, dict[str, Ar
 
     Raises:
         TypeError: the posterior is of a plain log density.
+        ValueError: there are too many dimensions for the guide's D × D parameters.
 
     Example:
         >>> guide, params = posterior.as_guide()                 # doctest: +SKIP
@@ -46,6 +50,11 @@ def as_guide(posterior: Posterior) -> tuple[AutoMultivariateNormal, dict[str, Ar
     """
     target, args, kwargs = posterior._model()
     q = posterior.gaussian
+    if q.dim > LARGEST_GUIDE:
+        raise ValueError(
+            f"AutoMultivariateNormal holds D × D numbers: {q.dim:,d} dimensions are "
+            f"too many (at most {LARGEST_GUIDE:,d}). Use posterior.sample(n)."
+        )
     model = target.model
     names = {site.name for site in target.sites}
     trace = posterior._trace or {}

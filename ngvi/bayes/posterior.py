@@ -24,8 +24,9 @@ from ngvi.bayes.diagnostics import (
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.replicates import generative, log_likelihoods, observed_sites
+from ngvi.bayes.structure import Structure
 from ngvi.bayes.summaries import Sites, Summaries, columns
-from ngvi.bayes.target import Data, Target
+from ngvi.bayes.target import Data, Target, coordinate_names
 from ngvi.families import Gaussian
 from ngvi.mirror.draws import antithetic, sobol_normals
 
@@ -39,7 +40,14 @@ SUMMARY_DRAWS = 2048
 # than a mean takes to be known.
 _CHECK_BLOCKS = 4
 _LARGEST_CHECK = 30_000_000
+# Fewer draws of very many coordinates, and fewer at a time where there are many numbers
+# to compute: memory stays bounded.
+_FEWEST_DRAWS = 128
+_SUMMARY_NUMBERS = 2**25
 _BATCH = 256
+_BATCH_NUMBERS = 2**22
+_LARGEST_SLOPES = 25_000_000
+_PROBES = 64
 
 
 @partial(jax.jit, static_argnums=0)
@@ -102,6 +110,12 @@ class Posterior(Summaries):
         """The same model and data under another Gaussian, for comparisons."""
         return Posterior(self._target, self._data, gaussian, self.record, self._trace)
 
+    @property
+    def structure(self) -> Structure | None:
+        """Which coordinates may be correlated: in words when printed, and as a picture
+        by `structure.plot()`."""
+        return self.record.structure
+
     # -- draws -------------------------------------------------------------------
 
     @property
@@ -154,11 +168,12 @@ class Posterior(Summaries):
             log p and log q of the unconstrained draws, (S,) each, and the sites.
         """
         count = eps.shape[0]
-        padded = jnp.pad(eps, ((0, -count % _BATCH), (0, 0)))
+        size = self._batch_size
+        padded = jnp.pad(eps, ((0, -count % size), (0, 0)))
         points = self.gaussian.place(padded)
         parts = []
-        for start in range(0, padded.shape[0], _BATCH):
-            batch = points[start : start + _BATCH]
+        for start in range(0, padded.shape[0], size):
+            batch = points[start : start + size]
             parts.append(jax.device_get(_at(self._target, self._data, batch)))
         log_p, sites = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
         # JAX sorts dictionaries; a reader expects the order of the model's program.
@@ -167,10 +182,24 @@ class Posterior(Summaries):
         log_q = np.asarray(self.gaussian.log_prob(points[:count]))
         return log_p, log_q, sites
 
+    @property
+    def _batch_size(self) -> int:
+        """How many draws the model is evaluated at in one go."""
+        trace = self._trace or {}
+        observed = sum(np.size(trace[name]["value"]) for name in observed_sites(trace))
+        each = self.gaussian.dim + observed
+        return int(np.clip(_BATCH_NUMBERS // each, 1, _BATCH))
+
+    @property
+    def _num_draws(self) -> int:
+        """How many draws a summary is computed from."""
+        affordable = _SUMMARY_NUMBERS // self.gaussian.dim // 2 * 2
+        return int(np.clip(affordable, _FEWEST_DRAWS, SUMMARY_DRAWS))
+
     def _block_eps(self, block: int) -> np.ndarray:
         """Matched Sobol draws, so that Gaussian moments are exact, in random order."""
         rng = np.random.default_rng([self.record.diagnostics.seed, block])
-        half = sobol_normals(self.gaussian.dim, SUMMARY_DRAWS // 2, rng)
+        half = sobol_normals(self.gaussian.dim, self._num_draws // 2, rng)
         return rng.permutation(antithetic(half))
 
     @cached_property
@@ -187,7 +216,7 @@ class Posterior(Summaries):
         weights are uneven."""
         blocks = [self._summary_draws]
         weighed = Weighed.of(*blocks[0])
-        numbers = self._flat[1].shape[1] * SUMMARY_DRAWS * _CHECK_BLOCKS
+        numbers = self._flat[1].size * _CHECK_BLOCKS
         if efficiency(weighed.weights) > EVEN_WEIGHTS or numbers > _LARGEST_CHECK:
             return weighed
         for block in range(1, _CHECK_BLOCKS):
@@ -205,11 +234,33 @@ class Posterior(Summaries):
     def _standard_errors(self) -> np.ndarray:
         """Of each scalar quantity's mean, from the finite draws of the fit, (K,).
 
-        A shift δ of the whitened mean moves E[f] by Cov(f, ε)·δ (Stein's lemma).
+        A shift δ of the whitened mean moves E[f] by Cov(f, ε)·δ (Stein's lemma). Where
+        there are too many slopes to compute, a site that is a coordinate by itself has
+        that one's share of its sd, and others have none (NaN).
         """
         values = self._flat[1]
-        slopes = (values - values.mean(0)).T @ self._summary_eps / SUMMARY_DRAWS
+        if values.shape[1] * self.gaussian.dim > _LARGEST_SLOPES:
+            return values.std(0) * self._relative_errors()
+        slopes = (values - values.mean(0)).T @ self._summary_eps / len(values)
         return np.sqrt(slopes**2 @ self.record.mean_variance)
+
+    def _relative_errors(self) -> np.ndarray:
+        """Standard errors of the coordinates' means in sds, by random signs, at the
+        quantities that are coordinates; NaN elsewhere."""
+        rng = np.random.default_rng(0)
+        signs = rng.choice([-1.0, 1.0], (_PROBES, self.gaussian.dim))
+        shifts = np.sqrt(self.record.mean_variance) * signs
+        moved = self.gaussian.precision.unwhiten(jnp.asarray(shifts, self._dtype))
+        variance = np.asarray(self.gaussian.variance)
+        of_coordinates = np.sqrt((np.asarray(moved) ** 2).mean(0) / variance)
+        found = dict(zip(self.coordinate_names, of_coordinates, strict=True))
+        if isinstance(self._target, ModelTarget):
+            # The coordinates of a simplex, say, are none of its entries.
+            for site in self._target.sites:
+                if site.shape != site.unconstrained_shape:
+                    names = coordinate_names(site.name, site.unconstrained_shape)
+                    found.update(dict.fromkeys(names, np.nan))
+        return np.array([found.get(name, np.nan) for name in self._flat[0]])
 
     def summary(self) -> pd.DataFrame:
         """A row for every scalar quantity: mean, sd, 5 %, 50 %, 95 % quantiles, and the
@@ -253,7 +304,9 @@ class Posterior(Summaries):
         """How far the answer can be trusted, why, and what to do next."""
         sd = self._flat[1].std(0)
         errors = self._standard_errors[sd > 0] / sd[sd > 0]
-        return judge(self.diagnostics, self.comparison, float(errors.max(initial=0)))
+        # One that was not computed is NaN.
+        largest = float(np.nan_to_num(errors).max(initial=0))
+        return judge(self.diagnostics, self.comparison, largest)
 
     # -- the model's data ----------------------------------------------------------
 

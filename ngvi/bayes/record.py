@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ngvi.bayes.diagnostics import Diagnostics
+from ngvi.bayes.structure import Structure
 from ngvi.mirror import loop
 
 
@@ -22,6 +23,7 @@ class FitRecord:
     mean_variance: np.ndarray
     """Squared standard errors of the whitened mean from the finite draws, (D,)."""
     name: str
+    structure: Structure | None = None
 
     @classmethod
     def of(
@@ -29,7 +31,7 @@ class FitRecord:
         state: loop.State,
         *,
         name: str,
-        covariance: str,
+        structure: Structure,
         seed: int,
         seconds_compiling: float,
         seconds_running: float,
@@ -54,7 +56,7 @@ class FitRecord:
             khat=float("nan"),
             converged=stop_reason is None and int(state.status) == loop.CONVERGED,
             stop_reason=stop_reason or loop.STOP_REASONS[int(state.status)],
-            covariance=covariance,
+            covariance=structure.covariance,
             dimension=int(state.q.dim),
             seed=seed,
         )
@@ -66,9 +68,8 @@ class FitRecord:
             "draws": np.asarray(rows.draws[:steps]),
         }
         pairs = max(draws // 2, 1)
-        return cls(
-            diagnostics, history, np.asarray(state.estimate.spread) / pairs, name
-        )
+        variance = np.asarray(state.estimate.spread) / pairs
+        return cls(diagnostics, history, variance, name, structure)
 
 
 def _finite(x: Any) -> float:

@@ -78,9 +78,10 @@ def _add_fit(commands: Commands) -> None:
     )
     fit.add_argument(
         "--covariance",
-        choices=("auto", "full", "diagonal"),
+        choices=("auto", "full", "structured", "diagonal"),
         default="auto",
-        help="of the Gaussian fitted (auto: full up to 1,000 dimensions)",
+        help="of the Gaussian fitted (auto: structured where plates allow and there "
+        "are more than 200 dimensions, else full up to 1,000)",
     )
     fit.add_argument(
         "--seed",

@@ -4,6 +4,7 @@ Positive definite ones solve and draw; semidefinite ones do so once they are dam
 """
 
 from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
+from ngvi.linalg.block_arrow import BlockArrow
 from ngvi.linalg.block_diagonal import BlockDiagonal
 from ngvi.linalg.blocks import BlockOperators, SemidefiniteBlocks
 from ngvi.linalg.conjugate_gradients import SolveInfo, conjugate_gradients
@@ -26,8 +27,10 @@ from ngvi.linalg.semidefinite_diagonal import SemidefiniteDiagonal
 from ngvi.linalg.semidefinite_low_rank import LowRank
 from ngvi.linalg.spiked import SpikedCovariance
 from ngvi.linalg.stochastic import Estimate
+from ngvi.linalg.tree import Level, Piece, Tree
 
 __all__ = [
+    "BlockArrow",
     "BlockDiagonal",
     "BlockOperators",
     "DampedMatrixFree",
@@ -39,10 +42,12 @@ __all__ = [
     "Kronecker",
     "KroneckerEigen",
     "KroneckerFactors",
+    "Level",
     "LinearStructure",
     "LowRank",
     "LowRankPlusDiagonal",
     "MatrixFree",
+    "Piece",
     "PositiveDefinite",
     "Reordered",
     "Retracted",
@@ -52,6 +57,7 @@ __all__ = [
     "SemidefiniteDiagonal",
     "SolveInfo",
     "SpikedCovariance",
+    "Tree",
     "conjugate_gradients",
     "lanczos",
     "low_rank",

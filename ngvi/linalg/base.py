@@ -205,6 +205,13 @@ class LinearStructure(PositiveDefinite):
         """The inverse of `inverse_moments`: the P of this structure whose inverse has
         these moments. So the maximum-likelihood precision, given second moments."""
 
+    def matched(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        """Vectors whitened by their own second moments, as far as the structure sees
+        them: tangent(x, x) is then the identity. At least as many are needed as there
+        are coordinates that meet."""
+        moments = jax.tree.map(lambda m: m.mean(0), self.outer(x))
+        return self.from_moments(moments).whiten(x)
+
     def solve_moments(
         self, moments: Moments, x: Float[Array, "*c d"]
     ) -> tuple[Float[Array, "*c d"], Entries]:
@@ -219,7 +226,8 @@ class LinearStructure(PositiveDefinite):
     def tangent(
         self, eps: Float[Array, "n *c d"], g: Float[Array, "n *c d"]
     ) -> Tangent:
-        """Sym(mean εᵢ gᵢᵀ), restricted to the structure.
+        """Sym(mean εᵢ gᵢᵀ), restricted to the structure; of the two halves only the
+        one along which a step can move the frame, where it cannot along both.
 
         The mean is over axis 0; leading axes of the matrices come after it.
         """
@@ -241,7 +249,8 @@ class LinearStructure(PositiveDefinite):
         What does not depend on ρ (a spectral decomposition of X) is computed once, so
         that a trust region can try several lengths. R is a positive scalar function
         1 + x + O(x²) applied to the spectrum, see `ngvi.mirror.retractions`; R^½ is
-        the symmetric square root.
+        the symmetric square root. A structure that holds no functions of its tangents
+        says what it does instead, the same to first order.
         """
 
     def retract(

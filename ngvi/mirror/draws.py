@@ -21,17 +21,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ngvi.linalg import LinearStructure
 from ngvi.pytrees import pytree
 
 
 def sobol_normals(dim: int, count: int, seed: Any) -> np.ndarray:
-    """`count` scrambled Sobol points mapped to N(0, I), shape (count, dim)."""
+    """`count` scrambled Sobol points mapped to N(0, I), shape (count, dim); of a Latin
+    hypercube where no Sobol sequence has so many dimensions."""
     from scipy.special import ndtri
     from scipy.stats import qmc
 
-    # A Sobol sequence is balanced in powers of two; any prefix of it is still valid.
-    points = qmc.Sobol(dim, seed=seed).random_base2(max(count - 1, 1).bit_length())
-    return ndtri(np.clip(points[:count], 1e-10, 1 - 1e-10))
+    if dim > qmc.Sobol.MAXDIM:
+        points = qmc.LatinHypercube(dim, seed=seed).random(count)
+    else:
+        # It is balanced in powers of two; any prefix of it is still valid.
+        sobol = qmc.Sobol(dim, seed=seed)
+        points = sobol.random_base2(max(count - 1, 1).bit_length())[:count]
+    return ndtri(np.clip(points, 1e-10, 1 - 1e-10))
 
 
 def antithetic(half: np.ndarray) -> np.ndarray:
@@ -44,6 +50,28 @@ def antithetic(half: np.ndarray) -> np.ndarray:
     else:
         half = half / np.sqrt((half**2).mean(0))
     return np.concatenate([half, -half])
+
+
+def antithetic_within(
+    structure: LinearStructure, half: np.ndarray, room: int
+) -> np.ndarray:
+    """[ε; −ε], matched so that their covariance is I as far as the structure sees it.
+
+    Args:
+        structure: of the precision.
+        half: n draws, more than there are coordinates that meet.
+        room: at least n; calls with the same number share a compiled program.
+    """
+    # Zeros change no second moment, but the number that it is divided by.
+    grow = np.sqrt(room / len(half))
+    padded = np.pad(grow * half, ((0, room - len(half)), (0, 0)))
+    matched = np.asarray(_matched(structure, jnp.asarray(padded)))[: len(half)] / grow
+    return np.concatenate([matched, -matched])
+
+
+@jax.jit
+def _matched(structure: LinearStructure, half: Array) -> Array:
+    return structure.matched(half)
 
 
 def fresh_draws(key: Key[Array, ""], count: int, dim: int) -> Float[Array, "n d"]:
@@ -73,7 +101,13 @@ class Ladder:
 
 
 def ladder(
-    dim: int, batch_size: int, levels: int, check: int, seed: int, dtype: Any
+    dim: int,
+    batch_size: int,
+    levels: int,
+    check: int,
+    seed: int,
+    dtype: Any,
+    structure: LinearStructure | None = None,
 ) -> Ladder:
     """Scrambled Sobol draws for `levels` levels from one integer seed.
 
@@ -84,19 +118,28 @@ def ladder(
         check: how many draws tell a level's over-fit, even.
         seed: the same seed gives the same draws.
         dtype: of the arrays.
+        structure: of the precision, if draws need to match only what it sees: then a
+            level needs more than twice as many as there are coordinates that meet.
     """
     scramble, scramble_check = np.random.SeedSequence(seed).spawn(2)
     half = batch_size // 2
     points = sobol_normals(dim, half * (2**levels - 1), np.random.default_rng(scramble))
+    largest = max(half * 2 ** (levels - 1), check // 2)
+
+    def match(points: np.ndarray) -> np.ndarray:
+        if structure is None:
+            return antithetic(points)
+        return antithetic_within(structure, points, largest)
+
     batches = []
     for level in range(levels):
         start, count = half * (2**level - 1), half * 2**level
-        matched = antithetic(points[start : start + count])
+        matched = match(points[start : start + count])
         # Each batch keeps its pairs together: [its halves; their negatives].
         pairs = matched[:count].reshape(2**level, half, dim)
         batches.append(np.concatenate([pairs, -pairs], axis=1))
     fresh = sobol_normals(dim, check // 2, np.random.default_rng(scramble_check))
     return Ladder(
         jnp.asarray(np.concatenate(batches), dtype),
-        jnp.asarray(antithetic(fresh), dtype),
+        jnp.asarray(match(fresh), dtype),
     )

@@ -72,17 +72,27 @@ def _assemble(
     )
 
 
-def first_order(temperature: float = 1.0, full_curvature: bool = False) -> Estimator:
+def first_order(
+    temperature: float = 1.0, full_curvature: bool = False, at_once: int | None = None
+) -> Estimator:
     """Stein's estimate from gradients, for moment-matched draws [ε; −ε], N > D.
+
+    With a precision in which few coordinates meet, and draws matched as far as it sees,
+    more draws than such coordinates are enough.
 
     Args:
         temperature: τ.
         full_curvature: also return AᵀHA in full, for a mean that steps in a richer
             metric than the structure of the precision.
+        at_once: draws at which ℓ is evaluated in one go; by default all.
     """
 
     def estimate(potential: Potential, q: Gaussian, eps: Array) -> Estimate:
-        values, gradients = jax.vmap(jax.value_and_grad(potential))(q.place(eps))
+        function, points = jax.value_and_grad(potential), q.place(eps)
+        if at_once is None or at_once >= eps.shape[0]:
+            values, gradients = jax.vmap(function)(points)
+        else:
+            values, gradients = jax.lax.map(function, points, batch_size=at_once)
         whitened = q.precision.whiten_gradient(gradients)
         full = None
         if full_curvature:

@@ -62,7 +62,7 @@ _MAX_IDLE = 15
 
 
 def values_at(
-    potential: Potential, q: Gaussian, eps: Float[Array, "s d"], batch: int = 256
+    potential: Potential, q: Gaussian, eps: Float[Array, "s d"], batch: int
 ) -> Float[Array, "s"]:
     """ℓ at every draw, a batch at a time so that memory stays bounded."""
     return jax.lax.map(potential, q.place(eps), batch_size=min(batch, eps.shape[0]))
@@ -123,7 +123,7 @@ def check(
     potential: Potential, state: State, draws: Ladder, settings: Settings
 ) -> State:
     """What to do with a level at rest: refine it, climb to the next, or stop."""
-    values = values_at(potential, state.q, draws.check)
+    values = values_at(potential, state.q, draws.check, settings.at_once)
     unseen = objective_of(state.q, values.mean(), settings)
     gap = jnp.where(jnp.isfinite(unseen), unseen - state.objective, jnp.inf)
     # The comparison has an error of its own: that of ℓ less its part quadratic in ε

@@ -44,6 +44,8 @@ class Settings:
     retraction: Retraction = safeguarded
     memory: int = 12
     """Pairs of the quasi-Newton memory; 0 for the plain natural gradient."""
+    at_once: int = 256
+    """Unseen draws at which ℓ is evaluated in one go."""
 
 
 class Trace(NamedTuple):

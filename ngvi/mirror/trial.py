@@ -95,22 +95,32 @@ def _search(state: State, settings: Settings) -> _Search:
 
 def _within(
     path: Callable[[Array], Step], rho: Array, radius: Array
-) -> tuple[Array, Bool[Array, ""]]:
-    """The longest tried length ≤ ρ whose step fits the trust region, and whether that
-    is less than ρ."""
-    kl = path(rho).kl
+) -> tuple[Array, Step, Bool[Array, ""]]:
+    """The longest tried length ≤ ρ whose step fits the trust region, that step, and
+    whether it is less than ρ."""
     least = 1e3 * jnp.finfo(rho.dtype).tiny
 
-    def too_far(carry: tuple[Array, Array]) -> Array:
-        return ~(carry[1] <= radius) & (carry[0] > least)
+    def too_far(carry: tuple[Array, Step, Array, Array]) -> Array:
+        rho, step, tries, _ = carry
+        return (tries == 0) | (~(step.kl <= radius) & (rho > least))
 
-    def shorten(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        rho, kl = carry
-        factor = jnp.sqrt(radius / jnp.where(jnp.isfinite(kl), kl, jnp.inf))
-        rho = rho * jnp.clip(factor, 0.1, 0.7)
-        return rho, path(rho).kl
+    def shorten(
+        carry: tuple[Array, Step, Array, Array],
+    ) -> tuple[Array, Step, Array, Array]:
+        rho, step, tries, limited = carry
+        factor = jnp.sqrt(radius / jnp.where(jnp.isfinite(step.kl), step.kl, jnp.inf))
+        shorter = rho * jnp.clip(factor, 0.1, 0.7)
+        rho = jnp.where(tries == 0, rho, shorter)
+        step = path(rho)
+        limited = jnp.where(tries == 0, step.kl > radius, limited)
+        return rho, step, tries + 1, limited
 
-    return jax.lax.while_loop(too_far, shorten, (rho, kl))[0], kl > radius
+    # The path is long to compile: it stands here once, in the loop.
+    shapes = jax.eval_shape(path, rho)
+    nowhere = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    begun = rho, nowhere, jnp.zeros((), int), jnp.asarray(False)
+    rho, step, _, limited = jax.lax.while_loop(too_far, shorten, begun)
+    return rho, step, limited
 
 
 def _next_length(
@@ -163,8 +173,7 @@ def trial(
     whole = search.accelerated & (state.tries == 0)
     # A level's first evaluation is at q itself: a step of length 0.
     wish = jnp.where(state.fresh, 0.0, jnp.where(whole, 1.0, state.rho))
-    rho, limited = _within(path, wish.astype(state.rho.dtype), state.radius)
-    step = path(rho)
+    rho, step, limited = _within(path, wish.astype(state.rho.dtype), state.radius)
 
     estimate = evaluate(potential, estimator, step.q, draws, state.level)
     objective = objective_of(step.q, estimate.value, settings)

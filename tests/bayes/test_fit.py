@@ -14,8 +14,9 @@ from numpyro.distributions import constraints
 import ngvi
 from ngvi.bayes import compile_time
 from ngvi.bayes import fit as fit_module
-from ngvi.bayes.fit import make_draws, solve
+from ngvi.bayes.fit import solve
 from ngvi.bayes.numpyro_model import model_target
+from ngvi.bayes.plan import Full
 from ngvi.mirror import loop
 
 
@@ -89,10 +90,11 @@ def test_seeds_vmap():
     x, y = regression_data()
     target, data, point, _ = model_target(flat_regression, (x, y), {}, None)
     settings = loop.Settings()
-    ladders = [make_draws("full", target.dim, s, point.dtype) for s in (0, 1)]
+    plan = Full(target.dim)
+    ladders = [plan.draws(s, point.dtype) for s in (0, 1)]
 
     def run(draws):
-        return solve(target, "full", settings, data, point, draws)
+        return solve(target, plan, settings, data, point, draws)
 
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *ladders)
     together = jax.jit(jax.vmap(run))(stacked)
@@ -338,7 +340,7 @@ def test_a_log_density_that_is_not_finite_at_the_start():
 
 
 def test_wrong_options():
-    with pytest.raises(ValueError, match="'auto', 'full' or 'diagonal', not 'dense'"):
+    with pytest.raises(ValueError, match="'structured' or 'diagonal', not 'dense'"):
         ngvi.fit(lambda z: -(z**2), init=0.0, covariance="dense")
     with pytest.raises(ValueError, match=r"returned shape \(2,\)"):
         ngvi.fit(lambda z: z, init=np.zeros(2))

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from jax.tree_util import Partial
 
 from ngvi.linalg import (
+    BlockArrow,
     BlockDiagonal,
     BlockOperators,
     Dense,
@@ -27,10 +28,12 @@ from ngvi.linalg import (
     Kronecker,
     KroneckerEigen,
     KroneckerFactors,
+    Level,
     LinearStructure,
     LowRank,
     LowRankPlusDiagonal,
     MatrixFree,
+    Piece,
     PositiveDefinite,
     Reordered,
     Semidefinite,
@@ -38,6 +41,7 @@ from ngvi.linalg import (
     SemidefiniteDense,
     SemidefiniteDiagonal,
     SpikedCovariance,
+    Tree,
 )
 from ngvi.mirror import retractions
 from tests.programs import compiled
@@ -67,10 +71,23 @@ class LinearCase:
     """From a dense matrix of the structure, in a frame as generic as it has."""
     stacks: bool = True
     root_slopes: bool = True
+    levels: Callable[[int], np.ndarray] | None = None
+    """Of a structure with roots that are triangular by blocks, the level of each
+    coordinate, ancestors first; a step is then no function of the spectrum."""
 
     def member(self, rng: np.random.Generator, dim: int) -> Member:
         matrix = positive(self, rng, dim)
         return self.build(matrix, rng), matrix
+
+    def half(self, matrix: np.ndarray) -> np.ndarray:
+        """The symmetric matrix that a tangent makes of any: its symmetric part, or of
+        what lies between levels the lower half."""
+        symmetric = (matrix + matrix.T) / 2
+        if self.levels is None:
+            return self.keep(symmetric)
+        rows, columns = np.ix_(*[self.levels(len(matrix))] * 2)
+        lower = np.where(rows < columns, matrix, matrix.T)
+        return self.keep(np.where(rows == columns, symmetric, lower))
 
 
 # -- linear structures ----------------------------------------------------------------
@@ -123,11 +140,72 @@ def _block_diagonal(matrix: np.ndarray, rng: np.random.Generator) -> BlockDiagon
     return BlockDiagonal(tuple(c.build(matrix[r, r], rng) for c, r in parts))
 
 
+def tree_of(dim: int) -> Tree:
+    """A border, a block on it, and all others on that; or a border alone."""
+    levels = [Level((Piece(dim - 1, (1,)),))]
+    if dim > 1:
+        levels.append(Level((Piece(0, (1,), (0,)),), 0))
+    if dim > 2:
+        levels.append(Level((Piece(1, (dim - 2,), (0,)),), 1))
+    return Tree(tuple(levels))
+
+
+def level_of(tree: Tree) -> np.ndarray:
+    """The level of each coordinate."""
+    counts = [(level.count, level.size) for level in tree.levels]
+    return np.asarray(tree.paste([jnp.full(c, k) for k, c in enumerate(counts)]))
+
+
+def as_array(tree: Tree, blocks: Any) -> np.ndarray:
+    """The symmetric matrix with these entries, block by block."""
+    counts = [level.count for level in tree.levels]
+    places = tree.cut(jnp.arange(tree.dim))
+    matrix = np.zeros((tree.dim, tree.dim))
+    for k, chain in enumerate(tree.chains):
+        for a, of_level in zip(chain, blocks[k], strict=True):
+            for i, block in enumerate(np.asarray(of_level)):
+                cells = np.ix_(places[a][i * counts[a] // counts[k]], places[k][i])
+                matrix[cells] = block
+                matrix.T[cells] = block
+    return matrix
+
+
+def pattern(tree: Tree) -> np.ndarray:
+    """Which coordinates meet."""
+    blank = BlockArrow.identity(tree, jnp.dtype(float))
+    return as_array(tree, jax.tree.map(jnp.ones_like, blank.root)) != 0
+
+
+def turned(p: BlockArrow, rng: np.random.Generator) -> BlockArrow:
+    """The same matrix, every block in a frame of its own, so that its root is not
+    triangular within."""
+    dtype = p.root[0][0].dtype
+    turns = [jnp.asarray(_orthonormal(rng, c[0].shape[-1]), dtype) for c in p.root]
+    root, inverse_root = [], []
+    for k, chain in enumerate(p.tree.chains):
+        root.append(tuple(block @ turns[k] for block in p.root[k]))
+        rows = zip(chain, p.inverse_root[k], strict=True)
+        inverse_root.append(tuple(turns[a].T @ block for a, block in rows))
+    return BlockArrow(tuple(root), tuple(inverse_root), p.tree)
+
+
+def _keep_arrow(matrix: np.ndarray) -> np.ndarray:
+    return np.where(pattern(tree_of(len(matrix))), matrix, 0)
+
+
+def _arrow(matrix: np.ndarray, rng: np.random.Generator) -> BlockArrow:
+    blank = BlockArrow.identity(tree_of(len(matrix)), jnp.dtype(matrix.dtype))
+    return turned(blank.from_entries(blank.project(jnp.asarray(matrix))), rng)
+
+
 LINEAR = [
     DENSE,
     DIAGONAL,
     ISOTROPIC,
     LinearCase("block-diagonal", _keep_blocks, _block_diagonal),
+    LinearCase(
+        "block-arrow", _keep_arrow, _arrow, levels=lambda dim: level_of(tree_of(dim))
+    ),
 ]
 
 # -- operators ------------------------------------------------------------------------
@@ -305,6 +383,10 @@ RETRACTIONS = [
 every_structure = pytest.mark.parametrize("case", STRUCTURES, ids=lambda c: c.name)
 every_semidefinite = pytest.mark.parametrize("case", SEMIDEFINITE, ids=lambda c: c.name)
 every_linear = pytest.mark.parametrize("case", LINEAR, ids=lambda c: c.name)
+# Whose steps are functions of the tangent's spectrum.
+every_spectral = pytest.mark.parametrize(
+    "case", [c for c in LINEAR if c.levels is None], ids=lambda c: c.name
+)
 every_retraction = pytest.mark.parametrize(
     "retraction", RETRACTIONS, ids=lambda r: r.__name__
 )
@@ -315,10 +397,18 @@ seeds = st.integers(0, 2**32 - 1)
 # -- random matrices ------------------------------------------------------------------
 
 
+def lifted(case: LinearCase, matrix: np.ndarray) -> np.ndarray:
+    """A matrix of which what the structure keeps is positive definite: an arrow without
+    the entries between its blocks need not be."""
+    lowest = np.linalg.eigvalsh(case.keep(matrix)).min()
+    least = 1e-3 * np.trace(matrix) / len(matrix)
+    return matrix + max(least - lowest, 0) * np.eye(len(matrix))
+
+
 def positive(case: LinearCase, rng: np.random.Generator, dim: int) -> np.ndarray:
     """A random positive-definite matrix of the structure, condition up to about 1e3."""
     factor = rng.standard_normal((dim, 2 * dim + 2))
-    matrix = case.keep(factor @ factor.T / dim + 0.05 * np.eye(dim))
+    matrix = case.keep(lifted(case, factor @ factor.T / dim + 0.05 * np.eye(dim)))
     units = np.exp(rng.standard_normal(dim))
     return case.keep(matrix * np.outer(units, units))
 
@@ -359,7 +449,10 @@ def roots(p: PositiveDefinite) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tangent_dense(p: LinearStructure, tangent: object) -> np.ndarray:
-    """X as a dense array, from P⁺ = P + ρ B X Bᵀ with a small ρ."""
+    """X as a dense array, from P⁺ = P + ρ B X Bᵀ with a small ρ; an arrow's, of which
+    that is only the beginning, as it is laid out."""
+    if isinstance(p, BlockArrow):
+        return as_array(p.tree, tangent)
     rho = 1e-3
     moved = p.along(tangent)(jnp.asarray(rho), retractions.first_order).matrix.dense()
     _, a = roots(p)

@@ -1,0 +1,188 @@
+"""What a fit does differently for each shape of covariance: a plan.
+
+A plan is static (hashable, equal for equal shapes), so that it keys the compiled
+programs together with the target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ngvi.linalg import BlockArrow, Dense, Diagonal, LinearStructure, Tree
+from ngvi.mirror import loop
+from ngvi.mirror.coloured import find_sparse_start
+from ngvi.mirror.draws import Ladder, ladder
+from ngvi.mirror.estimates import Estimator, Potential, first_order
+from ngvi.mirror.start import find_start
+
+# A full covariance costs D² numbers and D³ operations a step; so do a start from the
+# Hessian and a mean that steps with full curvature.
+LARGEST_FULL = 1000
+
+# Numbers in all base draws of a fit, and in those it is checked with.
+_LADDER_NUMBERS = 2**26
+_CHECK_NUMBERS = 2**25
+# Observations and parameters of all draws that are evaluated in one go: beyond what a
+# processor's cache holds, one draw after the other is the faster.
+_NUMBERS_AT_ONCE = 2**17
+
+
+class Start(NamedTuple):
+    """Where a fit begins."""
+
+    mean: Float[Array, "d"]
+    precision: LinearStructure
+    gradients: Int[Array, ""]
+    """Gradient evaluations spent."""
+    value: Float[Array, ""]
+    """−log p at the given point."""
+    finite: Bool[Array, ""]
+    """Whether it and its gradient are finite there."""
+
+
+class Plan(Protocol):
+    """One shape of covariance."""
+
+    @property
+    def covariance(self) -> str:
+        """Its name: "full", "diagonal" or "structured"."""
+        ...
+
+    def draws(self, seed: int, dtype: Any) -> Ladder:
+        """The base draws of a fit: a function of the dimension and one integer."""
+        ...
+
+    def settings(self, settings: loop.Settings) -> loop.Settings:
+        """The settings as they are to be understood in so many dimensions."""
+        ...
+
+    def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
+        """A descent from `point`, or `point` itself, and a precision there."""
+        ...
+
+    def estimator(self) -> Estimator:
+        """Of the natural gradient."""
+        ...
+
+
+@dataclass(frozen=True)
+class Full:
+    """Every correlation: D numbers and D(D + 1)/2 more."""
+
+    dim: int
+    covariance = "full"
+
+    def draws(self, seed: int, dtype: Any) -> Ladder:
+        return _exact_draws(self.dim, seed, dtype)
+
+    def settings(self, settings: loop.Settings) -> loop.Settings:
+        return settings
+
+    def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
+        start = find_start(potential, point)
+        precision = Dense.from_inverse_root(start.inverse_root)
+        return Start(start.point, precision, start.gradients, start.value, start.finite)
+
+    def estimator(self) -> Estimator:
+        return first_order()
+
+
+@dataclass(frozen=True)
+class Independent:
+    """No correlation: a mean and a variance for every coordinate."""
+
+    dim: int
+    covariance = "diagonal"
+
+    def draws(self, seed: int, dtype: Any) -> Ladder:
+        if self.dim <= LARGEST_FULL:
+            return _exact_draws(self.dim, seed, dtype)
+        return ladder(self.dim, 64, 5, 1024, seed, dtype)
+
+    def settings(self, settings: loop.Settings) -> loop.Settings:
+        return settings
+
+    def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
+        if self.dim <= LARGEST_FULL:
+            start = find_start(potential, point)
+            deviations = jnp.sqrt((start.inverse_root**2).sum(-1))
+            precision = Diagonal(1 / deviations)
+            return Start(
+                start.point, precision, start.gradients, start.value, start.finite
+            )
+        value, gradient = jax.value_and_grad(potential)(point)
+        return Start(
+            point,
+            Diagonal(jnp.full(self.dim, 10.0, point.dtype)),
+            jnp.ones((), int),
+            value,
+            jnp.isfinite(value) & jnp.isfinite(gradient).all(),
+        )
+
+    def estimator(self) -> Estimator:
+        return first_order(full_curvature=self.dim <= LARGEST_FULL)
+
+
+@dataclass(frozen=True)
+class Structured:
+    """The correlations that a tree of plates leaves; everything linear in its blocks.
+
+    Draws need only match what the precision sees, so their number goes with the
+    coordinates in a chain of blocks. What finite draws leave adds up over blocks, and
+    so do the tolerances: they are meant for each hundred coordinates.
+    """
+
+    tree: Tree
+    observations: int
+
+    covariance = "structured"
+
+    @property
+    def dim(self) -> int:
+        return self.tree.dim
+
+    @property
+    def _at_once(self) -> int:
+        return max(_NUMBERS_AT_ONCE // (self.dim + self.observations), 1)
+
+    def draws(self, seed: int, dtype: Any) -> Ladder:
+        depth = self.tree.depth
+        # Far from the optimum few draws do; each level starts where the last one ended.
+        first = max(16, 2 * (depth + 2))
+        largest = min(max(64 * depth, 1024), _LADDER_NUMBERS // self.dim)
+        levels = 1 + int(np.floor(np.log2(max(largest / first, 1))))
+        fewest = 2 * (depth + 2)
+        check = int(np.clip(_CHECK_NUMBERS // self.dim // 2 * 2, fewest, 1024))
+        identity = BlockArrow.identity(self.tree, jnp.result_type(float))
+        return ladder(self.dim, first, levels, check, seed, dtype, identity)
+
+    def settings(self, settings: loop.Settings) -> loop.Settings:
+        hundreds = max(self.dim / 100, 1.0)
+        return replace(
+            settings,
+            tolerance=settings.tolerance * max(self.dim / 1000, 1.0) ** 0.5,
+            loose_tolerance=settings.loose_tolerance * hundreds**0.5,
+            gap_tolerance=settings.gap_tolerance * hundreds,
+            at_once=self._at_once,
+        )
+
+    def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
+        start = find_sparse_start(potential, point, self.tree)
+        return Start(point, start.precision, start.gradients, start.value, start.finite)
+
+    def estimator(self) -> Estimator:
+        return first_order(at_once=self._at_once)
+
+
+def _exact_draws(dim: int, seed: int, dtype: Any) -> Ladder:
+    """2D + 2 antithetic draws integrate every quadratic exactly."""
+    batch = 2 * (dim + 1)
+    levels = 1 + int(np.ceil(np.log2(max(64 * dim, 1024) / batch)))
+    check = max(1024, 2 ** int(np.ceil(np.log2(4 * dim))))
+    return ladder(dim, batch, levels, check, seed, dtype)

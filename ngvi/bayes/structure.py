@@ -1,0 +1,179 @@
+"""Which correlations a fit keeps: read off the model, told in words and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from jaxtyping import Array, Float
+
+from ngvi.bayes.numpyro_model import ModelTarget
+from ngvi.bayes.plan import LARGEST_FULL, Full, Independent, Plan, Structured
+from ngvi.bayes.plates import Group, Plates, meeting, read_plates
+from ngvi.bayes.replicates import observed_sites
+from ngvi.bayes.target import Data, Target
+from ngvi.linalg import Tree
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Covariance = Literal["auto", "full", "structured", "diagonal"]
+
+# Below this size a full covariance is as quick.
+_SMALLEST_STRUCTURED = 200
+_SPARSE = 0.25
+"""The part of a full matrix that one with structure may fill, to be worth it."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Which coordinates of a posterior may be correlated given all others.
+
+    Printing it says so in words; `plot` shows the precision's pattern.
+    """
+
+    covariance: str
+    dim: int
+    plates: Plates | None = None
+    """The border and the blocks, where the precision has them."""
+    notes: tuple[str, ...] = ()
+    """What stood in the way of more structure."""
+
+    @property
+    def tree(self) -> Tree | None:
+        """The levels of blocks."""
+        return None if self.plates is None else self.plates.tree()
+
+    def __str__(self) -> str:
+        lines = [f"{self.covariance} covariance over {self.dim:,d} coordinates"]
+        if self.plates is not None:
+            if self.plates.border.pieces:
+                border = self.plates.border
+                lines.append(f"border: {border.size:,d} ({_listed(border.sites)})")
+            for group in self.plates.groups:
+                lines.append(_words(group, self.plates.parent(group)))
+            numbers, whole = self.plates.tree().numbers, self.dim**2
+            lines.append(f"the precision fills {numbers / whole:.2g} of a full matrix")
+        return "\n".join([*lines, *self.notes])
+
+    __repr__ = __str__
+
+    def plot(self, ax: Axes | None = None) -> Any:
+        """A picture of the precision's pattern, border last; returns the figure."""
+        from ngvi.bayes.structure_plot import plot
+
+        return plot(self, ax)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:6])
+    return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"
+
+
+def _words(group: Group, parent: Group | None) -> str:
+    count = group.pieces[0].count
+    names = f"plate {group.plates[0]}"
+    if len(group.plates) > 1:
+        names = f"plates {' × '.join(group.plates)}"
+    on = "" if parent is None else f", on those of {' × '.join(parent.plates)}"
+    size = group.size // count
+    return f"{names}: {count:,d} blocks of {size} ({_listed(group.sites)}){on}"
+
+
+def choose(
+    covariance: str,
+    target: Target,
+    data: Data,
+    point: Float[Array, "d"],
+    trace: Mapping[str, Mapping[str, Any]] | None,
+) -> tuple[Plan, Structure]:
+    """How to fit a target, and what of it to tell.
+
+    Args:
+        covariance: "auto", "full", "structured" or "diagonal".
+        target: what is fitted.
+        data: its arrays.
+        point: where the fit starts.
+        trace: the recorded run of a NumPyro model, else None.
+
+    Raises:
+        ValueError: an unknown name, or a structure was asked for that the model does
+            not have.
+    """
+    if covariance not in ("auto", "full", "structured", "diagonal"):
+        raise ValueError(
+            "covariance must be 'auto', 'full', 'structured' or 'diagonal', not "
+            f"{covariance!r}."
+        )
+    dim = target.dim
+    notes: tuple[str, ...] = ()
+    wanted = covariance == "structured"
+    if wanted or (covariance == "auto" and dim > _SMALLEST_STRUCTURED):
+        try:
+            plates, notes = _find(target, data, point, trace)
+        except _Unstructured as reason:
+            if wanted:
+                raise ValueError(
+                    f"covariance='structured' is not possible: {reason}. Fit with "
+                    "covariance='full', or 'diagonal' if that is too large."
+                ) from reason
+            notes = (f"no structure: {reason}",)
+        else:
+            tree = plates.tree()
+            if wanted or tree.numbers < _SPARSE * dim**2:
+                observations = _observations(trace or {})
+                structure = Structure("structured", dim, plates, notes)
+                return Structured(tree, observations), structure
+            notes = (*notes, "no structure: the border is most of the coordinates")
+    if covariance == "full" or (covariance == "auto" and dim <= LARGEST_FULL):
+        return Full(dim), Structure("full", dim, None, notes)
+    return Independent(dim), Structure("diagonal", dim, None, notes)
+
+
+class _Unstructured(Exception):
+    """Why a model has no structure to use; the text completes a sentence."""
+
+
+def _find(
+    target: Target,
+    data: Data,
+    point: Float[Array, "d"],
+    trace: Mapping[str, Mapping[str, Any]] | None,
+) -> tuple[Plates, tuple[str, ...]]:
+    """The largest groups of plates that the density keeps to, and what did not fit."""
+    if not isinstance(target, ModelTarget) or trace is None:
+        raise _Unstructured("a plain log density has no plates to read it off")
+    plates = read_plates(target, trace)
+    if not plates.groups:
+        raise _Unstructured("no latent site is inside a plate")
+    try:
+        pairs = meeting(target, data, point, plates)
+    except ValueError as error:
+        raise _Unstructured(str(error)) from error
+    notes: list[str] = []
+    while True:
+        kept = plates.groups
+        wrong = [(a, b) for a, b in pairs if a in kept and b in kept]
+        wrong += plates.conflicts()
+        if not wrong:
+            return plates, tuple(notes)
+        # What meets its own kind cannot stay; of two the smaller one goes.
+        one, other = min(wrong, key=lambda pair: pair[0] != pair[1])
+        smaller = min(one, other, key=lambda group: group.size)
+        plates = plates.without(smaller)
+        notes.append(_moved(smaller, other if smaller == one else one))
+        if not plates.groups:
+            raise _Unstructured("; ".join(notes))
+
+
+def _moved(group: Group, other: Group) -> str:
+    names = " × ".join(group.plates)
+    if group == other:
+        return f"the blocks of plate {names} depend on each other"
+    return f"plate {names} meets plate {' × '.join(other.plates)}: it is in the border"
+
+
+def _observations(trace: Mapping[str, Mapping[str, Any]]) -> int:
+    sizes = [trace[name]["value"].size for name in observed_sites(trace)]
+    return int(sum(sizes))
