@@ -4,9 +4,9 @@
         [--members 10] [--weight 0.003] [--held-out]
 
 scikit-learn's 1,797 images of 8 × 8 pixels, split into 1,437 and 360, stratified, once
-for each seed; a net 64-64-10 of relu units. All pixels have one mean and one scale: some
-at the border never change. The prior's precisions are those that EK-FAC learns at the
-KL divergence's full weight, rounded: near the maximum of the evidence lower bound.
+for each seed; a net 64-64-10 of relu units. All pixels have one mean and one scale, for
+some at the border never change. The prior's precisions are those that EK-FAC learns at
+the KL divergence's full weight, rounded: near the maximum of the evidence lower bound.
 
     a row by its name   the posterior, at the KL divergence's full weight
     cold kfac           a mixture of such posteriors at `--weight` of it
@@ -15,10 +15,11 @@ KL divergence's full weight, rounded: near the maximum of the evidence lower bou
     deep ensemble       several of them
 
 At full weight a step has four draws in pairs, the weight rises from 0.1 to 1 over the
-first half, and the learning rate falls to zero over the last. The mean's own noise has
-a variance of about α (N/κ) / 2B in units of q's: cold posteriors take a lower rate α,
-and their early steps are kept short by `trust`. `--held-out` tests on a fifth of the
-training rows, without the test's: with it κ and the settings were chosen.
+first half, and the learning rate falls to zero over the last. Where the data determine
+the mean, batches of B shake it with a variance of about α (N/κ) / 2B in units of q's:
+cold posteriors take a lower rate α, and a tighter `trust` for their steps. `--held-out`
+tests on a fifth of the training rows in place of the test's: κ and the settings of the
+cold mixtures were chosen so.
 
 Reported are accuracy, the mean of −log p of the test's labels (NLL) with its standard
 error over the seeds, the expected calibration error (ECE, 15 bins), and the evidence
