@@ -99,7 +99,7 @@ def test_scikit_learns_check(estimator: Any, check: Any):
 
 
 def test_regression():
-    net = regressor(max_epochs=200).fit(X, Y)
+    net = regressor(max_epochs=400).fit(X, Y)
     assert net.score(X, Y) > 0.9
     mean, sd = net.predict(X, return_std=True)
     assert mean.shape == sd.shape == Y.shape
@@ -111,7 +111,7 @@ def test_regression():
     assert drawn.shape == (60, 400)
     assert (abs(drawn.mean(1) - mean) < 5 * sd / np.sqrt(QUICK["draws"])).all()
     assert net.log_score(X, Y) > -0.5 * np.log(2 * np.pi * np.e * Y.var())
-    assert np.isfinite(net.elbo_) and net.n_iter_ == 200
+    assert np.isfinite(net.elbo_) and net.n_iter_ == 400
 
 
 def test_units():
