@@ -1,7 +1,7 @@
 """Evidence lower bounds of posteriors of nets on UCI's small regression sets.
 
     python benchmarks/uci_inference.py [--data DIR] [--sets yacht …] [--splits 3]
-        [--rows noisy_ekfac vogn …] [--models unit fan-in] [--steps 20000]
+        [--rows noisy_ekfac vogn …] [--models unit fan-in] [--steps 30000]
 
 The model is fixed, so that the bound says how good the inference is. One hidden layer
 of 50 relu units, standardised features and target, and
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--steps", type=int, default=30000)
     args = parser.parse_args()
     print("| model | set | row | bound a row | test log density | s |")
     print("|---|---|---|---|---|---|", flush=True)
