@@ -6,8 +6,8 @@ Every fit runs in a fresh process of its own, in float64, and reports its time a
 peak memory. The rows:
 
 - scaling: a hierarchical Poisson regression, G groups with 2 parameters of their own
-  and 10 observations each, from G = 10² to 10⁵, and the slopes of log time and log
-  memory (both less what the smallest takes) between the two largest;
+  and 10 observations each, from G = 10² to 10⁵; between the two largest the slopes of
+  log time (of a draw of an iteration) and log memory (less what the smallest takes);
 - dense: its ELBO beside that of a full covariance at G = 200, both fitted to small
   tolerances and measured by the same fresh draws;
 - nuts: at G = 1,000, the means of the four parameters that all groups share beside

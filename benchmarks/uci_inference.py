@@ -16,8 +16,7 @@ draws) and the log predictive density of the test rows in the target's units; me
 the splits, which train as one program. `noisy_kfac, factored` is the published damping
 of each factor by itself.
 
-The sets are read from `--data`, by default the folder `shared/data/uci` beside the
-repository; nothing is run for those that are not there.
+Where the sets are read from, see `uci_data.py`; nothing is run for those not there.
 """
 
 from __future__ import annotations
@@ -26,18 +25,17 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from uci_data import Split, add_arguments, load
 
 from ngvi import nets
 from ngvi.fisher import MLP
 from ngvi.nets import ObservationNoise, Predictive, elbo, run_epochs
 
-SETS = ("boston", "concrete", "energy", "yacht")
 UNITS, BATCH, PARTS, FIRST_WEIGHT = 50, 100, 20, 0.1
 
 FACTORS = {"kind": "true", "measure_every": 5, "refresh": 50}
@@ -63,19 +61,24 @@ MODELS = {
 }
 
 
-def load(folder: Path, name: str, splits: int) -> tuple[jax.Array, ...]:
-    """x, y, those of the test, all standardised, and the target's scale."""
-    data = np.load(folder / f"{name}.npz")
-    rows, n = data["perm"][:splits].astype(int), data["n_train"][0]
-    x, y = data["x"][rows], data["y"][rows][..., None]
+def standardised(splits: list[Split]) -> tuple[jax.Array, ...]:
+    """x, y, those of the test, all standardised, and the target's scale; splits first.
+
+    The splits of a set are equally large.
+    """
+    x, y, x_test, y_test = (
+        np.stack([split[k].reshape(len(split[k]), -1) for split in splits])
+        for k in range(4)
+    )
     scales = []
-    for values in (x, y):
-        scale = values[:, :n].std(1, keepdims=True)
+    for known, new in ((x, x_test), (y, y_test)):
+        center, scale = known.mean(1, keepdims=True), known.std(1, keepdims=True)
         scale[scale == 0] = 1
-        values -= values[:, :n].mean(1, keepdims=True)
-        values /= scale
+        for values in (known, new):
+            values -= center
+            values /= scale
         scales.append(scale)
-    parts = x[:, :n], y[:, :n], x[:, n:], y[:, n:], scales[1]
+    parts = x, y, x_test, y_test, scales[1]
     return tuple(jnp.asarray(part, jnp.float32) for part in parts)
 
 
@@ -133,10 +136,7 @@ def run(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    beside = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "uci"
-    parser.add_argument("--data", type=Path, default=beside)
-    parser.add_argument("--sets", nargs="+", default=SETS)
-    parser.add_argument("--splits", type=int, default=3)
+    add_arguments(parser, splits=3)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--steps", type=int, default=30000)
@@ -144,10 +144,10 @@ def main() -> None:
     print("| model | set | row | bound a row | test log density | s |")
     print("|---|---|---|---|---|---|", flush=True)
     for name in args.sets:
-        if not (args.data / f"{name}.npz").exists():
-            print(f"{name}: not in {args.data}, skipped")
+        splits = load(args.data, name, args.splits)
+        if not splits:
             continue
-        data = load(args.data, name, args.splits)
+        data = standardised(splits)
         for model in args.models:
             for row in args.rows:
                 start = time.perf_counter()

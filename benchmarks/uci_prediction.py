@@ -11,8 +11,7 @@ Reported are the mean log predictive density of the test rows in the target's un
 difference to ours split by split with its standard error, root mean squared errors, the
 coverage of 90 % intervals, and seconds.
 
-The sets are read from `--data`, by default the folder `shared/data/uci` beside the
-repository; nothing is run for those that are not there.
+Where the sets are read from, see `uci_data.py`; nothing is run for those not there.
 """
 
 from __future__ import annotations
@@ -27,17 +26,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-
-SETS = ("boston", "concrete", "energy", "wine-red", "yacht")
-
-
-class Split(NamedTuple):
-    x: np.ndarray
-    y: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    seed: int
-
+from uci_data import Split, add_arguments, load
 
 Predicted = tuple[float, np.ndarray, tuple[Any, Any]]
 """Of the test rows: the mean log density, the means, the ends of the intervals."""
@@ -118,17 +107,6 @@ METHODS: dict[str, Callable[[Split], Any]] = {
 }
 
 
-def load(folder: Path, name: str, count: int) -> list[Split]:
-    data = np.load(folder / f"{name}.npz")
-    splits = []
-    for seed in range(count):
-        rows, n = data["perm"][seed].astype(int), data["n_train"][seed]
-        train, test = rows[:n], rows[n:]
-        x, y = data["x"], data["y"]
-        splits.append(Split(x[train], y[train], x[test], y[test], seed))
-    return splits
-
-
 def score(method: Callable[[Split], Any], split: Split) -> Score:
     start = time.perf_counter()
     log_density, mean, (lower, upper) = method(split)
@@ -156,10 +134,7 @@ def row(name: str, method: str, found: list[Score], ours: list[Score]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    beside = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "uci"
-    parser.add_argument("--data", type=Path, default=beside)
-    parser.add_argument("--sets", nargs="+", default=SETS)
-    parser.add_argument("--splits", type=int, default=20)
+    add_arguments(parser, splits=20)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -167,10 +142,9 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|", flush=True)
     results: dict[str, dict[str, list[Score]]] = {}
     for name in args.sets:
-        if not (args.data / f"{name}.npz").exists():
-            print(f"{name}: not in {args.data}, skipped")
-            continue
         splits = load(args.data, name, args.splits)
+        if not splits:
+            continue
         found: dict[str, list[Score]] = {method: [] for method in args.methods}
         results[name] = found
         for split in splits:

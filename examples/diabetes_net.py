@@ -8,7 +8,7 @@ The net's defaults are used as they are, and its noise has a posterior of its ow
     ridge                 Bayesian ridge regression: a line
     Gaussian process      of squared distances, noise and length by marginal likelihood
     net                   `BayesianMLPRegressor()`
-    net, a point          the same net and prior at a mode: only the noise is uncertain
+    net, a point          a net as large at a mode: only the noise is uncertain
 
 The means over six random halves: to learn, and to test.
 

@@ -139,21 +139,6 @@ def _worst(comparison: Comparison, size: np.ndarray, limit: float) -> str:
     return ", ".join(named) + (f" and {more} more" if more > 0 else "")
 
 
-def _of_many_blocks(diagnostics: Diagnostics, mean_error: float, mcmc: str) -> Verdict:
-    """Where weights multiply over blocks, their unevenness says nothing of any one."""
-    reasons = [
-        f"Pareto k-hat is {diagnostics.khat:.2f}: in {diagnostics.dimension:,d} "
-        "dimensions the importance weights degenerate also where every block is "
-        "followed well, so that nothing vouches for single sds or tails."
-    ]
-    if mean_error > ERROR_LIMIT:
-        reasons.append(
-            f"The finite draws leave a standard error of {mean_error:.2f} sd in a mean."
-        )
-    advice = "Take means as a guide and intervals with caution."
-    return Verdict("means only", tuple(reasons), (advice, mcmc))
-
-
 def judge(
     diagnostics: Diagnostics, comparison: Comparison, mean_error: float
 ) -> Verdict:
@@ -182,8 +167,6 @@ def judge(
             ),
         )
     khat = diagnostics.khat
-    if diagnostics.covariance == "structured" and KHAT_LIMIT <= khat < np.inf:
-        return _of_many_blocks(diagnostics, mean_error, mcmc)
     even = comparison.efficiency > EVEN_WEIGHTS
     vouched = khat < KHAT_LIMIT or even
     means = np.abs(comparison.mean_error)
@@ -202,6 +185,12 @@ def judge(
             f"Pareto k-hat is {khat:.2f}, above {KHAT_LIMIT}: the posterior has tails "
             "or curvature that a Gaussian does not follow."
         )
+        if diagnostics.covariance == "structured":
+            # Weights multiply over blocks.
+            reasons.append(
+                f"In {diagnostics.dimension:,d} dimensions it may be high although "
+                "every block is followed well: then it tells nothing, for or against."
+            )
     if means_differ:
         which = _worst(comparison, means, MEAN_LIMIT)
         reasons.append(

@@ -135,7 +135,7 @@ class Structured:
 
     Draws need only match what the precision sees, so their number goes with the
     coordinates in a chain of blocks. What finite draws leave adds up over blocks, and
-    so do the tolerances: they are meant for each hundred coordinates.
+    so do the tolerances, see `settings`.
     """
 
     tree: Tree
@@ -163,6 +163,8 @@ class Structured:
         return ladder(self.dim, first, levels, check, seed, dtype, identity)
 
     def settings(self, settings: loop.Settings) -> loop.Settings:
+        # In nats: a gap for each hundred coordinates; half the squared Fisher length
+        # for each hundred on the way, and for each thousand at rest.
         hundreds = max(self.dim / 100, 1.0)
         return replace(
             settings,

@@ -215,9 +215,9 @@ def meeting(
                 partial(_products, target, data, place), plates, dim, dtype
             )
         except (TypeError, NotImplementedError) as error:
-            raise ValueError(
-                "a custom derivative without forward mode hides its second derivatives"
-            ) from error
+            # As of a custom derivative that has no forward mode.
+            why = str(error).splitlines()[0]
+            raise ValueError(f"no Hessian-vector product can be had: {why}") from error
         if pairs is not None:
             return pairs
     raise ValueError("its second derivatives are not finite at the start")

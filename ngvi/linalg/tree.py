@@ -192,22 +192,17 @@ class Tree:
 
     # -- matrices known by their products ------------------------------------------
 
-    @property
-    def colours(self) -> int:
-        """How many products tell a matrix with this pattern: coordinates of one colour
-        meet in no row."""
-        return self.depth
-
     def _first_colour(self, level: int) -> int:
         return sum(self.levels[a].size for a in self.chains[level][1:])
 
     def probes(self, dtype: jnp.dtype) -> Float[Array, "colours d"]:
-        """For each colour the sum of its unit vectors."""
+        """For each colour the sum of its unit vectors: coordinates of one colour meet
+        in no row, and there are as many colours as the longest chain is deep."""
         parts = []
         for k, level in enumerate(self.levels):
             first = self._first_colour(k)
-            rows = jnp.eye(self.colours, dtype=dtype)[:, first : first + level.size]
-            shape = (self.colours, level.count, level.size)
+            rows = jnp.eye(self.depth, dtype=dtype)[:, first : first + level.size]
+            shape = (self.depth, level.count, level.size)
             parts.append(jnp.broadcast_to(rows[:, None, :], shape))
         return self.paste(parts)
 

@@ -69,7 +69,7 @@ def find_sparse_start(
     precision = BlockArrow.nearly(tree, entries)
     return SparseStart(
         precision.scale(4.0),
-        jnp.asarray(1 + 2 * tree.colours),
+        jnp.asarray(1 + 2 * tree.depth),
         value,
         jnp.isfinite(value) & jnp.isfinite(gradient).all(),
     )

@@ -15,7 +15,7 @@ The mean steps by m⁺ = m − (S + λ diag S)⁻¹ ((N/κ) ∇ℓ̄ + δ(m − 
 knows nothing of, adapts until the loss with the prior falls (Levenberg and Marquardt).
 An iteration takes all N examples and O(N C P² + P³) operations for P weights and C
 outputs. Predictions are those of the linearised model (`Predictive(linearized=True)`),
-and its bound on the log evidence, of this mode alone, is
+and its bound on the log evidence given δ, of this mode alone, is
 
     Σ log p(y | f(m)) − ½ tr((N F) S⁻¹) − κ KL(q ‖ prior).
 
@@ -81,13 +81,34 @@ class Settings:
     patience: int = 20
     tol: float = 1e-4
 
+    def __post_init__(self) -> None:
+        if not self.kl_weight > 0:
+            raise ValueError(f"kl_weight must be positive, got {self.kl_weight}")
+        for name in ("max_iterations", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("warm_up", "tol"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(
+                    f"{name} must not be negative, got {getattr(self, name)}"
+                )
+        if not 0 <= self.complexity <= 1:
+            raise ValueError(f"complexity must be from 0 to 1, got {self.complexity}")
+
+    @property
+    def first_learned(self) -> int:
+        """The iteration at whose end noise and prior are learned first, the last at the
+        latest: those before are not kept."""
+        return min(self.warm_up, self.max_iterations - 1)
+
 
 class Linearized(NamedTuple):
     """What was found. Made by `linearized`."""
 
     posterior: WeightPosterior
     elbo: Float[Array, ""]
-    """The linearised model's bound on the log evidence, in nats."""
+    """The linearised model's bound on the log evidence given δ, in nats; of the net's
+    own evidence it is an approximation."""
     history: Float[Array, "iterations"]
     """It at every iteration; nan for those that were not needed."""
     best: Int[Array, ""]
@@ -206,7 +227,7 @@ def fit_linearized(
     if isinstance(likelihood, ObservationNoise):
         # All that the net does not yet explain.
         residuals = ((net(mean, x) - y) ** 2).mean()
-        noise = likelihood.step(residuals, y.size, 1.0)
+        noise = likelihood.step(residuals, y.size / settings.kl_weight, 1.0)
         likelihood = noise.likelihood
     point = _Point(mean, prior, likelihood, noise)
     start = _State(
@@ -220,7 +241,8 @@ def fit_linearized(
     )
 
     def unfinished(state: _State) -> Bool[Array, ""]:
-        last = jnp.maximum(state.best_iteration, settings.warm_up) + settings.patience
+        since = jnp.maximum(state.best_iteration, settings.first_learned)
+        last = since + settings.patience
         return (state.iteration < settings.max_iterations) & (state.iteration <= last)
 
     end = jax.lax.while_loop(unfinished, partial(_iterate, settings, net, x, y), start)
@@ -265,7 +287,7 @@ def _look(settings: Settings, net: Net, x: Any, y: Any, at: _Point) -> _Look:
 
 def _iterate(settings: Settings, net: Net, x: Any, y: Any, state: _State) -> _State:
     look = _look(settings, net, x, y, state.at)
-    ready = (state.iteration >= settings.warm_up) & jnp.isfinite(look.bound)
+    ready = (state.iteration >= settings.first_learned) & jnp.isfinite(look.bound)
     value = look.fit - settings.complexity * (look.fit - look.bound)
     better = ready & (value > state.best + settings.tol * len(y))
     learned = _learned(settings, look, y, state.at)

@@ -71,7 +71,8 @@ def over_draws(
     """
     if mesh is not None:
         # The compiler shares out all that is computed of each; what it computes is the
-        # same. (In `shard_map` a gradient inside could be summed over the devices.)
+        # same. (In `shard_map` a gradient inside could be summed over the devices.) The
+        # mesh anew, for its axes may be of a kind that takes no constraints.
         of_draws = NamedSharding(
             Mesh(mesh.devices, mesh.axis_names), PartitionSpec(mesh.axis_names[0])
         )

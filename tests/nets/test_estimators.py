@@ -22,8 +22,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from ngvi.nets import BayesianMLPClassifier, BayesianMLPRegressor
+from ngvi.nets import BayesianMLPClassifier, BayesianMLPRegressor, linearized
 from ngvi.nets.estimators import defaults, training
+from ngvi.nets.estimators import small as small_nets
 from tests.nets.unoptimised import quick_predictions, quick_training  # noqa: F401
 
 # The row that compiles soonest; fits of equal shapes share their programs.
@@ -430,3 +431,37 @@ def test_members_of_a_row_are_a_mixture():
     assert not np.allclose(starts[0], starts[1])
     net.partial_fit(X[:16], Y[:16])
     assert len(net.posterior_) == 2 and net.n_samples_seen_ == 76
+
+
+def test_few_epochs_are_enough_to_learn_noise():
+    net = BayesianMLPRegressor((8,), members=1, max_epochs=8, random_state=0).fit(X, Y)
+    assert net.n_iter_ == 8 and net.score(X, Y) > 0.5
+
+
+def test_members_without_a_posterior_are_left_out_and_counted(monkeypatch):
+    found = iter([np.nan, 0.0])
+
+    def some(*args: Any, **kwargs: Any) -> Any:
+        return linearized(*args, **kwargs)._replace(elbo=next(found))
+
+    monkeypatch.setattr(small_nets, "linearized", some)
+    net = BayesianMLPRegressor((8,), members=2, max_epochs=8, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="1 of 2 nets are left out"):
+        net.fit(X, Y)
+    assert len(net.posterior_) == 1
+
+
+def test_no_member_has_a_posterior(monkeypatch):
+    def none(*args: Any, **kwargs: Any) -> Any:
+        return linearized(*args, **kwargs)._replace(elbo=np.nan)
+
+    monkeypatch.setattr(small_nets, "linearized", none)
+    net = BayesianMLPRegressor((8,), members=1, max_epochs=8, random_state=0)
+    with pytest.raises(FloatingPointError, match="no precision of the weights"):
+        net.fit(X, Y)
+
+
+def test_linearised_nets_hold_out_no_rows():
+    net = BayesianMLPRegressor(algorithm="linearized", early_stopping="validation")
+    with pytest.raises(ValueError, match="holds out no rows"):
+        net.fit(X, Y)

@@ -130,6 +130,20 @@ def test_classes_and_a_stop_of_its_own() -> None:
     assert (net(result.posterior.params, X).argmax(1) == labels).mean() > 0.9
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("kl_weight", 0.0, "kl_weight must be positive"),
+        ("max_iterations", 0, "max_iterations must be positive"),
+        ("warm_up", -1, "warm_up must not be negative"),
+        ("complexity", 2.0, "complexity must be from 0 to 1"),
+    ],
+)
+def test_settings_out_of_range(name: str, value: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings(**{name: value})
+
+
 # -- predictions -----------------------------------------------------------------------
 
 

@@ -22,32 +22,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ngvi.fisher.layout import Layout
-from ngvi.fisher.likelihoods import Likelihood
 from ngvi.fisher.problem import Apply
-from ngvi.linalg import PositiveDefinite
 from ngvi.linalg.batching import join, split
-from ngvi.nets.baselines.descent import Descent, DescentState, Objective
-from ngvi.nets.observation_noise import ObservationNoise
+from ngvi.nets.baselines.descent import Descent, DescentState
+from ngvi.nets.baselines.point import MinusLogPosterior, Point
 from ngvi.nets.prior import Prior
 from ngvi.pytrees import pytree
 
 
 @pytree
-class Dropout:
+class Dropout(Point):
     """A point, whose hidden units are left out at random. Made by `mc_dropout`."""
 
-    mean: Float[Array, "p"]
-    """m, in the order of the prior's layout."""
-    prior: Prior
-    likelihood: Likelihood
-    noise: ObservationNoise | None
     rate: float = field(metadata={"static": True})
     """p."""
-
-    @property
-    def params(self) -> Any:
-        """m, a pytree like the parameters."""
-        return self.prior.layout.tree(self.mean)
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Any:
         """Weights, pytrees like the parameters with these leading axes."""
@@ -82,7 +70,7 @@ def _hidden_units(layout: Layout, k: int) -> int:
 
 
 @dataclass(frozen=True)
-class WithDropout(Objective):
+class WithDropout(MinusLogPosterior):
     """The penalty is −E_q[log prior], up to a constant.
 
     Args:
@@ -99,11 +87,6 @@ class WithDropout(Objective):
         if self.samples < 1:
             raise ValueError(f"samples must be at least 1, got {self.samples}")
 
-    def begin(
-        self, mean: Float[Array, "p"], precision: PositiveDefinite
-    ) -> Float[Array, "p"]:
-        return mean
-
     def draws(
         self, variables: Float[Array, "p"], key: Key[Array, ""], layout: Layout
     ) -> Float[Array, "s p"]:
@@ -119,8 +102,7 @@ class WithDropout(Objective):
             free = units * layout.layers[k].outputs if units else 0
             odds = self.rate / (1 - self.rate)
             spread.append(part * odds * (jnp.arange(len(part)) < free))
-        at_mean = prior.departure(variables) @ prior.gradient(variables)
-        return (at_mean + prior.vector @ join(spread)) / 2
+        return super().penalty(variables, prior) + prior.vector @ join(spread) / 2
 
     def posterior(self, state: DescentState) -> Dropout:
         return Dropout(

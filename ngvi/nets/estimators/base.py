@@ -127,7 +127,7 @@ class BayesianMLP(Parameters):
         self, data: tuple[Any, Any], held_out: tuple[Any, Any] | None = None
     ) -> float:
         """The evidence lower bound of the labels, once the members are trained."""
-        states, bounds, outcomes = [], [], []
+        states, bounds = [], []
         for k in range(self.members or 1):
             algorithm, state = self._algorithm(*data, len(data[0]), k)
             outcome = train(
@@ -146,13 +146,14 @@ class BayesianMLP(Parameters):
                 progress=TrainingProgress(bool(self.verbose), type(self).__name__),
             )
             states.append(outcome.state)
-            outcomes.append(outcome)
             bounds.append(self._elbo(WeightPosterior.of(outcome.state), *data).value)
             if outcome.reason in ("diverged", "interrupted"):
                 break
         self._keep(states)
-        self.history_, self.n_iter_, self.stop_reason_ = outcomes[-1][1:]
-        self._warn(outcomes[-1])
+        # Of the last member, which ends the training where it goes wrong.
+        self.history_, self.n_iter_ = outcome.history, outcome.epochs
+        self.stop_reason_ = outcome.reason
+        self._warn(outcome)
         return float(np.mean(bounds))
 
     def _linearized(self, x: np.ndarray, labels: np.ndarray) -> float:

@@ -26,8 +26,11 @@ class BayesianMLPRegressor(RegressorMixin, BayesianMLP):
     Attributes:
         posterior_: q of the weights of `net_`, which takes and gives standardised
             numbers, and of the noise.
-        elbo_: the evidence lower bound of y, in its units; None after `partial_fit`.
-        history_: epochs, losses and the objective, at every look.
+        elbo_: the evidence lower bound of y, in its units, the mean over the members;
+            None after `partial_fit`. Of linearised nets it is that of each one's
+            linearised model, an approximation.
+        history_: epochs, losses and the objective, at every look; of the last member,
+            and the mean over all of linearised ones.
         stop_reason_: "converged", "max_epochs", "diverged" or "interrupted".
 
     Example:

@@ -31,6 +31,12 @@ def check(estimator: Any) -> None:
             "early_stopping must be 'elbo', 'validation' or None, got "
             f"{estimator.early_stopping!r}"
         )
+    by_rows = estimator.algorithm != defaults.LINEARIZED
+    if not by_rows and estimator.early_stopping == "validation":
+        raise ValueError(
+            "algorithm='linearized' holds out no rows: take early_stopping='elbo', or "
+            "a row such as algorithm='noisy_kfac'"
+        )
     prior = estimator.prior_precision
     if isinstance(prior, str) and prior not in PRIORS:
         raise ValueError(

@@ -5,6 +5,7 @@ See `ngvi.nets.linearized`. Fits are in double precision, whatever JAX's own is.
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
+from sklearn.exceptions import ConvergenceWarning
 
 from ngvi.fisher.mlp import MLP
 from ngvi.nets.estimators import defaults
@@ -27,7 +29,7 @@ class Members(NamedTuple):
 
     posterior: Mixture
     elbo: float
-    """The mean of the members' bounds: a bound for their mixture."""
+    """The mean of the members' bounds, each that of its own linearised model."""
     history: dict[str, list[float]]
     """"epoch", and "elbo" of an example: the means over the members."""
     iterations: int
@@ -58,7 +60,7 @@ def fit_members(
         FloatingPointError: no net has a precision that can be factorised.
     """
     posteriors: list[WeightPosterior] = []
-    bounds, histories = [], []
+    bounds, histories, lost = [], [], 0
     reason: Reason = "converged"
     starts = [mlp.init(key) for key in keys]
     with progress, jax.enable_x64(True):
@@ -76,6 +78,7 @@ def fit_members(
                 reason = "interrupted"
                 break
             if not np.isfinite(found.elbo):
+                lost += 1
                 continue
             posteriors.append(found.posterior)
             bounds.append(float(found.elbo))
@@ -86,6 +89,13 @@ def fit_members(
         raise FloatingPointError(
             "no precision of the weights could be factorised: the noise has fallen to "
             "nothing, or features are far from all others. Stop sooner, by max_epochs"
+        )
+    if lost:
+        warnings.warn(
+            f"{lost} of {len(keys)} nets are left out: the precisions of their weights "
+            "could not be factorised",
+            ConvergenceWarning,
+            stacklevel=5,
         )
     every = np.array(histories)
     bound = np.nanmean(every[:, ~np.isnan(every).all(0)], 0)
