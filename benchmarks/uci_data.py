@@ -1,7 +1,7 @@
 """UCI's small regression sets, with the splits of Hernández-Lobato and Adams (2015).
 
 They are read from a folder with one `.npz` file for each, of x, y, the rows of each
-split (`perm`, those of the training first) and how many are of the training (`n_train`):
+split (`perm`, those of the training first), and how many those are (`n_train`):
 by default `shared/data/uci` beside the repository, or in the folder that NGVI_SHARED
 names.
 """

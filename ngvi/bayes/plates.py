@@ -216,7 +216,7 @@ def meeting(
             )
         except (TypeError, NotImplementedError) as error:
             # As of a custom derivative that has no forward mode.
-            why = str(error).splitlines()[0]
+            why = str(error).splitlines()[0].rstrip(".")
             raise ValueError(f"no Hessian-vector product can be had: {why}") from error
         if pairs is not None:
             return pairs

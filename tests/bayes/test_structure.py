@@ -136,7 +136,7 @@ def test_of_crossed_plates_the_smaller_is_in_the_border() -> None:
             groups(lambda t: jnp.sqrt(-1 - t**2).sum(), 4),
             "not finite at the start",
         ),
-        (groups(lambda t: -_cubed(t).sum(), 4), "forward mode"),
+        (groups(lambda t: -_cubed(t).sum(), 4), "forward-mode"),
     ],
 )
 def test_no_structure_to_find(model: Callable[[], None], words: str) -> None:
