@@ -181,16 +181,14 @@ def judge(
     elif vouched:
         reasons.append(f"Pareto k-hat is {khat:.2f}, below {KHAT_LIMIT}.")
     else:
-        reasons.append(
-            f"Pareto k-hat is {khat:.2f}, above {KHAT_LIMIT}: the posterior has tails "
-            "or curvature that a Gaussian does not follow."
-        )
+        cause = "the posterior has tails or curvature that a Gaussian does not follow"
         if diagnostics.covariance == "structured":
             # Weights multiply over blocks.
-            reasons.append(
-                f"In {diagnostics.dimension:,d} dimensions it may be high although "
-                "every block is followed well: then it tells nothing, for or against."
+            cause = (
+                f"in {diagnostics.dimension:,d} dimensions it may be so although every "
+                "block is followed well, but nothing else vouches for the fit"
             )
+        reasons.append(f"Pareto k-hat is {khat:.2f}, above {KHAT_LIMIT}: {cause}.")
     if means_differ:
         which = _worst(comparison, means, MEAN_LIMIT)
         reasons.append(
