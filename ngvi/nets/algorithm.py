@@ -15,7 +15,12 @@ from ngvi.families.parameters import is_concrete
 from ngvi.fisher.batches import Batch
 from ngvi.fisher.likelihoods import Likelihood, as_likelihood
 from ngvi.fisher.problem import Apply
-from ngvi.linalg import PositiveDefinite, SemidefiniteDiagonal
+from ngvi.linalg import (
+    Dense,
+    LowRankPlusDiagonal,
+    PositiveDefinite,
+    SemidefiniteDiagonal,
+)
 from ngvi.nets.estimates import Site
 from ngvi.nets.net import Net
 from ngvi.nets.observation_noise import ObservationNoise
@@ -98,6 +103,7 @@ class Algorithm:
         value = self.initial_curvature
         site, precision = _begin(self.rule, net, value, likelihood, few, prior, scale)
         _check_diagonal(self.rule, site)
+        _check_independent(self.rule, precision)
         return State(
             mean=mean,
             precision=precision,
@@ -109,6 +115,7 @@ class Algorithm:
             scale=scale,
             data_size=jnp.asarray(self.data_size, net.dtype),
             steps=jnp.asarray(0),
+            away=self.rule.nothing_kept(mean),
             net=net,
         )
 
@@ -206,3 +213,13 @@ def _check_diagonal(rule: Rule, site: Any) -> None:
                 f"{name} is for diagonal precisions, not for {type(site).__name__}: "
                 "take vogn, noisy_adam, vadam or ivon"
             )
+
+
+def _check_independent(rule: Rule, precision: PositiveDefinite) -> None:
+    """Refuse draws whose layers change signs one by one where they are correlated."""
+    if rule.fresh_every > 2 and isinstance(precision, Dense | LowRankPlusDiagonal):
+        raise ValueError(
+            f"fresh_every={rule.fresh_every} gives each layer's noise a sign of its "
+            "own, but here the layers are correlated: take 1, or 2, which changes all "
+            "signs together"
+        )

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, UInt32
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 
 def normals(
@@ -39,6 +39,28 @@ def normals(
     # 24 bits, at the middles of their cells: never 0 or 1.
     centred = (bits >> 8).astype(jnp.float32) * 2.0**-23 - (1 - 2.0**-24)
     return math.sqrt(2) * jax.lax.erf_inv(centred)
+
+
+def signs(
+    turn: Int[Array, ""], sizes: tuple[int, ...], dtype: Any
+) -> Float[Array, "p"]:
+    """1 or −1 for each layer's part of A ε, at a draw's t-th use, t = 0, 1, ….
+
+    Layers that are independent under q stay N(0, Σ) with any signs, so that the normals
+    of one draw serve several steps. The signs are Walsh functions, the parity of the
+    bits of t that are in the layer's number: from use to use each layer's change, and
+    over 2, 4, 8, … uses they sum to 0, as do the products of the first 1, 2, 4, …
+    layers'.
+
+    Args:
+        turn: t.
+        sizes: of the layers.
+        dtype: of the signs.
+    """
+    numbers = 1 + 2 * jnp.arange(len(sizes))
+    odd = jax.lax.population_count(turn & numbers) % 2
+    each = (1 - 2 * odd).astype(dtype)
+    return jnp.repeat(each, np.array(sizes), total_repeat_length=sum(sizes))
 
 
 def _hash(x: UInt32[Array, "*_"]) -> UInt32[Array, "*_"]:

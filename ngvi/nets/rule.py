@@ -35,6 +35,10 @@ class Settings:
             of q is about 1 from m; none by default.
         samples: weights drawn for every step.
         antithetic: they come in pairs, m ± A ε.
+        fresh_every: new normals are drawn every so many steps, a power of 2. In between
+            each layer's part of A ε is used again with another sign, see
+            `ngvi.nets.draws.signs`: less work, and noise that cancels over the steps.
+            Above 2 only for rows whose layers are independent.
         mesh: of devices, over whose first axis the draws of a step are shared out.
         accumulate: a batch is taken in so many equal parts, one after the other, whose
             estimates are averaged: the step of the whole batch in the memory of a part.
@@ -57,6 +61,7 @@ class Settings:
     root: bool = False
     samples: int = 1
     antithetic: bool = False
+    fresh_every: int = 1
     mesh: Mesh | None = None
     accumulate: int = 1
     measure_every: int = 1
@@ -71,6 +76,7 @@ class Settings:
             ("momentum", 0, 1),
             ("damping", 0, float("inf")),
             ("samples", 1, float("inf")),
+            ("fresh_every", 1, float("inf")),
             ("accumulate", 1, float("inf")),
             ("measure_every", 1, float("inf")),
             ("refresh", 1, float("inf")),
@@ -100,6 +106,11 @@ class Settings:
         if self.antithetic and self.samples % 2:
             raise ValueError(
                 f"antithetic draws come in pairs: samples is odd, {self.samples}"
+            )
+        if self.fresh_every & (self.fresh_every - 1):
+            raise ValueError(
+                f"fresh_every must be a power of 2, got {self.fresh_every}: so that "
+                "the signs of the steps between sum to 0"
             )
         devices = 1 if self.mesh is None else self.mesh.devices.shape[0]
         if self.samples % devices:

@@ -38,6 +38,8 @@ class State:
     data_size: Float[Array, ""]
     """N."""
     steps: Int[Array, ""]
+    away: Float[Array, "s p"] | None
+    """A ε of the last draws, where a rule keeps them for several steps."""
     net: Net = field(metadata={"static": True})
 
     @property

@@ -39,7 +39,7 @@ from ngvi.linalg import Diagonal, PositiveDefinite, SemidefiniteDiagonal
 from ngvi.linalg.batching import join, split
 from ngvi.mirror.retractions import second_order
 from ngvi.mirror.site import natural_mean_step, retracted_site
-from ngvi.nets.draws import normals
+from ngvi.nets.draws import normals, signs
 from ngvi.nets.estimates import Estimated, Point, Site
 from ngvi.nets.gradient_estimates import gradient_alone
 from ngvi.nets.pieces import over_draws
@@ -57,6 +57,10 @@ class Rule(Settings):
 
     def draws(self, state: State, key: Key[Array, ""]) -> Float[Array, "s p"]:
         """Weights from q."""
+        return state.mean + self.away(state, key)
+
+    def away(self, state: State, key: Key[Array, ""]) -> Float[Array, "s p"]:
+        """A ε of new draws: how far from m they are."""
         number = self.samples // 2 if self.antithetic else self.samples
         eps = normals(key, (number, state.net.dim), state.mean.dtype)
         if self.antithetic:
@@ -71,7 +75,21 @@ class Rule(Settings):
                     for k, part in enumerate(parts)
                 ]
             )
-        return state.mean + away
+        return away
+
+    def nothing_kept(self, mean: Float[Array, "p"]) -> Float[Array, "s p"] | None:
+        """What `State.away` begins as."""
+        if self.fresh_every == 1:
+            return None
+        return jnp.zeros((self.samples, len(mean)), mean.dtype)
+
+    def kept(self, state: State, key: Key[Array, ""]) -> Float[Array, "s p"]:
+        """A ε, anew or the last one, as its turn is."""
+        assert state.away is not None
+        turn = state.steps % self.fresh_every
+        return jax.lax.cond(
+            turn == 0, lambda: self.away(state, key), lambda: jnp.asarray(state.away)
+        )
 
     def measured(
         self,
@@ -219,7 +237,13 @@ def step(
         return jax.lax.switch(which, phases, state, x, y, key)
     phase = Phase.RENEW if phase is None else phase
     of_weights, of_labels = jax.random.split(key)
-    ws = rule.draws(state, of_weights)
+    if state.away is None:
+        ws = rule.draws(state, of_weights)
+    else:
+        away = rule.kept(state, of_weights)
+        turn = state.steps % rule.fresh_every
+        ws = state.mean + signs(turn, state.net.layout.sizes, away.dtype) * away
+        state = replace(state, away=away)
     gradient, curvature, outputs = rule.measured(phase, state, ws, x, y, of_labels)
     loss = mean_loss(state.likelihood, outputs, y)
     if phase >= Phase.MEASURE:

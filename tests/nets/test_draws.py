@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ngvi.nets.draws import normals
+from ngvi.nets.draws import normals, signs
 
 KEYS, COUNT = 2_000, 500
 
@@ -53,3 +53,13 @@ def test_the_tails_are_finite() -> None:
     draws = normals(jax.random.key(1), (2**22,), jnp.float32)
     assert jnp.isfinite(draws).all()
     assert 4.5 < jnp.abs(draws).max() < 5.5
+
+
+def test_signs_cancel_over_their_uses() -> None:
+    uses = np.array([signs(jnp.asarray(t), (2, 1, 3, 1), float) for t in range(8)])
+    assert set(uses.ravel()) == {-1, 1}
+    layers = uses[:, [0, 2, 3, 6]]
+    np.testing.assert_array_equal(uses, np.repeat(layers, (2, 1, 3, 1), axis=1))
+    np.testing.assert_array_equal(layers.T @ layers, 8 * np.eye(4))
+    for power in (2, 4, 8):
+        assert not layers[:power].sum(0).any()

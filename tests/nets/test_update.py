@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -327,6 +328,7 @@ def test_a_precision_that_is_kept() -> None:
         ({"learning_rate": -1.0}, "learning_rate must be at least 0, got -1.0"),
         ({"retraction": "third"}, "must be 'first' or 'second', got 'third'"),
         ({"samples": 3, "antithetic": True}, "samples is odd, 3"),
+        ({"fresh_every": 3}, "fresh_every must be a power of 2, got 3"),
         ({"accumulate": 0}, "accumulate must be from 1 to inf, got 0"),
     ],
 )
@@ -346,3 +348,30 @@ def test_the_loss_is_that_at_the_draws() -> None:
     draws = problems.START + eps / np.sqrt(problems.DATA_SIZE + 1)
     expected = np.mean([losses(w, *batch) for w in draws])
     np.testing.assert_allclose(info.loss, expected, rtol=1e-12)
+
+
+def test_kept_draws_change_signs_layer_by_layer() -> None:
+    # Nothing moves, so that the loss tells at which weights it was.
+    still = {"learning_rate": 0.0, "precision_rate": 0.0, "fresh_every": 4}
+    algorithm = noisy_adam(problems.apply, "categorical", problems.DATA_SIZE, **still)
+    batch = problems.X[0], problems.LABELS[0]
+    state = problems.begun(algorithm, problems.PARAMS, batch)
+    losses, keys = (
+        problems.of_examples(problems.loss),
+        jax.random.split(jax.random.key(5), 5),
+    )
+    uses = [(0, 1, 1), (0, -1, -1), (0, 1, -1), (0, -1, 1), (4, 1, 1)]
+    for key, (drawn, *signs) in zip(keys, uses, strict=True):
+        state, info = compiled(algorithm.step)(state, batch, key)
+        eps, _ = problems.normals(keys[drawn], 1)
+        away = np.repeat(signs, problems.SIZES) * eps[0]
+        w = problems.START + away / np.sqrt(problems.DATA_SIZE + 1)
+        np.testing.assert_allclose(info.loss, losses(w, *batch).mean(), rtol=1e-12)
+
+
+def test_signs_of_correlated_layers_change_together() -> None:
+    batch = problems.X[0], problems.LABELS[0]
+    for uses, message in ((2, ""), (4, "fresh_every=4 gives .* layers are correlated")):
+        algorithm = full(problems.apply, "categorical", 40, fresh_every=uses)
+        with pytest.raises(ValueError, match=message) if message else nullcontext():
+            algorithm.init(problems.PARAMS, batch)
