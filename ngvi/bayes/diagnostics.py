@@ -19,6 +19,11 @@ import numpy as np
 Level = Literal["trustworthy", "means only", "do not trust"]
 
 INTERRUPTED = "interrupted: the best state so far is kept"
+ONE_STEP = "one natural step was taken"
+SHORT = {
+    ONE_STEP: "Fit to the end: ngvi.fit(model, ..., prior=posterior).",
+}
+"""What to do about a fit that was asked to be short, by its stop reason."""
 KHAT_LIMIT = 0.7
 MEAN_LIMIT = 0.25
 """Posterior sds by which a mean may differ from the reweighted one."""
@@ -156,6 +161,12 @@ def judge(
     if diagnostics.stop_reason == INTERRUPTED:
         reason = f"The fit was {INTERRUPTED}."
         return Verdict("do not trust", (reason,), ("Run it to its end.",))
+    if not diagnostics.converged and diagnostics.stop_reason in SHORT:
+        length = diagnostics.fisher_length
+        text = diagnostics.stop_reason
+        reason = f"{text[0].upper()}{text[1:]}; the Fisher length left is {length:.2g}."
+        advice = SHORT[diagnostics.stop_reason]
+        return Verdict("do not trust", (reason,), (advice,))
     if not diagnostics.converged:
         return Verdict(
             "do not trust",

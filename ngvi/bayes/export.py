@@ -168,6 +168,9 @@ class _Exporter:
 
     def prior(self, target: ModelTarget) -> None:
         """prior and prior_predictive."""
+        if self.posterior._data.prior is not None:
+            self.notes.append("prior is left out: it is another posterior's.")
+            return
         improper = [
             name
             for name, site in self.trace.items()

@@ -13,17 +13,27 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ngvi.bayes import compile_time
-from ngvi.bayes.diagnostics import INTERRUPTED
-from ngvi.bayes.numpyro_model import blame, model_target, undefined_arguments
-from ngvi.bayes.plan import Plan
+from ngvi.bayes.diagnostics import INTERRUPTED, ONE_STEP
+from ngvi.bayes.numpyro_model import (
+    ModelTarget,
+    blame,
+    model_target,
+    undefined_arguments,
+)
+from ngvi.bayes.plan import Plan, plan_of
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.record import FitRecord
-from ngvi.bayes.structure import Covariance, choose
-from ngvi.bayes.target import Data, Target, function_target
+from ngvi.bayes.structure import Covariance, choose, count_observations
+from ngvi.bayes.target import Data, FunctionTarget, Target, function_target
+from ngvi.bayes.updating import absorb, weighed
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder
 from ngvi.terminal.progress import Progress
+
+# Of the ladder of draws, the level that an update uses: four times its first.
+_UPDATE_LEVEL = 2
+_UPDATE_TRIALS = 12
 
 
 class Beginning(NamedTuple):
@@ -92,6 +102,9 @@ def fit(
     seed: int = 0,
     init: Any = None,
     init_strategy: Callable[..., Any] | None = None,
+    prior: Posterior | Gaussian | None = None,
+    forgetting: float = 0.0,
+    likelihood_power: float = 1.0,
     progress: bool | None = None,
     settings: loop.Settings | None = None,
     **kwargs: Any,
@@ -116,6 +129,15 @@ def fit(
             says what `params` looks like.
         init_strategy: for a NumPyro model: where the fit starts, as in
             `numpyro.infer`; by default the center of the prior.
+        prior: an earlier posterior, whose Gaussian q takes the place of the priors of
+            all latent sites: what is fitted is q(z) × likelihood of these data. With
+            `init` the function is then the log likelihood alone.
+        forgetting: f, how much of what the prior has learned from data is forgotten:
+            q^(1−f) p₀^f in place of q, with p₀ the model's own prior. If q has learned
+            by a likelihood L, q = p₀ L, this is p₀ L^(1−f): p₀ counts once. It is not
+            normalised; the ELBO lacks its log normaliser.
+        likelihood_power: β, a power posterior: prior × likelihood^β. The likelihood is
+            all that is observed or a `numpyro.factor`.
         progress: show a progress line on stderr; by default when it is a terminal.
         settings: tolerances and limits, see `ngvi.mirror.loop.Settings`.
         **kwargs: the model's keyword arguments; one that has the name of an option
@@ -148,6 +170,9 @@ def fit(
         target, data, point, trace = model_target(model, args, kwargs, init_strategy)
     else:
         target, data, point = function_target(model, init, args, kwargs)
+    data = weighed(data, target, trace, prior, forgetting, likelihood_power)
+    if data.prior is not None and init_strategy is None:
+        point = data.prior.mean
     name = getattr(model, "__name__", type(model).__name__)
 
     stop_reason = None
@@ -179,6 +204,53 @@ def fit(
         seconds_compiling=min(compiling.seconds, seconds),
         seconds_running=max(seconds - compiling.seconds, 0.0),
         stop_reason=stop_reason,
+    )
+    return Posterior(target, data, state.q, record, trace)
+
+
+def update(
+    posterior: Posterior, before: Target, known: Data, args: tuple, kwargs: dict
+) -> Posterior:
+    """One natural step on new data; see `ngvi.Posterior.update`."""
+    started = time.perf_counter()
+    trace = None
+    target: Target
+    if isinstance(before, ModelTarget):
+        target, data, _, trace = model_target(before.model, args, kwargs, None)
+    elif isinstance(before, FunctionTarget) and known.prior is not None:
+        init = before.params(posterior.gaussian.mean)
+        target, data, _ = function_target(before.function, init, args, kwargs)
+    else:
+        raise TypeError(
+            "This posterior is of a plain log density, which may hold a prior: "
+            "ngvi.fit(log_likelihood, ..., init=..., prior=posterior)."
+        )
+    data = weighed(data, target, trace, posterior, 0.0, 1.0)
+    precision = posterior.gaussian.precision
+    plan = plan_of(precision, count_observations(trace or {}))
+    with compile_time.measure() as compiling:
+        settings = plan.settings(loop.Settings())
+        draws = plan.draws(
+            posterior.record.diagnostics.seed, precision.diagonal().dtype
+        )
+        level = min(_UPDATE_LEVEL, draws.levels - 1)
+        state = absorb(
+            target, plan, settings, data, draws, level, np.inf, _UPDATE_TRIALS
+        )
+        if bool(state.fresh):
+            undefined = undefined_arguments(args, kwargs)
+            raise ValueError(f"The log likelihood is not finite.{undefined}")
+        length = float(loop.fisher_length(state))
+    seconds = time.perf_counter() - started
+    record = FitRecord.of(
+        state,
+        name=posterior.name,
+        structure=posterior.record.structure,
+        seed=posterior.record.diagnostics.seed,
+        seconds_compiling=min(compiling.seconds, seconds),
+        seconds_running=max(seconds - compiling.seconds, 0.0),
+        stop_reason=ONE_STEP,
+        converged=length < settings.loose_tolerance,
     )
     return Posterior(target, data, state.q, record, trace)
 

@@ -17,7 +17,13 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer.util import constrain_fn, potential_energy
 
-from ngvi.bayes.target import Arguments, Data, coordinate_names
+from ngvi.bayes.subsampling import (
+    Subsampled,
+    covering,
+    subsampled_axes,
+    subsampled_plates,
+)
+from ngvi.bayes.target import Arguments, Data, coordinate_names, whole
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Site:
     shape: tuple[int, ...]
     dims: tuple[str | None, ...]
     """The plate of each axis of a value; None where no plate names it."""
+    local: tuple[tuple[str, int], ...] = ()
+    """The subsampled plates that it is in, each with its axis."""
 
     @property
     def size(self) -> int:
@@ -46,6 +54,7 @@ class ModelTarget:
     enumerated: bool
     plate_nesting: int
     dtype: str
+    subsampled: tuple[Subsampled, ...] = ()
 
     @property
     def dim(self) -> int:
@@ -59,6 +68,11 @@ class ModelTarget:
             for name in coordinate_names(site.name, site.unconstrained_shape)
         )
 
+    @property
+    def program(self) -> Callable[..., Any]:
+        """The model on all rows of its subsampled plates."""
+        return covering(self.model, self.subsampled, None)
+
     def unravel(self, z: Float[Array, "d"]) -> dict[str, Array]:
         """Unconstrained values by site, in the order of the model's program."""
         ends = np.cumsum([site.size for site in self.sites])[:-1]
@@ -66,23 +80,65 @@ class ModelTarget:
         return {s.name: part.reshape(s.unconstrained_shape) for part, s in parts}
 
     def potential(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        return whole(self, data, z)
+
+    def joint(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        return self._energy(self._program(data), data, self._taken(data, z))
+
+    def own_prior(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        shared = {site.name for site in self.sites if not site.local}
+        shown = shared | {f"_{name}_log_det" for name in shared}
+
+        def hidden(message: dict[str, Any]) -> bool:
+            # A scan is needed for the latent sites inside it.
+            passes = message["type"] in ("control_flow", "plate")
+            return not passes and message["name"] not in shown
+
+        model = handlers.block(self._program(data), hide_fn=hidden)
         args, kwargs = self.arguments.join(data)
-        model = handlers.seed(self.model, 0)
+        return potential_energy(model, args, kwargs, self._taken(data, z))
+
+    def likelihood(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        """−log lik(data | z): all but the prior of the sites that every batch shares,
+        with the scales and masks that the model gives."""
+        taken = self._taken(data, z)
+        args, kwargs = self.arguments.join(data)
+        values = constrain_fn(self._program(data), args, kwargs, taken)
+        shared = {s.name: values[s.name] for s in self.sites if not s.local}
+        local = {site.name: taken[site.name] for site in self.sites if site.local}
+        model = handlers.substitute(self._program(data), data=shared)
+        return self._energy(handlers.block(model, hide=list(shared)), data, local)
+
+    def _program(self, data: Data) -> Callable[..., Any]:
+        """The model, with the rows of its subsampled plates set."""
+        return handlers.seed(covering(self.model, self.subsampled, data.rows), 0)
+
+    def _taken(self, data: Data, z: Float[Array, "d"]) -> dict[str, Array]:
+        """Unconstrained values by site; of a plate's own sites, those of the rows."""
+        values, rows = self.unravel(z), data.rows or {}
+        for site in self.sites:
+            for name, axis in site.local:
+                if name in rows:
+                    values[site.name] = values[site.name].take(rows[name], axis)
+        return values
+
+    def _energy(
+        self, model: Callable[..., Any], data: Data, values: dict[str, Array]
+    ) -> Float[Array, ""]:
+        args, kwargs = self.arguments.join(data)
         if self.enumerated:
             from numpyro.contrib.funsor import config_enumerate, enum
 
             model = enum(config_enumerate(model), -self.plate_nesting - 1)
-        return potential_energy(
-            model, args, kwargs, self.unravel(z), enum=self.enumerated
-        )
+        return potential_energy(model, args, kwargs, values, enum=self.enumerated)
 
     def constrain(self, data: Data, z: Float[Array, "d"]) -> dict[str, Array]:
         args, kwargs = self.arguments.join(data)
         return constrain_fn(
-            handlers.seed(self.model, 0),
+            self._program(data),
             args,
             kwargs,
-            self.unravel(z),
+            self._taken(data, z),
             return_deterministic=True,
         )
 
@@ -281,13 +337,18 @@ def model_target(
 
     Raises:
         ValueError: a model with nothing to infer, with a discrete latent site that
-            cannot be enumerated, with a subsampled plate, or with observed values that
-            are undefined or outside their support.
+            cannot be enumerated, or with observed values that are undefined or outside
+            their support.
         ImportError: a discrete site is to be enumerated and funsor is not installed.
     """
     strategy = init_strategy or init_to_prior_center
     try:
         trace = trace_model(model, args, kwargs, strategy)
+        subsampled = subsampled_plates(trace)
+        if subsampled:
+            # All rows once: for the shapes of the sites inside.
+            every = covering(model, subsampled, None)
+            trace = trace_model(every, args, kwargs, strategy)
     except ValueError as error:
         undefined = undefined_arguments(args, kwargs)
         if undefined:  # NumPyro's own checks stumble over it without saying where.
@@ -324,19 +385,19 @@ def model_target(
                 f"The latent site '{name}' is a Delta: use numpyro.deterministic for a "
                 "value that is not random."
             )
-    for name, site in trace.items():
-        if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0]):
-            raise ValueError(
-                f"The plate '{name}' is subsampled ({site['args'][1]} of "
-                f"{site['args'][0]}). fit uses all data at once: drop subsample_size."
-            )
     check_observed(trace)
 
     values = {
         n: biject_to(s["fn"].support).inv(s["value"]) for n, s in continuous.items()
     }
     sites = tuple(
-        Site(n, jnp.shape(values[n]), jnp.shape(s["value"]), axis_names(s))
+        Site(
+            n,
+            jnp.shape(values[n]),
+            jnp.shape(s["value"]),
+            axis_names(s),
+            subsampled_axes(s, subsampled),
+        )
         for n, s in continuous.items()
     )
     depths = [-f.dim for s in trace.values() for f in s.get("cond_indep_stack", ())]
@@ -352,6 +413,7 @@ def model_target(
             bool(discrete),
             max(depths, default=0),
             start.dtype.name,
+            subsampled,
         )
         return target, data
 

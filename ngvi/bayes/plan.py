@@ -14,7 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ngvi.linalg import BlockArrow, Dense, Diagonal, LinearStructure, Tree
+from ngvi.linalg import (
+    BlockArrow,
+    Dense,
+    Diagonal,
+    LinearStructure,
+    PositiveDefinite,
+    Tree,
+)
 from ngvi.mirror import loop
 from ngvi.mirror.coloured import find_sparse_start
 from ngvi.mirror.draws import Ladder, ladder
@@ -180,6 +187,17 @@ class Structured:
 
     def estimator(self) -> Estimator:
         return first_order(at_once=self._at_once)
+
+
+def plan_of(precision: PositiveDefinite, observations: int) -> Plan:
+    """The plan of fits with precisions like this one."""
+    if isinstance(precision, Dense):
+        return Full(precision.dim)
+    if isinstance(precision, Diagonal):
+        return Independent(precision.dim)
+    if isinstance(precision, BlockArrow):
+        return Structured(precision.tree, observations)
+    raise TypeError(f"No fit has a precision that is {type(precision).__name__}.")
 
 
 def _exact_draws(dim: int, seed: int, dtype: Any) -> Ladder:

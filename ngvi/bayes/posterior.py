@@ -116,6 +116,38 @@ class Posterior(Summaries):
         by `structure.plot()`."""
         return self.record.structure
 
+    @property
+    def model_target(self) -> ModelTarget | None:
+        """What is static about the NumPyro model; None for a plain log density."""
+        return self._target if isinstance(self._target, ModelTarget) else None
+
+    @property
+    def trace(self) -> dict[str, dict[str, Any]] | None:
+        """The recorded run of the NumPyro model; None for a plain log density."""
+        return self._trace
+
+    def update(self, *args: Any, **kwargs: Any) -> Posterior:
+        """The posterior of what this one is of and of new data, by one natural step.
+
+        It costs two evaluations of the new data, is exact where their likelihood is
+        Gaussian in the unconstrained parameters, and good where they are few beside
+        the data before; the verdict says when they were not. The whole fit is
+        `ngvi.fit(model, *args, prior=posterior, **kwargs)`.
+
+        Args:
+            *args: the model's arguments, with new data in them.
+            **kwargs: its keyword arguments.
+
+        Raises:
+            ValueError: the model has other sites with these data, or the data are
+                undefined; the message names the site.
+            TypeError: the posterior is of a log density that is not known to be a
+                likelihood alone.
+        """
+        from ngvi.bayes.fit import update
+
+        return update(self, self._target, self._data, args, kwargs)
+
     # -- draws -------------------------------------------------------------------
 
     @property
@@ -356,7 +388,7 @@ class Posterior(Summaries):
             args, kwargs = fitted_args, fitted_kwargs
         latent = self._latent_draws(num_samples, seed)
         predict = Predictive(
-            generative(target.model), posterior_samples=latent, parallel=True
+            generative(target.program), posterior_samples=latent, parallel=True
         )
         draws = predict(jax.random.key(seed), *args, **kwargs)
         return {k: v for k, v in draws.items() if k not in latent}

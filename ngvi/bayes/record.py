@@ -31,13 +31,15 @@ class FitRecord:
         state: loop.State,
         *,
         name: str,
-        structure: Structure,
+        structure: Structure | None,
         seed: int,
         seconds_compiling: float,
         seconds_running: float,
         stop_reason: str | None,
+        converged: bool | None = None,
     ) -> FitRecord:
-        """Read a final state."""
+        """Read a final state; what it says of its end is true of a whole fit, so one
+        that was shorter is told its own."""
         state = jax.device_get(state)
         steps = int(state.iteration)
         rows = state.trace
@@ -54,9 +56,13 @@ class FitRecord:
             fisher_length=float(loop.fisher_length(state)),
             gap=float(state.gap),
             khat=float("nan"),
-            converged=stop_reason is None and int(state.status) == loop.CONVERGED,
+            converged=(
+                stop_reason is None and int(state.status) == loop.CONVERGED
+                if converged is None
+                else converged
+            ),
             stop_reason=stop_reason or loop.STOP_REASONS[int(state.status)],
-            covariance=structure.covariance,
+            covariance=structure.covariance if structure else "full",
             dimension=int(state.q.dim),
             seed=seed,
         )

@@ -73,7 +73,7 @@ def _replicated(
 ) -> dict[str, Array]:
     args, kwargs = target.arguments.join(data)
     predict = Predictive(
-        generative(target.model), latent, return_sites=sites, parallel=True
+        generative(target.program), latent, return_sites=sites, parallel=True
     )
     return predict(key, *args, **kwargs)
 
@@ -88,7 +88,7 @@ def _from_prior(
 ) -> dict[str, Array]:
     args, kwargs = target.arguments.join(data)
     predict = Predictive(
-        generative(target.model),
+        generative(target.program),
         num_samples=num_samples,
         return_sites=sites,
         parallel=True,
@@ -101,7 +101,7 @@ def _log_likelihood(
     target: ModelTarget, sites: tuple[str, ...], data: Data, latent: dict[str, Array]
 ) -> dict[str, Array]:
     args, kwargs = target.arguments.join(data)
-    model = handlers.seed(target.model, 0)
+    model = handlers.seed(target.program, 0)
     every = log_likelihood(model, latent, *args, parallel=True, **kwargs)
     return {name: every[name] for name in sites}
 

@@ -251,3 +251,8 @@ def test_large_groups_are_thinned_and_say_so(archive, schools, monkeypatch):
     kept = archive.groups["log_likelihood"]["y"].sel(draw=thin["draw"])
     np.testing.assert_allclose(thin["y"], kept)
     assert "Left out" not in render(schools.archive())
+
+
+def test_a_log_density_may_hold_a_prior(density_posterior):
+    with pytest.raises(TypeError, match="may hold a prior"):
+        density_posterior.update(2.0)
