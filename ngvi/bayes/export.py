@@ -293,7 +293,12 @@ def archive(posterior: Posterior, *, predictive: bool, prior: bool) -> Archive:
     exporter = _Exporter(posterior)
     exporter.fit()
     target = posterior._target
-    if isinstance(target, ModelTarget):
+    if isinstance(target, ModelTarget) and posterior.streamed:
+        exporter.notes.append(
+            "observed_data, posterior_predictive and log_likelihood are left out: the "
+            "data were read in batches and are not kept."
+        )
+    elif isinstance(target, ModelTarget):
         if predictive:
             exporter.predictive(target)
         if prior:

@@ -4,95 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array
 
 from ngvi.bayes import compile_time
-from ngvi.bayes.diagnostics import INTERRUPTED, ONE_STEP
+from ngvi.bayes.density import InMemory
+from ngvi.bayes.diagnostics import INTERRUPTED
+from ngvi.bayes.fit_stream import End, Problem, fit_rows, fit_stream
 from ngvi.bayes.numpyro_model import (
     ModelTarget,
     blame,
     model_target,
     undefined_arguments,
 )
-from ngvi.bayes.plan import Plan, plan_of
 from ngvi.bayes.posterior import Posterior
+from ngvi.bayes.programs import compiled_advance, compiled_begin, solve
 from ngvi.bayes.record import FitRecord
-from ngvi.bayes.structure import Covariance, choose, count_observations
-from ngvi.bayes.target import Data, FunctionTarget, Target, function_target
-from ngvi.bayes.updating import absorb, weighed
+from ngvi.bayes.stream import Reader, Stream
+from ngvi.bayes.structure import Covariance, choose
+from ngvi.bayes.target import Target, function_target
+from ngvi.bayes.updating import weighed
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
-from ngvi.mirror.draws import Ladder
 from ngvi.terminal.progress import Progress
 
-# Of the ladder of draws, the level that an update uses: four times its first.
-_UPDATE_LEVEL = 2
-_UPDATE_TRIALS = 12
-
-
-class Beginning(NamedTuple):
-    """Where a fit starts."""
-
-    state: loop.State
-    value: Float[Array, ""]
-    """−log p at the given point."""
-    finite: Bool[Array, ""]
-    """Whether it and its gradient are finite there."""
-
-
-def begin(
-    target: Target,
-    plan: Plan,
-    settings: loop.Settings,
-    data: Data,
-    point: Float[Array, "d"],
-    draws: Ladder,
-) -> Beginning:
-    """The state a fit starts from: a descent from `point`, or `point` itself."""
-    potential = partial(target.potential, data)
-    start = plan.start(potential, point)
-    q = Gaussian(start.mean, start.precision)
-    state = loop.initial_state(potential, plan.estimator(), q, draws, settings)
-    state = replace(state, gradients=state.gradients + start.gradients)
-    return Beginning(state, start.value, start.finite)
-
-
-def advance(
-    target: Target,
-    plan: Plan,
-    settings: loop.Settings,
-    data: Data,
-    state: loop.State,
-    draws: Ladder,
-    limit: int | Array,
-) -> loop.State:
-    """Trial steps up to the `limit`-th, or until the fit stops."""
-    potential = partial(target.potential, data)
-    return loop.run(potential, plan.estimator(), state, draws, settings, limit)
-
-
-def solve(
-    target: Target,
-    plan: Plan,
-    settings: loop.Settings,
-    data: Data,
-    point: Float[Array, "d"],
-    draws: Ladder,
-) -> loop.State:
-    """A whole fit as one pure function: `vmap` it over draws (seeds) or data."""
-    state = begin(target, plan, settings, data, point, draws).state
-    return advance(target, plan, settings, data, state, draws, settings.max_iterations)
-
-
-# Compiled once for equal targets and shapes: the data are arguments.
-_begin = jax.jit(begin, static_argnums=(0, 1, 2))
-_advance = jax.jit(advance, static_argnums=(0, 1, 2))
+__all__ = ["fit", "solve"]
 
 
 def fit(
@@ -164,6 +102,11 @@ def fit(
     (2020), Handling the positive-definite constraint in the Bayesian learning rule.
     """
     started = time.perf_counter()
+    reader = None
+    if args and isinstance(args[0], Stream):
+        reader = Reader(args[0], args[1:], kwargs)
+        first = reader.first()
+        args, kwargs = first.args, first.kwargs
     trace = None
     target: Target
     if init is None:
@@ -175,84 +118,56 @@ def fit(
         point = data.prior.mean
     name = getattr(model, "__name__", type(model).__name__)
 
-    stop_reason = None
     with compile_time.measure() as compiling, Progress(progress, name) as bar:
         plan, structure = choose(covariance, target, data, point, trace)
         settings = plan.settings(settings or loop.Settings())
         draws = plan.draws(seed, point.dtype)
-        state, value, finite = _begin(target, plan, settings, data, point, draws)
-        if not finite:
+        problem = Problem(target, data, point, plan, settings, draws)
+        beginning = compiled_begin(target, plan, settings, data, point, draws)
+        if not beginning.finite:
             undefined = undefined_arguments(args, kwargs)
-            raise ValueError(_not_finite(trace, value) + undefined)
-        limit, stride = 0, 1
-        try:
-            while int(state.status) == loop.RUNNING:
-                limit = min(limit + stride, settings.max_iterations)
-                before = time.perf_counter()
-                state = _advance(target, plan, settings, data, state, draws, limit)
-                _show(bar, state)
-                quick = time.perf_counter() - before < 0.2
-                stride = min(4 * stride, 128) if quick else max(stride // 2, 1)
-        except KeyboardInterrupt:
-            stop_reason = INTERRUPTED
+            raise ValueError(_not_finite(trace, beginning.value) + undefined)
+        if reader is not None:
+            end = fit_stream(problem, beginning.state, reader, bar)
+        elif isinstance(target, ModelTarget) and target.subsampled:
+            end = fit_rows(problem, beginning.state, target, seed, bar)
+        else:
+            end = _fit_in_memory(problem, beginning.state, bar)
     seconds = time.perf_counter() - started
     record = FitRecord.of(
-        state,
+        end.state,
         name=name,
         structure=structure,
         seed=seed,
         seconds_compiling=min(compiling.seconds, seconds),
         seconds_running=max(seconds - compiling.seconds, 0.0),
-        stop_reason=stop_reason,
+        stop_reason=end.stop_reason,
+        converged=end.converged,
+        epochs=end.epochs,
+        elbo=end.elbo,
     )
-    return Posterior(target, data, state.q, record, trace)
+    posterior = Posterior(target, data, end.state.q, record, trace, end.density)
+    if end.error is not None:
+        end.error.posterior = posterior
+        raise end.error
+    return posterior
 
 
-def update(
-    posterior: Posterior, before: Target, known: Data, args: tuple, kwargs: dict
-) -> Posterior:
-    """One natural step on new data; see `ngvi.Posterior.update`."""
-    started = time.perf_counter()
-    trace = None
-    target: Target
-    if isinstance(before, ModelTarget):
-        target, data, _, trace = model_target(before.model, args, kwargs, None)
-    elif isinstance(before, FunctionTarget) and known.prior is not None:
-        init = before.params(posterior.gaussian.mean)
-        target, data, _ = function_target(before.function, init, args, kwargs)
-    else:
-        raise TypeError(
-            "This posterior is of a plain log density, which may hold a prior: "
-            "ngvi.fit(log_likelihood, ..., init=..., prior=posterior)."
-        )
-    data = weighed(data, target, trace, posterior, 0.0, 1.0)
-    precision = posterior.gaussian.precision
-    plan = plan_of(precision, count_observations(trace or {}))
-    with compile_time.measure() as compiling:
-        settings = plan.settings(loop.Settings())
-        draws = plan.draws(
-            posterior.record.diagnostics.seed, precision.diagonal().dtype
-        )
-        level = min(_UPDATE_LEVEL, draws.levels - 1)
-        state = absorb(
-            target, plan, settings, data, draws, level, np.inf, _UPDATE_TRIALS
-        )
-        if bool(state.fresh):
-            undefined = undefined_arguments(args, kwargs)
-            raise ValueError(f"The log likelihood is not finite.{undefined}")
-        length = float(loop.fisher_length(state))
-    seconds = time.perf_counter() - started
-    record = FitRecord.of(
-        state,
-        name=posterior.name,
-        structure=posterior.record.structure,
-        seed=posterior.record.diagnostics.seed,
-        seconds_compiling=min(compiling.seconds, seconds),
-        seconds_running=max(seconds - compiling.seconds, 0.0),
-        stop_reason=ONE_STEP,
-        converged=length < settings.loose_tolerance,
-    )
-    return Posterior(target, data, state.q, record, trace)
+def _fit_in_memory(problem: Problem, state: loop.State, bar: Progress) -> End:
+    target, data, _, plan, settings, draws = problem
+    stop_reason = None
+    limit, stride = 0, 1
+    try:
+        while int(state.status) == loop.RUNNING:
+            limit = min(limit + stride, settings.max_iterations)
+            before = time.perf_counter()
+            state = compiled_advance(target, plan, settings, data, state, draws, limit)
+            _show(bar, state)
+            quick = time.perf_counter() - before < 0.2
+            stride = min(4 * stride, 128) if quick else max(stride // 2, 1)
+    except KeyboardInterrupt:
+        stop_reason = INTERRUPTED
+    return End(state, stop_reason, InMemory(target, data))
 
 
 def _not_finite(trace: dict[str, Any] | None, value: Array) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from numpyro.infer.util import constrain_fn, potential_energy
 from ngvi.bayes.subsampling import (
     Subsampled,
     covering,
+    outside_of,
     subsampled_axes,
     subsampled_plates,
 )
@@ -55,6 +57,8 @@ class ModelTarget:
     plate_nesting: int
     dtype: str
     subsampled: tuple[Subsampled, ...] = ()
+    outside: tuple[str, ...] = ()
+    """Where a plate is subsampled, the observed sites that are in no such plate."""
 
     @property
     def dim(self) -> int:
@@ -88,26 +92,31 @@ class ModelTarget:
     def own_prior(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
         shared = {site.name for site in self.sites if not site.local}
         shown = shared | {f"_{name}_log_det" for name in shared}
-
-        def hidden(message: dict[str, Any]) -> bool:
-            # A scan is needed for the latent sites inside it.
-            passes = message["type"] in ("control_flow", "plate")
-            return not passes and message["name"] not in shown
-
-        model = handlers.block(self._program(data), hide_fn=hidden)
+        model = _only(self._program(data), shown)
         args, kwargs = self.arguments.join(data)
         return potential_energy(model, args, kwargs, self._taken(data, z))
 
+    def once(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        if not self.outside:
+            return jnp.zeros((), z.dtype)
+        model = handlers.substitute(self._program(data), data=self._shared(data, z))
+        return self._energy(_only(model, set(self.outside)), data, {})
+
     def likelihood(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
-        """−log lik(data | z): all but the prior of the sites that every batch shares,
-        with the scales and masks that the model gives."""
-        taken = self._taken(data, z)
-        args, kwargs = self.arguments.join(data)
-        values = constrain_fn(self._program(data), args, kwargs, taken)
-        shared = {s.name: values[s.name] for s in self.sites if not s.local}
+        """All but the prior of the sites that every batch shares, with the scales and
+        masks that the model gives; of a plate's own sites that is the prior too."""
+        taken, shared = self._taken(data, z), self._shared(data, z)
         local = {site.name: taken[site.name] for site in self.sites if site.local}
         model = handlers.substitute(self._program(data), data=shared)
-        return self._energy(handlers.block(model, hide=list(shared)), data, local)
+        model = handlers.block(model, hide=[*shared, *self.outside])
+        return self._energy(model, data, local)
+
+    def _shared(self, data: Data, z: Float[Array, "d"]) -> dict[str, Array]:
+        """Values of the sites that every batch shares."""
+        args, kwargs = self.arguments.join(data)
+        taken = self._taken(data, z)
+        values = constrain_fn(self._program(data), args, kwargs, taken)
+        return {site.name: values[site.name] for site in self.sites if not site.local}
 
     def _program(self, data: Data) -> Callable[..., Any]:
         """The model, with the rows of its subsampled plates set."""
@@ -141,6 +150,17 @@ class ModelTarget:
             self._taken(data, z),
             return_deterministic=True,
         )
+
+
+def _only(model: Callable[..., Any], names: set[str]) -> Callable[..., Any]:
+    """The model with all its sites hidden but these."""
+
+    def hidden(message: dict[str, Any]) -> bool:
+        # A scan is needed for the sites inside it.
+        passes = message["type"] in ("control_flow", "plate")
+        return not passes and message["name"] not in names
+
+    return handlers.block(model, hide_fn=hidden)
 
 
 def _center(fn: dist.Distribution) -> Array | None:
@@ -257,41 +277,75 @@ def _count(bad: Any, value: Any) -> str:
     return f"{int(jnp.sum(bad))} of {np.size(value)} values"
 
 
+def faults(site: dict[str, Any]) -> tuple[Array, Array]:
+    """Which values of an observed site are NaN or infinite, and which are outside the
+    distribution's support."""
+    value = jnp.asarray(site["value"])
+    mask = getattr(site["fn"], "_mask", None)
+    used = jnp.ones(value.shape, bool)
+    if mask is not None and not isinstance(mask, bool):
+        event = (1,) * site["fn"].event_dim
+        used = jnp.broadcast_to(jnp.reshape(mask, jnp.shape(mask) + event), value.shape)
+    bad = ~jnp.isfinite(value) & used
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        support = site["fn"].support
+        checked = mask is None and support is not None
+        outside = ~support(value) if checked else jnp.asarray(False)
+    return bad, outside
+
+
 def check_observed(trace: dict[str, dict[str, Any]]) -> None:
     """Refuse observed values that no fit could use.
 
     Raises:
         ValueError: names the site, and says how many values are NaN, infinite, or
-            outside the distribution's support.
+            outside the distribution's support; or that its shape is not that of its
+            distribution.
     """
     for name, site in trace.items():
         if not is_observed(site):
             continue
-        value = jnp.asarray(site["value"])
-        mask = getattr(site["fn"], "_mask", None)
-        used = jnp.ones(value.shape, bool)
-        if mask is not None and not isinstance(mask, bool):
-            event = (1,) * site["fn"].event_dim
-            used = jnp.broadcast_to(
-                jnp.reshape(mask, jnp.shape(mask) + event), value.shape
-            )
-        bad = ~jnp.isfinite(value) & used
+        shapes = np.shape(site["value"]), site["fn"].shape()
+        try:
+            np.broadcast_shapes(*shapes)
+        except ValueError:
+            raise ValueError(
+                f"Shapes {shapes[0]} and {shapes[1]} do not agree at {_lengths(site)}"
+            ) from None
+        bad, outside = faults(site)
         if bool(bad.any()):
             raise ValueError(
                 f"The observed site '{name}' holds NaN or infinity in "
-                f"{_count(bad, value)}. Drop or impute them, or mask them with "
+                f"{_count(bad, bad)}. Drop or impute them, or mask them with "
                 "numpyro.handlers.mask."
             )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            support = site["fn"].support
-            outside = ~support(value) if support is not None else jnp.asarray(False)
-        if mask is None and bool(outside.any()):
+        if bool(outside.any()):
             raise ValueError(
                 f"The observed site '{name}' has {_count(outside, outside)} outside "
                 f"the support of its distribution, {type(site['fn']).__name__} on "
-                f"{support}."
+                f"{site['fn'].support}."
             )
+
+
+def _where_it_failed(error: Exception) -> str:
+    """The site at which NumPyro found shapes that do not fit, and its plates."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        message = frame.f_locals.get("msg")
+        if not isinstance(message, dict) or message.get("type") != "sample":
+            continue
+        return f" It was at {_lengths(message)}"
+    return ""
+
+
+def _lengths(site: dict[str, Any]) -> str:
+    """What is to agree at a site, in words."""
+    words = [f"site '{site['name']}'"]
+    if site["is_observed"]:
+        words.append(f"its observations have the shape {np.shape(site['value'])}")
+    for plate in site["cond_indep_stack"]:
+        words.append(f"its plate '{plate.name}' has {plate.size} rows")
+    return f"{', '.join(words)}: are all data of one length?"
 
 
 def undefined_arguments(args: tuple, kwargs: dict[str, Any]) -> str:
@@ -355,6 +409,9 @@ def model_target(
             raise ValueError(
                 f"The model refused its data: {error}{undefined}"
             ) from error
+        where = _where_it_failed(error)
+        if where:
+            raise ValueError(f"The model refused its data: {error}.{where}") from error
         raise
     latent = {name: site for name, site in trace.items() if is_latent(site)}
     discrete = {n: s for n, s in latent.items() if s["fn"].support.is_discrete}
@@ -414,6 +471,7 @@ def model_target(
             max(depths, default=0),
             start.dtype.name,
             subsampled,
+            outside_of(trace, subsampled),
         )
         return target, data
 

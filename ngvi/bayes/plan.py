@@ -25,7 +25,7 @@ from ngvi.linalg import (
 from ngvi.mirror import loop
 from ngvi.mirror.coloured import find_sparse_start
 from ngvi.mirror.draws import Ladder, ladder
-from ngvi.mirror.estimates import Estimator, Potential, first_order
+from ngvi.mirror.estimates import FirstOrder, Potential, first_order
 from ngvi.mirror.start import find_start
 
 # A full covariance costs D² numbers and D³ operations a step; so do a start from the
@@ -73,7 +73,7 @@ class Plan(Protocol):
         """A descent from `point`, or `point` itself, and a precision there."""
         ...
 
-    def estimator(self) -> Estimator:
+    def estimator(self) -> FirstOrder:
         """Of the natural gradient."""
         ...
 
@@ -96,7 +96,7 @@ class Full:
         precision = Dense.from_inverse_root(start.inverse_root)
         return Start(start.point, precision, start.gradients, start.value, start.finite)
 
-    def estimator(self) -> Estimator:
+    def estimator(self) -> FirstOrder:
         return first_order()
 
 
@@ -132,7 +132,7 @@ class Independent:
             jnp.isfinite(value) & jnp.isfinite(gradient).all(),
         )
 
-    def estimator(self) -> Estimator:
+    def estimator(self) -> FirstOrder:
         return first_order(full_curvature=self.dim <= LARGEST_FULL)
 
 
@@ -185,7 +185,7 @@ class Structured:
         start = find_sparse_start(potential, point, self.tree)
         return Start(point, start.precision, start.gradients, start.value, start.finite)
 
-    def estimator(self) -> Estimator:
+    def estimator(self) -> FirstOrder:
         return first_order(at_once=self._at_once)
 
 

@@ -37,6 +37,8 @@ class FitRecord:
         seconds_running: float,
         stop_reason: str | None,
         converged: bool | None = None,
+        epochs: int = 0,
+        elbo: float | None = None,
     ) -> FitRecord:
         """Read a final state; what it says of its end is true of a whole fit, so one
         that was shorter is told its own."""
@@ -45,7 +47,11 @@ class FitRecord:
         rows = state.trace
         draws = int(rows.draws[max(steps - 1, 0)])
         diagnostics = Diagnostics(
-            elbo=float(rows.elbo[max(steps - 1, 0)] - _finite(state.gap)),
+            elbo=(
+                float(rows.elbo[max(steps - 1, 0)] - _finite(state.gap))
+                if elbo is None
+                else elbo
+            ),
             iterations=steps,
             gradient_evaluations=int(state.gradients),
             value_evaluations=int(state.values),
@@ -65,6 +71,7 @@ class FitRecord:
             covariance=structure.covariance if structure else "full",
             dimension=int(state.q.dim),
             seed=seed,
+            epochs=epochs,
         )
         history = {
             "iteration": np.arange(1, steps + 1),

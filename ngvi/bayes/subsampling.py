@@ -15,6 +15,9 @@ import numpy as np
 from jaxtyping import Array, Int
 from numpyro.primitives import Messenger
 
+from ngvi.bayes.stream import Numbered
+from ngvi.bayes.target import Data
+
 
 class Subsampled(NamedTuple):
     """A plate that the model subsamples."""
@@ -103,12 +106,43 @@ def subsampled_axes(
     )
 
 
-def batches_of_rows(
-    plate: Subsampled, rng: np.random.Generator | None
-) -> Iterator[dict[str, np.ndarray]]:
-    """Indices that cover a plate once, b at a time; in random order with `rng`."""
-    order = np.arange(plate.size)
-    if rng is not None:
-        order = rng.permutation(order)
-    for start in range(0, plate.size, plate.batch):
-        yield {plate.name: order[start : start + plate.batch]}
+def outside_of(
+    trace: Mapping[str, Mapping[str, Any]], plates: tuple[Subsampled, ...]
+) -> tuple[str, ...]:
+    """The observed sites that are in no subsampled plate, if there are such plates."""
+    names = {plate.name for plate in plates}
+    return tuple(
+        name
+        for name, site in trace.items()
+        if plates
+        and site["type"] == "sample"
+        and site["is_observed"]
+        and not names & {frame.name for frame in site["cond_indep_stack"]}
+    )
+
+
+class RowReader:
+    """Batches of the rows of a subsampled plate, epoch after epoch; see
+    `ngvi.bayes.stream.Reader`."""
+
+    ended = False
+
+    def __init__(self, plates: tuple[Subsampled, ...], data: Data, seed: int) -> None:
+        if len(plates) > 1:
+            listed = ", ".join(f"'{plate.name}'" for plate in plates)
+            raise ValueError(
+                f"The plates {listed} are subsampled: batches can be taken of one "
+                "only. Drop subsample_size from the others."
+            )
+        self.plate, self.data, self.seed = plates[0], data, seed
+        self.epoch = 0
+        self.rows = self.plate.size
+
+    def __iter__(self) -> Iterator[Numbered]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.plate.size)
+        for number, start in enumerate(range(0, order.size, self.plate.batch)):
+            rows = order[start : start + self.plate.batch]
+            at = {self.plate.name: jnp.asarray(rows)}
+            yield Numbered(number, rows.size, (), {}, self.data._replace(rows=at))
+        self.epoch += 1

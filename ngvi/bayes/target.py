@@ -133,7 +133,11 @@ class Target(Protocol):
         ...
 
     def likelihood(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
-        """−log lik(data | z)."""
+        """−log lik(data | z); of a batch of rows, its part of it."""
+        ...
+
+    def once(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        """What of −log lik(data | z) is in no batch of rows."""
         ...
 
     def constrain(self, data: Data, z: Float[Array, "d"]) -> dict[str, Array]:
@@ -142,19 +146,23 @@ class Target(Protocol):
 
 
 def prior_part(target: Target, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
-    """What of ℓ does not meet the data: −log prior(z)."""
+    """What of ℓ is there once, however the data are cut into batches."""
+    once = _powered(data, target.once(data, z))
     if data.prior is None:
-        return target.own_prior(data, z)
+        return once + target.own_prior(data, z)
     learned = -data.prior.log_prob(z)
     if data.forgetting is None:
-        return learned
+        return once + learned
     f = data.forgetting
-    return (1 - f) * learned + f * target.own_prior(data, z)
+    return once + (1 - f) * learned + f * target.own_prior(data, z)
 
 
 def data_part(target: Target, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
-    """What of ℓ is a sum over the data: −β log lik(data | z)."""
-    value = target.likelihood(data, z)
+    """What of ℓ is a sum over batches: −β log lik(batch | z)."""
+    return _powered(data, target.likelihood(data, z))
+
+
+def _powered(data: Data, value: Array) -> Array:
     return value if data.power is None else data.power * value
 
 
@@ -227,6 +235,9 @@ class FunctionTarget:
 
     def likelihood(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
         return self.joint(data, z)
+
+    def once(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        return jnp.zeros((), z.dtype)
 
     def joint(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
         args, kwargs = self.arguments.join(data)

@@ -15,6 +15,7 @@ Kulhavý and Zarrop (1993), On a general concept of forgetting.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -26,9 +27,13 @@ import numpy as np
 from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
 
-from ngvi.bayes.numpyro_model import ModelTarget
-from ngvi.bayes.plan import Plan
-from ngvi.bayes.target import Data, FunctionTarget, Target
+from ngvi.bayes import compile_time
+from ngvi.bayes.diagnostics import ONE_STEP
+from ngvi.bayes.numpyro_model import ModelTarget, model_target, undefined_arguments
+from ngvi.bayes.plan import Plan, plan_of
+from ngvi.bayes.record import FitRecord
+from ngvi.bayes.structure import count_observations
+from ngvi.bayes.target import Data, FunctionTarget, Target, function_target
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder
@@ -37,6 +42,10 @@ if TYPE_CHECKING:
     from ngvi.bayes.posterior import Posterior
 
 Trace = Mapping[str, Mapping[str, Any]]
+
+# Of the ladder of draws, the level that an update uses: four times its first.
+_LEVEL = 2
+_TRIALS = 12
 
 
 def weighed(
@@ -190,3 +199,52 @@ def absorb(
         lambda s: loop.trial(potential, estimator, s, draws, settings),
         state,
     )
+
+
+def update(
+    posterior: Posterior,
+    before: Target,
+    known: Data,
+    args: tuple,
+    kwargs: dict[str, Any],
+) -> Posterior:
+    """One natural step on new data; see `ngvi.Posterior.update`."""
+    started = time.perf_counter()
+    trace = None
+    target: Target
+    if isinstance(before, ModelTarget):
+        target, data, _, trace = model_target(before.model, args, kwargs, None)
+    elif isinstance(before, FunctionTarget) and known.prior is not None:
+        init = before.params(posterior.gaussian.mean)
+        target, data, _ = function_target(before.function, init, args, kwargs)
+    else:
+        raise TypeError(
+            "This posterior is of a plain log density, which may hold a prior: "
+            "ngvi.fit(log_likelihood, ..., init=..., prior=posterior)."
+        )
+    data = weighed(data, target, trace, posterior, 0.0, 1.0)
+    precision = posterior.gaussian.precision
+    plan = plan_of(precision, count_observations(trace or {}))
+    with compile_time.measure() as compiling:
+        settings = plan.settings(loop.Settings())
+        draws = plan.draws(
+            posterior.record.diagnostics.seed, precision.diagonal().dtype
+        )
+        level = min(_LEVEL, draws.levels - 1)
+        state = absorb(target, plan, settings, data, draws, level, np.inf, _TRIALS)
+        if bool(state.fresh):
+            undefined = undefined_arguments(args, kwargs)
+            raise ValueError(f"The log likelihood is not finite.{undefined}")
+        length = float(loop.fisher_length(state))
+    seconds = time.perf_counter() - started
+    record = FitRecord.of(
+        state,
+        name=posterior.name,
+        structure=posterior.record.structure,
+        seed=posterior.record.diagnostics.seed,
+        seconds_compiling=min(compiling.seconds, seconds),
+        seconds_running=max(seconds - compiling.seconds, 0.0),
+        stop_reason=ONE_STEP,
+        converged=length < settings.loose_tolerance,
+    )
+    return type(posterior)(target, data, state.q, record, trace)

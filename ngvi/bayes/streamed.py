@@ -1,0 +1,207 @@
+"""The steps of a fit to data that are read in batches.
+
+With ℓ, ∇ℓ and so the estimate of a natural gradient summed over batches, an epoch is
+one trial step of the fit that has all data: accepted or not, with the Fisher length as
+the stopping rule and unseen draws. Nothing is noisy, and no rate is to be chosen.
+
+It begins with a pass of sequential updating (the prior, then one natural step or a few
+for each batch, each batch once), which ends a fraction of an sd from where the epochs
+then take it. A stream that can be read only once ends there.
+
+Source: Khan and Rue (2023), The Bayesian learning rule; Jones, Chang and Murphy (2024),
+Bayesian online natural gradient (BONG).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro import handlers
+
+from ngvi.bayes.diagnostics import EPOCHS_USED
+from ngvi.bayes.numpyro_model import (
+    ModelTarget,
+    faults,
+    is_observed,
+    undefined_arguments,
+)
+from ngvi.bayes.plan import Plan
+from ngvi.bayes.stream import Numbered, StreamError
+from ngvi.bayes.sums import Sums, placed
+from ngvi.bayes.target import Data, Target
+from ngvi.bayes.updating import absorb
+from ngvi.families import Gaussian
+from ngvi.mirror import loop
+from ngvi.mirror.draws import Ladder, antithetic
+from ngvi.mirror.trial import decide, propose
+
+# Below this Fisher length a step is expected to arrive: unseen draws are read along.
+_ARRIVING = 1.0
+# Of a batch in the first pass: trials at most, the first of them an evaluation.
+_TRIALS = 8
+_FEWEST_CHECKS = 256
+
+Keep = Callable[[loop.State], None]
+
+
+def fewer_checks(draws: Ladder) -> Ladder:
+    """With a few unseen draws, for an epoch takes as long as there are draws; those
+    that were matched to a structure in more dimensions stay as they are."""
+    count, dim = draws.check.shape
+    half = max(_FEWEST_CHECKS // 2, dim + 1)
+    if count // 2 <= half:
+        return draws
+    kept = antithetic(np.asarray(draws.check[:half], float))
+    return replace(draws, check=jnp.asarray(kept, draws.check.dtype))
+
+
+# -- the first pass --------------------------------------------------------------------
+
+
+def first_pass(
+    sums: Sums,
+    plan: Plan,
+    settings: loop.Settings,
+    draws: Ladder,
+    state: loop.State,
+    keep: Keep,
+    skip: bool,
+) -> float:
+    """Sequential updating: each batch after the first is absorbed.
+
+    Args:
+        sums: of what and from where.
+        plan, settings, draws: as of a fit in memory.
+        state: the fit to the prior and the first batch.
+        keep: is told each new state.
+        skip: batches of another shape than the first; epochs that follow see them.
+
+    Returns:
+        The sum of the batches' log evidences, each given those before.
+
+    Raises:
+        StreamError: a batch cannot be used.
+    """
+    shape = None
+    short = replace(settings, max_iterations=_TRIALS)
+    goal = settings.loose_tolerance
+    total = 0.0
+    for read in sums.batches:
+        if shape is None:
+            shape = [array.shape for array in read.data.arrays]
+        elif skip and shape != [array.shape for array in read.data.arrays]:
+            # As a last one with fewer rows: it would take another compilation.
+            continue
+        if read.number:
+            _check(sums.target, read, state.q)
+            data = read.data._replace(prior=state.q, power=sums.data.power)
+            state = absorb(sums.target, plan, short, data, draws, 0, goal, _TRIALS)
+        if bool(state.fresh):
+            raise _undefined(read)
+        total += float(state.trace.elbo[max(int(state.iteration) - 1, 0)])
+        keep(state)
+        sums.shown(read.rows)
+    return total
+
+
+def _undefined(read: Numbered) -> StreamError:
+    undefined = undefined_arguments(read.args, read.kwargs)
+    text = f"Batch {read.number}: its log likelihood is not finite.{undefined}"
+    return StreamError(text, read.number)
+
+
+@partial(jax.jit, static_argnums=0)
+def _faults(
+    target: ModelTarget, data: Data, z: Float[Array, "d"]
+) -> dict[str, tuple[Array, Array]]:
+    """By observed site: how many values are undefined, and outside its support."""
+    args, kwargs = target.arguments.join(data)
+    values = target.constrain(data, z)
+    model = handlers.seed(handlers.substitute(target.program, data=values), 0)
+    trace = handlers.trace(model).get_trace(*args, **kwargs)
+    found = {name: faults(site) for name, site in trace.items() if is_observed(site)}
+    return jax.tree.map(jnp.sum, found)
+
+
+def _check(target: Target, read: Numbered, q: Gaussian) -> None:
+    """Refuse observations that no fit could use."""
+    if not isinstance(target, ModelTarget):
+        return
+    for name, (bad, outside) in _faults(target, read.data, q.mean).items():
+        what = "that are NaN or infinite" if int(bad) else "outside its support"
+        count = int(bad) or int(outside)
+        if count:
+            raise StreamError(
+                f"Batch {read.number}: the observed site '{name}' has {count} values "
+                f"{what}.",
+                read.number,
+            )
+
+
+# -- epochs ----------------------------------------------------------------------------
+
+_propose = jax.jit(propose, static_argnums=1)
+_decide = jax.jit(decide, static_argnums=4)
+_compare = jax.jit(loop.compare, static_argnums=3)
+_at_rest = jax.jit(loop.at_rest, static_argnums=1)
+
+
+def length_of(state: loop.State) -> float:
+    """The Fisher length, on the host."""
+    return float(loop.fisher_length(state))
+
+
+def converge(
+    sums: Sums,
+    plan: Plan,
+    settings: loop.Settings,
+    draws: Ladder,
+    state: loop.State,
+    keep: Keep,
+) -> str | None:
+    """Epochs, each a trial step, until the fit stops.
+
+    Args:
+        sums: ℓ.
+        plan, settings, draws: as of a fit in memory.
+        state: where to begin, not evaluated yet.
+        keep: is told each new state.
+
+    Returns:
+        Why it stopped, where the state's own status does not tell.
+    """
+    estimator = plan.estimator()
+    while int(state.status) == loop.RUNNING:
+        if sums.batches.ended:
+            return EPOCHS_USED
+        if int(state.iteration) >= settings.max_iterations:
+            return loop.STOP_REASONS[loop.ITERATIONS_EXHAUSTED]
+        proposal = _propose(state, settings)
+        arriving = not bool(state.fresh) and length_of(state) < _ARRIVING
+        estimate, unseen = sums.estimate(
+            estimator, proposal.step.q, draws, int(state.level), arriving
+        )
+        state = _decide(state, proposal, estimate, draws, settings)
+        keep(state)
+        if bool(state.fresh):
+            culprit = sums.not_finite(proposal.step.q.mean)
+            if culprit is not None:
+                raise _undefined(culprit)
+        if not bool(_at_rest(state, settings)):
+            continue
+        accepted = not int(state.tries)
+        if unseen is None or not accepted:
+            if accepted and length_of(state) > settings.tolerance:
+                continue  # the next trial reads them along, a little nearer
+            if sums.batches.ended:
+                return EPOCHS_USED
+            unseen = sums.values(placed(state.q, draws.check))
+        state = _compare(state, unseen, draws, settings)
+        keep(state)
+    return None
