@@ -97,8 +97,8 @@ def fit_stream(
     error, evidence, reason = None, None, None
     try:
         state = compiled_advance(target, plan, settings, data, state, draws, limit)
-        skip = not reader.last_pass
-        evidence = first_pass(sums, plan, settings, draws, state, watch.keep, skip)
+        final = reader.last_pass
+        evidence = first_pass(sums, plan, settings, draws, state, watch.keep, final)
         if reader.ended:
             reason = ONE_PASS if reader.stream.once else EPOCHS_USED
         else:

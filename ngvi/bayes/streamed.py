@@ -71,7 +71,7 @@ def first_pass(
     draws: Ladder,
     state: loop.State,
     keep: Keep,
-    skip: bool,
+    final: bool,
 ) -> float:
     """Sequential updating: each batch after the first is absorbed.
 
@@ -80,7 +80,8 @@ def first_pass(
         plan, settings, draws: as of a fit in memory.
         state: the fit to the prior and the first batch.
         keep: is told each new state.
-        skip: batches of another shape than the first; epochs that follow see them.
+        final: no epoch follows. Else fewer steps will do, and batches of another shape
+            than the first, which take another compilation, are left to the epochs.
 
     Returns:
         The sum of the batches' log evidences, each given those before.
@@ -88,15 +89,13 @@ def first_pass(
     Raises:
         StreamError: a batch cannot be used.
     """
-    shape = None
     short = replace(settings, max_iterations=_TRIALS)
-    goal = settings.loose_tolerance
-    total = 0.0
+    goal = settings.tolerance if final else settings.loose_tolerance
+    shape, total = None, 0.0
     for read in sums.batches:
         if shape is None:
             shape = [array.shape for array in read.data.arrays]
-        elif skip and shape != [array.shape for array in read.data.arrays]:
-            # As a last one with fewer rows: it would take another compilation.
+        elif not final and shape != [array.shape for array in read.data.arrays]:
             continue
         if read.number:
             _check(sums.target, read, state.q)
