@@ -12,7 +12,6 @@ from ngvi.bayes.density import Density, InMemory
 from ngvi.bayes.diagnostics import EPOCHS_USED, INTERRUPTED, ONE_PASS
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.plan import Plan
-from ngvi.bayes.programs import compiled_advance
 from ngvi.bayes.stream import Reader, StreamError
 from ngvi.bayes.streamed import converge, fewer_checks, first_pass, length_of
 from ngvi.bayes.subsampling import RowReader
@@ -93,10 +92,8 @@ def fit_stream(
     sums = Sums(target, reader, data)
     watch = _Watch(reader, state, bar)
     sums.shown = watch.shown
-    limit = settings.max_iterations
     error, evidence, reason = None, None, None
     try:
-        state = compiled_advance(target, plan, settings, data, state, draws, limit)
         final = reader.last_pass
         evidence = first_pass(sums, plan, settings, draws, state, watch.keep, final)
         if reader.ended:
@@ -106,7 +103,7 @@ def fit_stream(
             estimator = plan.estimator()
             potential = partial(target.potential, data)
             state = loop.initial_state(potential, estimator, at, draws, settings)
-            reason = converge(sums, plan, settings, draws, state, watch.keep)
+            reason = converge(sums, plan, settings, draws, state, watch.keep)[1]
             evidence = None
     except KeyboardInterrupt:
         if not watch.kept:
@@ -149,7 +146,7 @@ def fit_rows(
     sums.shown = watch.shown
     draws, reason = fewer_checks(draws), None
     try:
-        reason = converge(sums, plan, settings, draws, state, watch.keep)
+        reason = converge(sums, plan, settings, draws, state, watch.keep)[1]
     except KeyboardInterrupt:
         reason = INTERRUPTED
     return _ended(watch, reason, InMemory(target, data), settings, None, None)

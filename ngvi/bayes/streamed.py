@@ -33,9 +33,8 @@ from ngvi.bayes.numpyro_model import (
 )
 from ngvi.bayes.plan import Plan
 from ngvi.bayes.stream import Numbered, StreamError
-from ngvi.bayes.sums import Sums, placed
+from ngvi.bayes.sums import OneBatch, Sums, placed
 from ngvi.bayes.target import Data, Target
-from ngvi.bayes.updating import absorb
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder, antithetic
@@ -73,12 +72,12 @@ def first_pass(
     keep: Keep,
     final: bool,
 ) -> float:
-    """Sequential updating: each batch after the first is absorbed.
+    """Sequential updating: the first batch is fitted, each of the others absorbed.
 
     Args:
         sums: of what and from where.
         plan, settings, draws: as of a fit in memory.
-        state: the fit to the prior and the first batch.
+        state: where the fit to the first batch begins.
         keep: is told each new state.
         final: no epoch follows. Else fewer steps will do, and batches of another shape
             than the first, which take another compilation, are left to the epochs.
@@ -89,7 +88,6 @@ def first_pass(
     Raises:
         StreamError: a batch cannot be used.
     """
-    short = replace(settings, max_iterations=_TRIALS)
     goal = settings.tolerance if final else settings.loose_tolerance
     shape, total = None, 0.0
     for read in sums.batches:
@@ -99,14 +97,50 @@ def first_pass(
             continue
         if read.number:
             _check(sums.target, read, state.q)
-            data = read.data._replace(prior=state.q, power=sums.data.power)
-            state = absorb(sums.target, plan, short, data, draws, 0, goal, _TRIALS)
+            prior = read.data._replace(prior=state.q, power=sums.data.power)
+            one = Sums(sums.target, OneBatch(read), prior)
+            state = _absorbed(one, plan, settings, draws, _renewed(state), goal)
+        else:
+            one = Sums(sums.target, OneBatch(read), sums.data)
+            state = converge(one, plan, settings, draws, state, lambda _: None)[0]
         if bool(state.fresh):
             raise _undefined(read)
         total += float(state.trace.elbo[max(int(state.iteration) - 1, 0)])
         keep(state)
         sums.shown(read.rows)
     return total
+
+
+@jax.jit
+def _renewed(state: loop.State) -> loop.State:
+    """The same q, to be evaluated anew on level 0; how far it goes, the data say."""
+    return replace(
+        state,
+        memory=state.memory.forget(),
+        rho=jnp.ones_like(state.rho),
+        radius=jnp.full_like(state.radius, jnp.inf),
+        level=jnp.zeros_like(state.level),
+        fresh=jnp.asarray(True),
+        tries=jnp.zeros_like(state.tries),
+        idle=jnp.zeros_like(state.idle),
+        iteration=jnp.zeros_like(state.iteration),
+    )
+
+
+def _absorbed(
+    one: Sums,
+    plan: Plan,
+    settings: loop.Settings,
+    draws: Ladder,
+    state: loop.State,
+    goal: float,
+) -> loop.State:
+    """`ngvi.bayes.updating.absorb`, of the programs that the epochs use."""
+    for trial in range(_TRIALS):
+        state = _tried(one, plan, settings, draws, state, False)[0]
+        if trial and not int(state.tries) and length_of(state) <= goal:
+            break
+    return state
 
 
 def _undefined(read: Numbered) -> StreamError:
@@ -156,6 +190,21 @@ def length_of(state: loop.State) -> float:
     return float(loop.fisher_length(state))
 
 
+def _tried(
+    sums: Sums,
+    plan: Plan,
+    settings: loop.Settings,
+    draws: Ladder,
+    state: loop.State,
+    also: bool,
+) -> tuple[loop.State, Array | None]:
+    """A trial step: an epoch; with `also` ℓ at the unseen draws where it was tried."""
+    proposal = _propose(state, settings)
+    q, level = proposal.step.q, int(state.level)
+    estimate, unseen = sums.estimate(plan.estimator(), q, draws, level, also)
+    return _decide(state, proposal, estimate, draws, settings), unseen
+
+
 def converge(
     sums: Sums,
     plan: Plan,
@@ -163,7 +212,7 @@ def converge(
     draws: Ladder,
     state: loop.State,
     keep: Keep,
-) -> str | None:
+) -> tuple[loop.State, str | None]:
     """Epochs, each a trial step, until the fit stops.
 
     Args:
@@ -173,23 +222,18 @@ def converge(
         keep: is told each new state.
 
     Returns:
-        Why it stopped, where the state's own status does not tell.
+        The last state, and why it stopped where its own status does not tell.
     """
-    estimator = plan.estimator()
     while int(state.status) == loop.RUNNING:
         if sums.batches.ended:
-            return EPOCHS_USED
+            return state, EPOCHS_USED
         if int(state.iteration) >= settings.max_iterations:
-            return loop.STOP_REASONS[loop.ITERATIONS_EXHAUSTED]
-        proposal = _propose(state, settings)
+            return state, loop.STOP_REASONS[loop.ITERATIONS_EXHAUSTED]
         arriving = not bool(state.fresh) and length_of(state) < _ARRIVING
-        estimate, unseen = sums.estimate(
-            estimator, proposal.step.q, draws, int(state.level), arriving
-        )
-        state = _decide(state, proposal, estimate, draws, settings)
+        state, unseen = _tried(sums, plan, settings, draws, state, arriving)
         keep(state)
         if bool(state.fresh):
-            culprit = sums.not_finite(proposal.step.q.mean)
+            culprit = sums.not_finite(state.q.mean)
             if culprit is not None:
                 raise _undefined(culprit)
         if not bool(_at_rest(state, settings)):
@@ -199,8 +243,8 @@ def converge(
             if accepted and length_of(state) > settings.tolerance:
                 continue  # the next trial reads them along, a little nearer
             if sums.batches.ended:
-                return EPOCHS_USED
+                return state, EPOCHS_USED
             unseen = sums.values(placed(state.q, draws.check))
         state = _compare(state, unseen, draws, settings)
         keep(state)
-    return None
+    return state, None

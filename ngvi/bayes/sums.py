@@ -45,6 +45,18 @@ class Batches(Protocol):
     def __iter__(self) -> Iterator[Numbered]: ...
 
 
+class OneBatch:
+    """A single batch, as if that were all."""
+
+    ended = False
+
+    def __init__(self, read: Numbered) -> None:
+        self.read, self.epoch, self.rows = read, 0, read.rows
+
+    def __iter__(self) -> Iterator[Numbered]:
+        yield self.read
+
+
 class Total(NamedTuple):
     """A sum of many batches that does not lose the last digits of each."""
 
