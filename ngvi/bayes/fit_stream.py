@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import NamedTuple
 
 from jaxtyping import Array, Float
@@ -13,12 +12,19 @@ from ngvi.bayes.diagnostics import EPOCHS_USED, INTERRUPTED, ONE_PASS
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.plan import Plan
 from ngvi.bayes.stream import Reader, StreamError
-from ngvi.bayes.streamed import converge, fewer_checks, first_pass, length_of
+from ngvi.bayes.streamed import (
+    converge,
+    fewer_checks,
+    first_pass,
+    length_of,
+    renewed,
+)
 from ngvi.bayes.subsampling import RowReader
 from ngvi.bayes.sums import Batches, Streamed, Sums, of_a_batch
 from ngvi.bayes.target import Data, Target
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder
+from ngvi.mirror.trial import smallest_radius
 from ngvi.terminal.progress import Progress
 
 
@@ -99,10 +105,7 @@ def fit_stream(
         if reader.ended:
             reason = ONE_PASS if reader.stream.once else EPOCHS_USED
         else:
-            at = watch.state.q
-            estimator = plan.estimator()
-            potential = partial(target.potential, data)
-            state = loop.initial_state(potential, estimator, at, draws, settings)
+            state = renewed(watch.state, smallest_radius(target.dim))
             reason = converge(sums, plan, settings, draws, state, watch.keep)[1]
             evidence = None
     except KeyboardInterrupt:

@@ -99,7 +99,8 @@ def first_pass(
             _check(sums.target, read, state.q)
             prior = read.data._replace(prior=state.q, power=sums.data.power)
             one = Sums(sums.target, OneBatch(read), prior)
-            state = _absorbed(one, plan, settings, draws, _renewed(state), goal)
+            fresh = renewed(state, np.inf)  # one batch may tell more than the prior
+            state = _absorbed(one, plan, settings, draws, fresh, goal)
         else:
             one = Sums(sums.target, OneBatch(read), sums.data)
             state = converge(one, plan, settings, draws, state, lambda _: None)[0]
@@ -112,18 +113,25 @@ def first_pass(
 
 
 @jax.jit
-def _renewed(state: loop.State) -> loop.State:
-    """The same q, to be evaluated anew on level 0; how far it goes, the data say."""
+def renewed(state: loop.State, radius: float) -> loop.State:
+    """The same q, to be evaluated anew: the state at which another fit begins."""
+    zero, false = jnp.zeros_like(state.iteration), jnp.zeros_like(state.fresh)
     return replace(
         state,
         memory=state.memory.forget(),
         rho=jnp.ones_like(state.rho),
-        radius=jnp.full_like(state.radius, jnp.inf),
-        level=jnp.zeros_like(state.level),
-        fresh=jnp.asarray(True),
-        tries=jnp.zeros_like(state.tries),
-        idle=jnp.zeros_like(state.idle),
-        iteration=jnp.zeros_like(state.iteration),
+        radius=jnp.full_like(state.radius, radius),
+        level=zero,
+        fresh=~false,
+        checked=false,
+        gap=jnp.full_like(state.gap, jnp.inf),
+        tries=zero,
+        idle=zero,
+        status=zero,
+        iteration=zero,
+        gradients=zero,
+        values=zero,
+        rejected=zero,
     )
 
 

@@ -179,7 +179,7 @@ def compare(
         fresh=state.fresh | climb,
         tries=jnp.where(climb, 0, state.tries),
         idle=jnp.where(climb, 0, state.idle),
-        status=status,
+        status=status.astype(state.status.dtype),
         values=state.values + draws.check.shape[0],
     )
 
