@@ -23,6 +23,7 @@ from ngvi.bayes.replicates import (
     observed_sites,
     replicated,
 )
+from ngvi.bayes.stored_gaussian import store
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -53,6 +54,7 @@ class _Exporter:
         self.version = ngvi.__version__
         self.groups: dict[str, Dataset] = {}
         self.notes: list[str] = []
+        self.gaussian: dict[str, Any] = {}
 
     def add(
         self,
@@ -92,7 +94,7 @@ class _Exporter:
     # -- the groups --------------------------------------------------------------
 
     def fit(self) -> None:
-        """posterior, sample_stats, importance and fit_history."""
+        """posterior, sample_stats, importance, gaussian and fit_history."""
         draws = np.arange(self.log_p.size)
         self.add("posterior", self.sites, draws=draws)
         statistics = {
@@ -106,6 +108,12 @@ class _Exporter:
         self.groups["importance"] = dataset(
             {"log_weight": weights}, {}, {"check_draw": np.arange(weights.size)}
         )
+        try:
+            arrays, self.gaussian = store(self.posterior.gaussian)
+        except TypeError as error:
+            self.notes.append(f"gaussian is left out: {error}.")
+        else:
+            self.groups["gaussian"] = dataset(arrays, {})
         history = dict(self.posterior.history)
         iteration = history.pop("iteration")
         self.groups["fit_history"] = dataset(
@@ -229,7 +237,7 @@ class _Exporter:
                 for name, site in zip(names, self.sites, strict=True)
                 if site in latent
             ],
-            "gaussian": {"names": posterior.coordinate_names},
+            "gaussian": {"names": posterior.coordinate_names} | self.gaussian,
             "summary": {
                 "index": list(summary.index),
                 "columns": list(summary.columns),

@@ -13,6 +13,7 @@ from ngvi.bayes import compile_time
 from ngvi.bayes.density import InMemory
 from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.bayes.fit_stream import End, Problem, fit_rows, fit_stream
+from ngvi.bayes.load import LoadedPosterior
 from ngvi.bayes.numpyro_model import (
     ModelTarget,
     blame,
@@ -40,7 +41,7 @@ def fit(
     seed: int = 0,
     init: Any = None,
     init_strategy: Callable[..., Any] | None = None,
-    prior: Posterior | Gaussian | None = None,
+    prior: Posterior | LoadedPosterior | Gaussian | None = None,
     forgetting: float = 0.0,
     likelihood_power: float = 1.0,
     progress: bool | None = None,

@@ -29,6 +29,7 @@ from numpyro.distributions import biject_to, constraints
 
 from ngvi.bayes import compile_time
 from ngvi.bayes.diagnostics import ONE_STEP
+from ngvi.bayes.load import LoadedPosterior
 from ngvi.bayes.numpyro_model import ModelTarget, model_target, undefined_arguments
 from ngvi.bayes.plan import Plan, plan_of
 from ngvi.bayes.record import FitRecord
@@ -52,7 +53,7 @@ def weighed(
     data: Data,
     target: Target,
     trace: Trace | None,
-    prior: Posterior | Gaussian | None,
+    prior: Posterior | LoadedPosterior | Gaussian | None,
     forgetting: float,
     power: float,
 ) -> Data:
@@ -91,7 +92,7 @@ def weighed(
 
 
 def _gaussian(
-    prior: Posterior | Gaussian, target: Target, trace: Trace | None
+    prior: Posterior | LoadedPosterior | Gaussian, target: Target, trace: Trace | None
 ) -> Gaussian:
     if isinstance(prior, Gaussian):
         if prior.dim != target.dim:
@@ -99,7 +100,7 @@ def _gaussian(
                 f"The prior has {prior.dim} coordinates, the model {target.dim}."
             )
         return prior
-    if not isinstance(getattr(prior, "gaussian", None), Gaussian):
+    if not hasattr(prior, "gaussian"):
         raise TypeError(
             "prior must be what ngvi.fit returned, or a Gaussian on the unconstrained "
             f"space, not {type(prior).__name__}."
@@ -108,15 +109,18 @@ def _gaussian(
     return prior.gaussian
 
 
-def _same_sites(prior: Posterior, target: Target, trace: Trace | None) -> None:
-    if not isinstance(target, ModelTarget) or prior.model_target is None:
+def _same_sites(
+    prior: Posterior | LoadedPosterior, target: Target, trace: Trace | None
+) -> None:
+    known = None if isinstance(prior, LoadedPosterior) else prior.model_target
+    if not isinstance(target, ModelTarget) or known is None:
         if prior.coordinate_names != target.names:
             raise ValueError(
                 "The prior is of other parameters than the model: "
                 f"{_few(prior.coordinate_names)} there, {_few(target.names)} here."
             )
         return
-    before = {site.name: site for site in prior.model_target.sites}
+    before = {site.name: site for site in known.sites}
     now = {site.name: site for site in target.sites}
     for name in now.keys() - before.keys():
         raise ValueError(f"The latent site '{name}' is not in the prior.")
@@ -129,10 +133,9 @@ def _same_sites(prior: Posterior, target: Target, trace: Trace | None) -> None:
                 f"The latent site '{name}' has the unconstrained shape "
                 f"{site.unconstrained_shape} here and {old} in the prior."
             )
-        if trace is not None and prior.trace is not None:
-            kinds = [
-                _transform(run[name]["fn"].support) for run in (trace, prior.trace)
-            ]
+        runs = (trace or {}, getattr(prior, "trace", None) or {})
+        if all(name in run for run in runs):
+            kinds = [_transform(run[name]["fn"].support) for run in runs]
             if kinds[0] != kinds[1]:
                 raise ValueError(
                     f"The latent site '{name}' has another support than in the prior: "

@@ -37,6 +37,7 @@ def test_groups(archive):
         "sample_stats",
         "importance",
         "fit_history",
+        "gaussian",
         "posterior_predictive",
         "log_likelihood",
         "prior",
@@ -146,6 +147,7 @@ def test_what_was_not_asked_for_is_not_there(schools):
         "sample_stats",
         "importance",
         "fit_history",
+        "gaussian",
         "observed_data",
         "constant_data",
     }
@@ -215,6 +217,7 @@ def test_a_log_density_has_draws_only(density_posterior):
         "sample_stats",
         "importance",
         "fit_history",
+        "gaussian",
     }
     assert set(archive.record["latent_sites"]) == {"a", "b"}
     assert archive.groups["posterior"]["a"].dims == ("chain", "draw", "a_dim_0")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -14,9 +16,10 @@ from numpyro import handlers
 import ngvi
 from ngvi.bayes.diagnostics import ONE_STEP
 from ngvi.bayes.numpyro_model import model_target
+from ngvi.bayes.stored_gaussian import restore, store
 from ngvi.bayes.updating import weighed
 from ngvi.families import Gaussian
-from ngvi.linalg import Dense
+from ngvi.linalg import BlockArrow, Dense, Diagonal, Level, Piece, Tree
 
 NOISE, WIDTH = 0.5, 10.0
 
@@ -161,8 +164,26 @@ def test_what_an_update_saves(first: ngvi.Posterior, tmp_path: Any) -> None:
     np.testing.assert_allclose(loaded.mean["beta"], second.mean["beta"])
     assert loaded.diagnostics.stop_reason == ONE_STEP
     assert loaded.verdict == second.verdict
+    # A saved posterior is a prior as well.
+    again = ngvi.fit(line, X[30:], Y[30:], prior=loaded)
+    mean = ngvi.fit(line, X[30:], Y[30:], prior=second).gaussian.mean
+    np.testing.assert_allclose(again.gaussian.mean, mean, rtol=1e-12)
     notes = second.archive(predictive=False, prior=True).record["notes"]
     assert any("another posterior's" in note for note in notes)
+
+
+def test_every_structure_can_be_stored() -> None:
+    tree = Tree((Level((Piece(0, (2,)),)), Level((Piece(2, (3, 2), (0,)),), 0)))
+    for precision in (
+        Dense.from_dense(jnp.diag(jnp.arange(1.0, 9.0))),
+        Diagonal(jnp.arange(1.0, 9.0)),
+        BlockArrow.identity(tree, jnp.float64).scale(3.0),
+    ):
+        q = Gaussian(jnp.arange(8.0), precision)
+        arrays, plain = store(q)
+        back = restore(arrays, json.loads(json.dumps(plain)))
+        assert jax.tree.structure(back) == jax.tree.structure(q)
+        np.testing.assert_array_equal(back.precision.dense(), q.precision.dense())
 
 
 def other(wide: bool, positive: bool, more: bool) -> Any:
