@@ -58,7 +58,8 @@ def fit(
         model: a NumPyro model, called as `model(*args, **kwargs)`; or, with `init`, a
             log density called as `model(params, *args, **kwargs)` → scalar.
         *args: the model's arguments. Arrays may change between fits without a new
-            compilation; other values are part of the compiled program.
+            compilation; other values are part of the compiled program. Data that come
+            in batches are a `ngvi.Stream`, first of all.
         covariance: "full"; "structured", which keeps the correlations that the model's
             plates leave, at a cost linear in their blocks; "diagonal"; or "auto":
             structured where the model has the structure and more than 200 dimensions,
@@ -87,8 +88,11 @@ def fit(
         best state so far, marked as interrupted.
 
     Raises:
-        ValueError: a model with nothing to infer or with unusable observations, or a
-            log density that is not finite at the start; the message names the site.
+        ValueError: a model with nothing to infer or with unusable observations, a
+            prior of other sites, or a log density that is not finite at the start; the
+            message names the site.
+        StreamError: a batch of a stream is unusable; it is named, and the error has the
+            fit so far.
 
     Example:
         >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist, ngvi
@@ -114,6 +118,12 @@ def fit(
         target, data, point, trace = model_target(model, args, kwargs, init_strategy)
     else:
         target, data, point = function_target(model, init, args, kwargs)
+    if reader is not None and len(data.arrays) < len(first.data.arrays):
+        raise ValueError(
+            "The model computes a shape or a branch from the values of an array, so "
+            "that every batch would be a program of its own. Give such numbers as plain "
+            "ints after the stream: ngvi.fit(model, stream, 250)."
+        )
     data = weighed(data, target, trace, prior, forgetting, likelihood_power)
     if data.prior is not None and init_strategy is None:
         point = data.prior.mean

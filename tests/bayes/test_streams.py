@@ -268,6 +268,17 @@ def test_the_first_batch_must_be_usable() -> None:
         ngvi.fit(logistic, ngvi.Stream(changed(0, y=with_one(Y, np.nan))))
 
 
+def test_shapes_that_are_values_are_refused() -> None:
+    def model(group: Any, y: Any) -> None:
+        with numpyro.plate("group", int(np.max(group)) + 1):
+            mu = numpyro.sample("mu", dist.Normal(0, 5))
+        numpyro.sample("y", dist.Normal(mu[group], 1.0), obs=y)
+
+    stream = ngvi.Stream([(np.arange(4), np.zeros(4))])
+    with pytest.raises(ValueError, match="a shape or a branch from the values of an"):
+        ngvi.fit(model, stream)
+
+
 def test_wrong_streams() -> None:
     with pytest.raises(TypeError, match="batches to iterate over, not int"):
         ngvi.Stream(3)
