@@ -121,8 +121,8 @@ def fit(
     if reader is not None and len(data.arrays) < len(first.data.arrays):
         raise ValueError(
             "The model computes a shape or a branch from the values of an array, so "
-            "that every batch would be a program of its own. Give such numbers as plain "
-            "ints after the stream: ngvi.fit(model, stream, 250)."
+            "that every batch would be a program of its own. Give such numbers as "
+            "plain ints after the stream: ngvi.fit(model, stream, 250)."
         )
     data = weighed(data, target, trace, prior, forgetting, likelihood_power)
     if data.prior is not None and init_strategy is None:

@@ -20,7 +20,7 @@ from ngvi.bayes.streamed import (
     renewed,
 )
 from ngvi.bayes.subsampling import RowReader
-from ngvi.bayes.sums import Batches, Streamed, Sums, of_a_batch
+from ngvi.bayes.sums import Batches, Streamed, Sums, of_a_batch, silent
 from ngvi.bayes.target import Data, Target
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder
@@ -117,7 +117,7 @@ def fit_stream(
             raise
         reason, error = str(failed), failed
     readable = error is None and reader.epoch > 0 and not reader.stream.once
-    sums.shown = lambda rows: None
+    sums.shown = silent
     left_out: frozenset[str] = frozenset()
     if reader.last is not None:
         left_out = of_a_batch(target, data, reader.last.data, watch.state.q.mean)

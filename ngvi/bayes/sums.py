@@ -123,6 +123,10 @@ def placed(q: Gaussian, eps: Float[Array, "s d"]) -> Float[Array, "s d"]:
     return q.place(eps)
 
 
+def silent(rows: int) -> None:
+    """Shows nothing."""
+
+
 class Sums:
     """ℓ and its estimates, each an epoch.
 
@@ -138,7 +142,7 @@ class Sums:
         target: Target,
         batches: Batches,
         data: Data,
-        shown: Callable[[int], None] = lambda rows: None,
+        shown: Callable[[int], None] = silent,
     ) -> None:
         self.target, self.batches, self.data, self.shown = target, batches, data, shown
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -83,6 +84,8 @@ def test_a_stream_has_the_answer_of_all_data(
     assert set(streamed.mean) == {"beta", "odds"}
 
     streamed.save(tmp_path / "streamed.nc")
+    mean = pickle.loads(pickle.dumps(streamed)).mean["odds"]
+    np.testing.assert_array_equal(mean, streamed.mean["odds"])
     loaded = ngvi.load(tmp_path / "streamed.nc")
     np.testing.assert_allclose(loaded.mean["odds"], streamed.mean["odds"])
     assert loaded.verdict == streamed.verdict and loaded.diagnostics.epochs == d.epochs
@@ -309,6 +312,7 @@ def subsampled(x: Any, y: Any, batch: int | None) -> None:
         numpyro.sample("y", dist.Bernoulli(logits=logits), obs=y[rows])
 
 
+@pytest.mark.filterwarnings("ignore:subsample_size does not match")
 def test_a_subsampled_plate_is_covered(whole: ngvi.Posterior) -> None:
     posterior = ngvi.fit(subsampled, X, Y, 50)
     assert posterior.verdict.level == "trustworthy"

@@ -147,12 +147,13 @@ def test_a_log_likelihood(first: ngvi.Posterior) -> None:
         ngvi.fit(log_likelihood, X, Y, init=np.zeros(3), prior=first)
 
 
-def test_a_step_that_was_too_short_is_not_trusted() -> None:
+def test_a_step_that_was_too_short_is_not_trusted(under: Any) -> None:
     def model(y: Any) -> None:
         rate = numpyro.sample("rate", dist.LogNormal(0.0, 2.0))
         numpyro.sample("y", dist.Poisson(rate), obs=y)
 
-    far = ngvi.fit(model, np.array([1, 0])).update(np.full(50, 30))
+    before = under([0.0], Dense.from_dense(jnp.eye(1)), model, np.array([1, 0]))
+    far = before.update(np.full(50, 30))
     assert far.verdict.level == "do not trust"
     assert "One natural step was taken; the Fisher length left" in str(far.verdict)
 
