@@ -27,7 +27,7 @@ class StreamError(ValueError):
     """A batch could not be used.
 
     Attributes:
-        batch: its number, from 0.
+        batch: its number, from 0, in the order of reading.
         posterior: the fit to what was read before; None if there was nothing.
     """
 
@@ -163,7 +163,8 @@ class Stream:
         if hasattr(self.batches, "shuffled"):
             return self.batches.shuffled(rng)
         assert isinstance(self.batches, Sequence)
-        return (self.batches[i] for i in rng.permutation(len(self.batches)))
+        last = len(self.batches) - 1  # it may be smaller, and stays where it is
+        return (self.batches[i] for i in [*rng.permutation(max(last, 0)), last])
 
 
 class Numbered(NamedTuple):
@@ -301,6 +302,12 @@ class Reader:
             self._first, self._arguments = read, arguments
         elif arguments != self._arguments or _differs(read, self._first):
             self._complain(read)
+            if arguments != self._arguments:
+                raise StreamError(
+                    f"Batch {number}: arguments that are no arrays differ from those "
+                    "of the first batch.",
+                    number,
+                )
         if number:
             self.last = read
         return read

@@ -79,7 +79,7 @@ def first_pass(
         plan, settings, draws: as of a fit in memory.
         state: where the fit to the first batch begins.
         keep: is told each new state.
-        final: no epoch follows. Else fewer steps will do, and batches of another shape
+        final: no epoch follows. Else fewer steps will do, and batches with fewer rows
             than the first, which take another compilation, are left to the epochs.
 
     Returns:
@@ -89,11 +89,9 @@ def first_pass(
         StreamError: a batch cannot be used.
     """
     goal = settings.tolerance if final else settings.loose_tolerance
-    shape, total = None, 0.0
+    rows, total = 0, 0.0
     for read in sums.batches:
-        if shape is None:
-            shape = [array.shape for array in read.data.arrays]
-        elif not final and shape != [array.shape for array in read.data.arrays]:
+        if read.rows < rows and not final:
             continue
         if read.number:
             _check(sums.target, read, state.q)
@@ -102,6 +100,7 @@ def first_pass(
             fresh = renewed(state, np.inf)  # one batch may tell more than the prior
             state = _absorbed(one, plan, settings, draws, fresh, goal)
         else:
+            rows = read.rows
             one = Sums(sums.target, OneBatch(read), sums.data)
             state = converge(one, plan, settings, draws, state, lambda _: None)[0]
         if bool(state.fresh):
