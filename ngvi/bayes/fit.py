@@ -10,16 +10,12 @@ import numpy as np
 from jaxtyping import Array
 
 from ngvi.bayes import compile_time
+from ngvi.bayes.checks import blame, undefined_arguments
 from ngvi.bayes.density import InMemory
 from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.bayes.fit_stream import End, Problem, fit_rows, fit_stream
 from ngvi.bayes.load import LoadedPosterior
-from ngvi.bayes.numpyro_model import (
-    ModelTarget,
-    blame,
-    model_target,
-    undefined_arguments,
-)
+from ngvi.bayes.numpyro_model import ModelTarget, model_target
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.programs import compiled_advance, compiled_begin, solve
 from ngvi.bayes.record import FitRecord

@@ -17,7 +17,8 @@ from numpyro import handlers
 from numpyro.infer import Predictive, log_likelihood
 from numpyro.primitives import Messenger
 
-from ngvi.bayes.numpyro_model import ModelTarget, is_observed
+from ngvi.bayes.checks import is_observed
+from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.target import Data
 
 MOST_NUMBERS = 50_000_000

@@ -24,13 +24,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
 
+from ngvi.bayes.checks import faults, is_observed, undefined_arguments
 from ngvi.bayes.diagnostics import EPOCHS_USED
-from ngvi.bayes.numpyro_model import (
-    ModelTarget,
-    faults,
-    is_observed,
-    undefined_arguments,
-)
+from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.plan import Plan
 from ngvi.bayes.stream import Numbered, StreamError
 from ngvi.bayes.sums import OneBatch, Sums, placed

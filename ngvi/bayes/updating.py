@@ -28,9 +28,10 @@ from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
 
 from ngvi.bayes import compile_time
+from ngvi.bayes.checks import undefined_arguments
 from ngvi.bayes.diagnostics import ONE_STEP
 from ngvi.bayes.load import LoadedPosterior
-from ngvi.bayes.numpyro_model import ModelTarget, model_target, undefined_arguments
+from ngvi.bayes.numpyro_model import ModelTarget, model_target
 from ngvi.bayes.plan import Plan, plan_of
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.structure import count_observations
