@@ -8,6 +8,7 @@ from ngvi import nes
 from ngvi.bayes.fit import fit
 from ngvi.bayes.load import LoadedPosterior, load
 from ngvi.bayes.posterior import Posterior
+from ngvi.bayes.stream import Stream, StreamError
 from ngvi.nes.minimize import minimize
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ __version__ = "0.1.0"
 __all__ = [
     "LoadedPosterior",
     "Posterior",
+    "Stream",
+    "StreamError",
     "fisher",
     "fit",
     "load",

@@ -113,3 +113,13 @@ def test_structured_guide(capsys):
     page = (ROOT / "docs" / "structured.md").read_text()
     assert printed and all(f"    {line}" in page for line in printed)
     assert names["posterior"].diagnostics.converged
+
+
+def test_streams_guide():
+    days, batches, plate = run_guide("streams.md")
+    sd = np.sqrt(days["monday"].gaussian.variance)
+    mean = plate["same"].gaussian.mean
+    # Twice the data, and each way has all of them.
+    for later, near in ((days["tuesday"], 0.1), (batches["posterior"], 0.01)):
+        assert (np.sqrt(later.gaussian.variance) < 0.8 * sd).all()
+        assert (np.abs(later.gaussian.mean - mean) < near * sd).all()

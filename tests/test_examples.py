@@ -184,3 +184,14 @@ def test_transformer_averaging() -> None:
     found, changed = (np.asarray(example.apply(params, each)) for each in (x, other))
     np.testing.assert_allclose(found[:, :10], changed[:, :10], atol=1e-6)
     assert np.abs(found[:, 11:] - changed[:, 11:]).max() > 0.1
+
+
+@pytest.mark.slow
+def test_updating_day_by_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = load("updating_day_by_day")
+    monkeypatch.setattr(example, "DAYS", 30)
+    off = {
+        forgetting: np.abs(example.follow(forgetting)[-1, 0] - example.drift(29))
+        for forgetting in (0.0, 0.2)
+    }
+    assert off[0.2] < 0.4 < 0.8 < off[0.0]

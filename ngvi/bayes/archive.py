@@ -93,6 +93,8 @@ class Archive:
               a constant), log_q, log_weight = lp − log_q;
             - importance: log_weight of the draws behind k-hat and the verdict, which
               may be more than those of posterior; dim check_draw;
+            - gaussian: mean and precision of q on the unconstrained space, for
+              `ngvi.bayes.stored_gaussian`;
             - fit_history: dim iteration;
             - posterior_predictive, log_likelihood, observed_data, constant_data, prior,
               prior_predictive: where the model and the request give them.

@@ -19,6 +19,14 @@ import numpy as np
 Level = Literal["trustworthy", "means only", "do not trust"]
 
 INTERRUPTED = "interrupted: the best state so far is kept"
+ONE_STEP = "one natural step was taken"
+ONE_PASS = "each batch was read once"
+EPOCHS_USED = "the epochs allowed were used up"
+SHORT = {
+    ONE_STEP: "Fit to the end: ngvi.fit(model, ..., prior=posterior).",
+    EPOCHS_USED: "Allow more: ngvi.Stream(..., epochs=...).",
+}
+"""What to do about a fit that was asked to be short, by its stop reason."""
 KHAT_LIMIT = 0.7
 MEAN_LIMIT = 0.25
 """Posterior sds by which a mean may differ from the reweighted one."""
@@ -51,6 +59,8 @@ class Diagnostics:
     covariance: str
     dimension: int
     seed: int
+    epochs: int = 0
+    """Passes over data that were read in batches; 0 for data in memory."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +166,19 @@ def judge(
     if diagnostics.stop_reason == INTERRUPTED:
         reason = f"The fit was {INTERRUPTED}."
         return Verdict("do not trust", (reason,), ("Run it to its end.",))
+    if diagnostics.stop_reason == ONE_PASS:
+        reason = (
+            "One pass: the batches could be read only once and were absorbed one after "
+            "the other; nothing was measured on all of the data."
+        )
+        advice = "Give batches that can be read again: a list, a function, columns."
+        return Verdict("means only", (reason,), (advice,))
+    if not diagnostics.converged and diagnostics.stop_reason in SHORT:
+        length = diagnostics.fisher_length
+        text = diagnostics.stop_reason
+        reason = f"{text[0].upper()}{text[1:]}; the Fisher length left is {length:.2g}."
+        advice = SHORT[diagnostics.stop_reason]
+        return Verdict("do not trust", (reason,), (advice,))
     if not diagnostics.converged:
         return Verdict(
             "do not trust",

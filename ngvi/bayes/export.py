@@ -23,6 +23,7 @@ from ngvi.bayes.replicates import (
     observed_sites,
     replicated,
 )
+from ngvi.bayes.stored_gaussian import store
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -53,6 +54,7 @@ class _Exporter:
         self.version = ngvi.__version__
         self.groups: dict[str, Dataset] = {}
         self.notes: list[str] = []
+        self.gaussian: dict[str, Any] = {}
 
     def add(
         self,
@@ -92,7 +94,7 @@ class _Exporter:
     # -- the groups --------------------------------------------------------------
 
     def fit(self) -> None:
-        """posterior, sample_stats, importance and fit_history."""
+        """posterior, sample_stats, importance, gaussian and fit_history."""
         draws = np.arange(self.log_p.size)
         self.add("posterior", self.sites, draws=draws)
         statistics = {
@@ -106,6 +108,12 @@ class _Exporter:
         self.groups["importance"] = dataset(
             {"log_weight": weights}, {}, {"check_draw": np.arange(weights.size)}
         )
+        try:
+            arrays, self.gaussian = store(self.posterior.gaussian)
+        except TypeError as error:
+            self.notes.append(f"gaussian is left out: {error}.")
+        else:
+            self.groups["gaussian"] = dataset(arrays, {})
         history = dict(self.posterior.history)
         iteration = history.pop("iteration")
         self.groups["fit_history"] = dataset(
@@ -168,6 +176,9 @@ class _Exporter:
 
     def prior(self, target: ModelTarget) -> None:
         """prior and prior_predictive."""
+        if self.posterior._data.prior is not None:
+            self.notes.append("prior is left out: it is another posterior's.")
+            return
         improper = [
             name
             for name, site in self.trace.items()
@@ -226,7 +237,7 @@ class _Exporter:
                 for name, site in zip(names, self.sites, strict=True)
                 if site in latent
             ],
-            "gaussian": {"names": posterior.coordinate_names},
+            "gaussian": {"names": posterior.coordinate_names} | self.gaussian,
             "summary": {
                 "index": list(summary.index),
                 "columns": list(summary.columns),
@@ -290,7 +301,12 @@ def archive(posterior: Posterior, *, predictive: bool, prior: bool) -> Archive:
     exporter = _Exporter(posterior)
     exporter.fit()
     target = posterior._target
-    if isinstance(target, ModelTarget):
+    if isinstance(target, ModelTarget) and posterior.streamed:
+        exporter.notes.append(
+            "observed_data, posterior_predictive and log_likelihood are left out: the "
+            "data were read in batches and are not kept."
+        )
+    elif isinstance(target, ModelTarget):
         if predictive:
             exporter.predictive(target)
         if prior:

@@ -4,85 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array
 
 from ngvi.bayes import compile_time
+from ngvi.bayes.checks import blame, undefined_arguments
+from ngvi.bayes.density import InMemory
 from ngvi.bayes.diagnostics import INTERRUPTED
-from ngvi.bayes.numpyro_model import blame, model_target, undefined_arguments
-from ngvi.bayes.plan import Plan
+from ngvi.bayes.fit_stream import End, Problem, fit_rows, fit_stream
+from ngvi.bayes.load import LoadedPosterior
+from ngvi.bayes.numpyro_model import ModelTarget, model_target
 from ngvi.bayes.posterior import Posterior
+from ngvi.bayes.programs import compiled_advance, compiled_begin, solve
 from ngvi.bayes.record import FitRecord
+from ngvi.bayes.stream import Reader, Stream
 from ngvi.bayes.structure import Covariance, choose
-from ngvi.bayes.target import Data, Target, function_target
+from ngvi.bayes.target import Target, function_target
+from ngvi.bayes.updating import weighed
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
-from ngvi.mirror.draws import Ladder
 from ngvi.terminal.progress import Progress
 
-
-class Beginning(NamedTuple):
-    """Where a fit starts."""
-
-    state: loop.State
-    value: Float[Array, ""]
-    """−log p at the given point."""
-    finite: Bool[Array, ""]
-    """Whether it and its gradient are finite there."""
-
-
-def begin(
-    target: Target,
-    plan: Plan,
-    settings: loop.Settings,
-    data: Data,
-    point: Float[Array, "d"],
-    draws: Ladder,
-) -> Beginning:
-    """The state a fit starts from: a descent from `point`, or `point` itself."""
-    potential = partial(target.potential, data)
-    start = plan.start(potential, point)
-    q = Gaussian(start.mean, start.precision)
-    state = loop.initial_state(potential, plan.estimator(), q, draws, settings)
-    state = replace(state, gradients=state.gradients + start.gradients)
-    return Beginning(state, start.value, start.finite)
-
-
-def advance(
-    target: Target,
-    plan: Plan,
-    settings: loop.Settings,
-    data: Data,
-    state: loop.State,
-    draws: Ladder,
-    limit: int | Array,
-) -> loop.State:
-    """Trial steps up to the `limit`-th, or until the fit stops."""
-    potential = partial(target.potential, data)
-    return loop.run(potential, plan.estimator(), state, draws, settings, limit)
-
-
-def solve(
-    target: Target,
-    plan: Plan,
-    settings: loop.Settings,
-    data: Data,
-    point: Float[Array, "d"],
-    draws: Ladder,
-) -> loop.State:
-    """A whole fit as one pure function: `vmap` it over draws (seeds) or data."""
-    state = begin(target, plan, settings, data, point, draws).state
-    return advance(target, plan, settings, data, state, draws, settings.max_iterations)
-
-
-# Compiled once for equal targets and shapes: the data are arguments.
-_begin = jax.jit(begin, static_argnums=(0, 1, 2))
-_advance = jax.jit(advance, static_argnums=(0, 1, 2))
+__all__ = ["fit", "solve"]
 
 
 def fit(
@@ -92,6 +37,9 @@ def fit(
     seed: int = 0,
     init: Any = None,
     init_strategy: Callable[..., Any] | None = None,
+    prior: Posterior | LoadedPosterior | Gaussian | None = None,
+    forgetting: float = 0.0,
+    likelihood_power: float = 1.0,
     progress: bool | None = None,
     settings: loop.Settings | None = None,
     **kwargs: Any,
@@ -106,7 +54,8 @@ def fit(
         model: a NumPyro model, called as `model(*args, **kwargs)`; or, with `init`, a
             log density called as `model(params, *args, **kwargs)` → scalar.
         *args: the model's arguments. Arrays may change between fits without a new
-            compilation; other values are part of the compiled program.
+            compilation; other values are part of the compiled program. Data that come
+            in batches are a `ngvi.Stream`, first of all.
         covariance: "full"; "structured", which keeps the correlations that the model's
             plates leave, at a cost linear in their blocks; "diagonal"; or "auto":
             structured where the model has the structure and more than 200 dimensions,
@@ -116,6 +65,15 @@ def fit(
             says what `params` looks like.
         init_strategy: for a NumPyro model: where the fit starts, as in
             `numpyro.infer`; by default the center of the prior.
+        prior: an earlier posterior, whose Gaussian q takes the place of the priors of
+            all latent sites: what is fitted is q(z) × likelihood of these data. With
+            `init` the function is then the log likelihood alone.
+        forgetting: f, how much of what the prior has learned from data is forgotten:
+            q^(1−f) p₀^f in place of q, with p₀ the model's own prior. If q has learned
+            by a likelihood L, q = p₀ L, this is p₀ L^(1−f): p₀ counts once. It is not
+            normalised; the ELBO lacks its log normaliser.
+        likelihood_power: β, a power posterior: prior × likelihood^β. The likelihood is
+            all that is observed or a `numpyro.factor`.
         progress: show a progress line on stderr; by default when it is a terminal.
         settings: tolerances and limits, see `ngvi.mirror.loop.Settings`.
         **kwargs: the model's keyword arguments; one that has the name of an option
@@ -126,8 +84,11 @@ def fit(
         best state so far, marked as interrupted.
 
     Raises:
-        ValueError: a model with nothing to infer or with unusable observations, or a
-            log density that is not finite at the start; the message names the site.
+        ValueError: a model with nothing to infer or with unusable observations, a
+            prior of other sites, or a log density that is not finite at the start; the
+            message names the site.
+        StreamError: a batch of a stream is unusable; it is named, and the error has the
+            fit so far.
 
     Example:
         >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist, ngvi
@@ -142,45 +103,78 @@ def fit(
     (2020), Handling the positive-definite constraint in the Bayesian learning rule.
     """
     started = time.perf_counter()
+    reader = None
+    if args and isinstance(args[0], Stream):
+        reader = Reader(args[0], args[1:], kwargs)
+        first = reader.first()
+        args, kwargs = first.args, first.kwargs
     trace = None
     target: Target
     if init is None:
         target, data, point, trace = model_target(model, args, kwargs, init_strategy)
     else:
         target, data, point = function_target(model, init, args, kwargs)
+    if reader is not None and len(data.arrays) < len(first.data.arrays):
+        raise ValueError(
+            "The model computes a shape or a branch from the values of an array, so "
+            "that every batch would be a program of its own. Give such numbers as "
+            "plain ints after the stream: ngvi.fit(model, stream, 250)."
+        )
+    data = weighed(data, target, trace, prior, forgetting, likelihood_power)
+    if data.prior is not None and init_strategy is None:
+        point = data.prior.mean
     name = getattr(model, "__name__", type(model).__name__)
 
-    stop_reason = None
     with compile_time.measure() as compiling, Progress(progress, name) as bar:
         plan, structure = choose(covariance, target, data, point, trace)
         settings = plan.settings(settings or loop.Settings())
         draws = plan.draws(seed, point.dtype)
-        state, value, finite = _begin(target, plan, settings, data, point, draws)
-        if not finite:
+        problem = Problem(target, data, point, plan, settings, draws)
+        beginning = compiled_begin(target, plan, settings, data, point, draws)
+        if not beginning.finite:
             undefined = undefined_arguments(args, kwargs)
-            raise ValueError(_not_finite(trace, value) + undefined)
-        limit, stride = 0, 1
-        try:
-            while int(state.status) == loop.RUNNING:
-                limit = min(limit + stride, settings.max_iterations)
-                before = time.perf_counter()
-                state = _advance(target, plan, settings, data, state, draws, limit)
-                _show(bar, state)
-                quick = time.perf_counter() - before < 0.2
-                stride = min(4 * stride, 128) if quick else max(stride // 2, 1)
-        except KeyboardInterrupt:
-            stop_reason = INTERRUPTED
+            raise ValueError(_not_finite(trace, beginning.value) + undefined)
+        if reader is not None:
+            end = fit_stream(problem, beginning.state, reader, bar)
+        elif isinstance(target, ModelTarget) and target.subsampled:
+            end = fit_rows(problem, beginning.state, target, seed, bar)
+        else:
+            end = _fit_in_memory(problem, beginning.state, bar)
     seconds = time.perf_counter() - started
     record = FitRecord.of(
-        state,
+        end.state,
         name=name,
         structure=structure,
         seed=seed,
         seconds_compiling=min(compiling.seconds, seconds),
         seconds_running=max(seconds - compiling.seconds, 0.0),
-        stop_reason=stop_reason,
+        stop_reason=end.stop_reason,
+        converged=end.converged,
+        epochs=end.epochs,
+        elbo=end.elbo,
     )
-    return Posterior(target, data, state.q, record, trace)
+    posterior = Posterior(target, data, end.state.q, record, trace, end.density)
+    if end.error is not None:
+        end.error.posterior = posterior
+        raise end.error
+    return posterior
+
+
+def _fit_in_memory(problem: Problem, state: loop.State, bar: Progress) -> End:
+    target, data, _, plan, settings, draws = problem
+    stop_reason = None
+    limit, stride = 0, 1
+    try:
+        while int(state.status) == loop.RUNNING:
+            limit = min(limit + stride, settings.max_iterations)
+            before = time.perf_counter()
+            state = compiled_advance(target, plan, settings, data, state, draws, limit)
+            _show(bar, state)
+            quick = time.perf_counter() - before < 0.2
+            stride = min(4 * stride, 128) if quick else max(stride // 2, 1)
+    except KeyboardInterrupt:
+        stop_reason = INTERRUPTED
+    return End(state, stop_reason, InMemory(target, data))
 
 
 def _not_finite(trace: dict[str, Any] | None, value: Array) -> str:

@@ -55,7 +55,7 @@ def as_guide(posterior: Posterior) -> tuple[AutoMultivariateNormal, dict[str, Ar
             f"AutoMultivariateNormal holds D × D numbers: {q.dim:,d} dimensions are "
             f"too many (at most {LARGEST_GUIDE:,d}). Use posterior.sample(n)."
         )
-    model = target.model
+    model = target.program
     names = {site.name for site in target.sites}
     trace = posterior._trace or {}
     summed = [n for n, site in trace.items() if is_latent(site) and n not in names]

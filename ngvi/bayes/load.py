@@ -11,7 +11,9 @@ import numpy as np
 from ngvi.bayes.archive import Archive, number
 from ngvi.bayes.diagnostics import Diagnostics, Verdict, pareto_smoothed
 from ngvi.bayes.labels import site_name
+from ngvi.bayes.stored_gaussian import restore
 from ngvi.bayes.summaries import Sites, Summaries
+from ngvi.families import Gaussian
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
 class LoadedPosterior(Summaries):
     """The draws, summaries and verdict of a fit that was saved.
 
-    It answers as `ngvi.Posterior` does, from the draws in the file. What needs the
-    model (more draws, predictions for new data, NUTS) needs the fit itself.
+    It answers as `ngvi.Posterior` does, from the draws in the file, and may be the
+    prior of another fit. What needs the model (more draws, predictions for new data,
+    NUTS) needs the fit itself.
 
     Attributes:
         name: of the model.
@@ -44,6 +47,22 @@ class LoadedPosterior(Summaries):
     def coordinate_names(self) -> tuple[str, ...]:
         """Names of the unconstrained coordinates."""
         return tuple(self._archive.record["gaussian"]["names"])
+
+    @cached_property
+    def gaussian(self) -> Gaussian:
+        """q on the unconstrained space: the posterior may be the `prior` of a fit.
+
+        Raises:
+            ValueError: the file has none.
+        """
+        stored = self._archive.groups.get("gaussian")
+        if stored is None:
+            raise ValueError(
+                "The file holds no Gaussian: it was written by an older ngvi, or with "
+                "a covariance that has no form in a file. Save the fit anew."
+            )
+        arrays = {str(k): v.to_numpy() for k, v in stored.data_vars.items()}
+        return restore(arrays, self._archive.record["gaussian"])
 
     @cached_property
     def _weights(self) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,15 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer.util import constrain_fn, potential_energy
 
-from ngvi.bayes.target import Arguments, Data, coordinate_names
+from ngvi.bayes.checks import check_observed, undefined_arguments, where_it_failed
+from ngvi.bayes.subsampling import (
+    Subsampled,
+    covering,
+    outside_of,
+    subsampled_axes,
+    subsampled_plates,
+)
+from ngvi.bayes.target import Arguments, Data, coordinate_names, whole
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,8 @@ class Site:
     shape: tuple[int, ...]
     dims: tuple[str | None, ...]
     """The plate of each axis of a value; None where no plate names it."""
+    local: tuple[tuple[str, int], ...] = ()
+    """The subsampled plates that it is in, each with its axis."""
 
     @property
     def size(self) -> int:
@@ -46,6 +55,9 @@ class ModelTarget:
     enumerated: bool
     plate_nesting: int
     dtype: str
+    subsampled: tuple[Subsampled, ...] = ()
+    outside: tuple[str, ...] = ()
+    """Where a plate is subsampled, the observed sites that are in no such plate."""
 
     @property
     def dim(self) -> int:
@@ -59,6 +71,11 @@ class ModelTarget:
             for name in coordinate_names(site.name, site.unconstrained_shape)
         )
 
+    @property
+    def program(self) -> Callable[..., Any]:
+        """The model on all rows of its subsampled plates."""
+        return covering(self.model, self.subsampled, None)
+
     def unravel(self, z: Float[Array, "d"]) -> dict[str, Array]:
         """Unconstrained values by site, in the order of the model's program."""
         ends = np.cumsum([site.size for site in self.sites])[:-1]
@@ -66,25 +83,83 @@ class ModelTarget:
         return {s.name: part.reshape(s.unconstrained_shape) for part, s in parts}
 
     def potential(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        return whole(self, data, z)
+
+    def joint(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        return self._energy(self._program(data), data, self._taken(data, z))
+
+    def own_prior(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        shared = {site.name for site in self.sites if not site.local}
+        shown = shared | {f"_{name}_log_det" for name in shared}
+        model = _only(self._program(data), shown)
         args, kwargs = self.arguments.join(data)
-        model = handlers.seed(self.model, 0)
+        return potential_energy(model, args, kwargs, self._taken(data, z))
+
+    def once(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        if not self.outside:
+            return jnp.zeros((), z.dtype)
+        model = handlers.substitute(self._program(data), data=self._shared(data, z))
+        return self._energy(_only(model, set(self.outside)), data, {})
+
+    def likelihood(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        """All but the prior of the sites that every batch shares, with the scales and
+        masks that the model gives; of a plate's own sites that is the prior too."""
+        taken, shared = self._taken(data, z), self._shared(data, z)
+        local = {site.name: taken[site.name] for site in self.sites if site.local}
+        model = handlers.substitute(self._program(data), data=shared)
+        model = handlers.block(model, hide=[*shared, *self.outside])
+        return self._energy(model, data, local)
+
+    def _shared(self, data: Data, z: Float[Array, "d"]) -> dict[str, Array]:
+        """Values of the sites that every batch shares."""
+        args, kwargs = self.arguments.join(data)
+        taken = self._taken(data, z)
+        values = constrain_fn(self._program(data), args, kwargs, taken)
+        return {site.name: values[site.name] for site in self.sites if not site.local}
+
+    def _program(self, data: Data) -> Callable[..., Any]:
+        """The model, with the rows of its subsampled plates set."""
+        return handlers.seed(covering(self.model, self.subsampled, data.rows), 0)
+
+    def _taken(self, data: Data, z: Float[Array, "d"]) -> dict[str, Array]:
+        """Unconstrained values by site; of a plate's own sites, those of the rows."""
+        values, rows = self.unravel(z), data.rows or {}
+        for site in self.sites:
+            for name, axis in site.local:
+                if name in rows:
+                    values[site.name] = values[site.name].take(rows[name], axis)
+        return values
+
+    def _energy(
+        self, model: Callable[..., Any], data: Data, values: dict[str, Array]
+    ) -> Float[Array, ""]:
+        args, kwargs = self.arguments.join(data)
         if self.enumerated:
             from numpyro.contrib.funsor import config_enumerate, enum
 
             model = enum(config_enumerate(model), -self.plate_nesting - 1)
-        return potential_energy(
-            model, args, kwargs, self.unravel(z), enum=self.enumerated
-        )
+        return potential_energy(model, args, kwargs, values, enum=self.enumerated)
 
     def constrain(self, data: Data, z: Float[Array, "d"]) -> dict[str, Array]:
         args, kwargs = self.arguments.join(data)
         return constrain_fn(
-            handlers.seed(self.model, 0),
+            self._program(data),
             args,
             kwargs,
-            self.unravel(z),
+            self._taken(data, z),
             return_deterministic=True,
         )
+
+
+def _only(model: Callable[..., Any], names: set[str]) -> Callable[..., Any]:
+    """The model with all its sites hidden but these."""
+
+    def hidden(message: dict[str, Any]) -> bool:
+        # A scan is needed for the sites inside it.
+        passes = message["type"] in ("control_flow", "plate")
+        return not passes and message["name"] not in names
+
+    return handlers.block(model, hide_fn=hidden)
 
 
 def _center(fn: dist.Distribution) -> Array | None:
@@ -161,15 +236,6 @@ def is_latent(site: dict[str, Any]) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
 
 
-def is_observed(site: dict[str, Any]) -> bool:
-    """An observed sample site; `numpyro.factor` is none."""
-    return (
-        site["type"] == "sample"
-        and site["is_observed"]
-        and not isinstance(site["fn"], dist.Unit)
-    )
-
-
 def _event_dim(site: dict[str, Any]) -> int:
     """Of a deterministic value, which does not say: the fewest axes on the right that
     leave an axis of the right length to every plate."""
@@ -197,77 +263,6 @@ def axis_names(site: dict[str, Any]) -> tuple[str | None, ...]:
     return tuple(named)
 
 
-def _count(bad: Any, value: Any) -> str:
-    return f"{int(jnp.sum(bad))} of {np.size(value)} values"
-
-
-def check_observed(trace: dict[str, dict[str, Any]]) -> None:
-    """Refuse observed values that no fit could use.
-
-    Raises:
-        ValueError: names the site, and says how many values are NaN, infinite, or
-            outside the distribution's support.
-    """
-    for name, site in trace.items():
-        if not is_observed(site):
-            continue
-        value = jnp.asarray(site["value"])
-        mask = getattr(site["fn"], "_mask", None)
-        used = jnp.ones(value.shape, bool)
-        if mask is not None and not isinstance(mask, bool):
-            event = (1,) * site["fn"].event_dim
-            used = jnp.broadcast_to(
-                jnp.reshape(mask, jnp.shape(mask) + event), value.shape
-            )
-        bad = ~jnp.isfinite(value) & used
-        if bool(bad.any()):
-            raise ValueError(
-                f"The observed site '{name}' holds NaN or infinity in "
-                f"{_count(bad, value)}. Drop or impute them, or mask them with "
-                "numpyro.handlers.mask."
-            )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            support = site["fn"].support
-            outside = ~support(value) if support is not None else jnp.asarray(False)
-        if mask is None and bool(outside.any()):
-            raise ValueError(
-                f"The observed site '{name}' has {_count(outside, outside)} outside "
-                f"the support of its distribution, {type(site['fn']).__name__} on "
-                f"{support}."
-            )
-
-
-def undefined_arguments(args: tuple, kwargs: dict[str, Any]) -> str:
-    """Which array arguments hold NaN or infinity, as a sentence; empty if none."""
-    found = []
-    for path, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
-        if not isinstance(leaf, np.ndarray | jax.Array) or leaf.dtype.kind != "f":
-            continue
-        bad = ~np.isfinite(np.asarray(leaf))
-        if bad.any():
-            name = jax.tree_util.keystr(path[1:], simple=True)
-            which = f"'{name}'" if path[0].idx else f"number {name}"
-            found.append(f"argument {which} ({_count(bad, leaf)})")
-    return f" NaN or infinity stands in {', '.join(found)}." if found else ""
-
-
-def blame(trace: dict[str, dict[str, Any]]) -> str:
-    """Which site makes the log density infinite or undefined at the start, in words."""
-    culprits = []
-    for name, site in trace.items():
-        if site["type"] != "sample":
-            continue
-        log_prob = site["fn"].log_prob(site["value"])
-        if not bool(jnp.isfinite(log_prob).all()):
-            culprits.append(f"'{name}' (log density {float(jnp.sum(log_prob))})")
-    if culprits:
-        return f"The cause is site {', '.join(culprits)}."
-    return (
-        "Every site's own density is finite there; its gradient or a transform is not."
-    )
-
-
 def model_target(
     model: Callable[..., Any],
     args: tuple,
@@ -281,19 +276,27 @@ def model_target(
 
     Raises:
         ValueError: a model with nothing to infer, with a discrete latent site that
-            cannot be enumerated, with a subsampled plate, or with observed values that
-            are undefined or outside their support.
+            cannot be enumerated, or with observed values that are undefined or outside
+            their support.
         ImportError: a discrete site is to be enumerated and funsor is not installed.
     """
     strategy = init_strategy or init_to_prior_center
     try:
         trace = trace_model(model, args, kwargs, strategy)
+        subsampled = subsampled_plates(trace)
+        if subsampled:
+            # All rows once: for the shapes of the sites inside.
+            every = covering(model, subsampled, None)
+            trace = trace_model(every, args, kwargs, strategy)
     except ValueError as error:
         undefined = undefined_arguments(args, kwargs)
         if undefined:  # NumPyro's own checks stumble over it without saying where.
             raise ValueError(
                 f"The model refused its data: {error}{undefined}"
             ) from error
+        where = where_it_failed(error)
+        if where:
+            raise ValueError(f"The model refused its data: {error}.{where}") from error
         raise
     latent = {name: site for name, site in trace.items() if is_latent(site)}
     discrete = {n: s for n, s in latent.items() if s["fn"].support.is_discrete}
@@ -324,19 +327,19 @@ def model_target(
                 f"The latent site '{name}' is a Delta: use numpyro.deterministic for a "
                 "value that is not random."
             )
-    for name, site in trace.items():
-        if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0]):
-            raise ValueError(
-                f"The plate '{name}' is subsampled ({site['args'][1]} of "
-                f"{site['args'][0]}). fit uses all data at once: drop subsample_size."
-            )
     check_observed(trace)
 
     values = {
         n: biject_to(s["fn"].support).inv(s["value"]) for n, s in continuous.items()
     }
     sites = tuple(
-        Site(n, jnp.shape(values[n]), jnp.shape(s["value"]), axis_names(s))
+        Site(
+            n,
+            jnp.shape(values[n]),
+            jnp.shape(s["value"]),
+            axis_names(s),
+            subsampled_axes(s, subsampled),
+        )
         for n, s in continuous.items()
     )
     depths = [-f.dim for s in trace.values() for f in s.get("cond_indep_stack", ())]
@@ -352,6 +355,8 @@ def model_target(
             bool(discrete),
             max(depths, default=0),
             start.dtype.name,
+            subsampled,
+            outside_of(trace, subsampled),
         )
         return target, data
 

@@ -14,11 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ngvi.linalg import BlockArrow, Dense, Diagonal, LinearStructure, Tree
+from ngvi.linalg import (
+    BlockArrow,
+    Dense,
+    Diagonal,
+    LinearStructure,
+    PositiveDefinite,
+    Tree,
+)
 from ngvi.mirror import loop
 from ngvi.mirror.coloured import find_sparse_start
 from ngvi.mirror.draws import Ladder, ladder
-from ngvi.mirror.estimates import Estimator, Potential, first_order
+from ngvi.mirror.estimates import FirstOrder, Potential, first_order
 from ngvi.mirror.start import find_start
 
 # A full covariance costs D² numbers and D³ operations a step; so do a start from the
@@ -66,7 +73,7 @@ class Plan(Protocol):
         """A descent from `point`, or `point` itself, and a precision there."""
         ...
 
-    def estimator(self) -> Estimator:
+    def estimator(self) -> FirstOrder:
         """Of the natural gradient."""
         ...
 
@@ -89,7 +96,7 @@ class Full:
         precision = Dense.from_inverse_root(start.inverse_root)
         return Start(start.point, precision, start.gradients, start.value, start.finite)
 
-    def estimator(self) -> Estimator:
+    def estimator(self) -> FirstOrder:
         return first_order()
 
 
@@ -125,7 +132,7 @@ class Independent:
             jnp.isfinite(value) & jnp.isfinite(gradient).all(),
         )
 
-    def estimator(self) -> Estimator:
+    def estimator(self) -> FirstOrder:
         return first_order(full_curvature=self.dim <= LARGEST_FULL)
 
 
@@ -178,8 +185,19 @@ class Structured:
         start = find_sparse_start(potential, point, self.tree)
         return Start(point, start.precision, start.gradients, start.value, start.finite)
 
-    def estimator(self) -> Estimator:
+    def estimator(self) -> FirstOrder:
         return first_order(at_once=self._at_once)
+
+
+def plan_of(precision: PositiveDefinite, observations: int) -> Plan:
+    """The plan of fits with precisions like this one."""
+    if isinstance(precision, Dense):
+        return Full(precision.dim)
+    if isinstance(precision, Diagonal):
+        return Independent(precision.dim)
+    if isinstance(precision, BlockArrow):
+        return Structured(precision.tree, observations)
+    raise TypeError(f"No fit has a precision that is {type(precision).__name__}.")
 
 
 def _exact_draws(dim: int, seed: int, dtype: Any) -> Ladder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ngvi.bayes.density import Density, InMemory
 from ngvi.bayes.diagnostics import (
     EVEN_WEIGHTS,
     Comparison,
@@ -50,18 +51,6 @@ _LARGEST_SLOPES = 25_000_000
 _PROBES = 64
 
 
-@partial(jax.jit, static_argnums=0)
-def _at(
-    target: Target, data: Data, z: Float[Array, "s d"]
-) -> tuple[Float[Array, "s"], dict[str, Array]]:
-    """log p and the sites' values at one batch of points."""
-
-    def one(z: Array) -> tuple[Array, dict[str, Array]]:
-        return -target.potential(data, z), target.constrain(data, z)
-
-    return jax.vmap(one)(z)
-
-
 class Weighed(NamedTuple):
     """Draws from q with their importance weights."""
 
@@ -97,6 +86,7 @@ class Posterior(Summaries):
         gaussian: Gaussian,
         record: FitRecord,
         trace: dict[str, dict[str, Any]] | None,
+        density: Density | None = None,
     ) -> None:
         self.gaussian = gaussian
         self.history = record.history
@@ -105,16 +95,56 @@ class Posterior(Summaries):
         self._data = data
         self.record = record
         self._trace = trace
+        self._density = density or InMemory(target, data)
 
     def with_gaussian(self, gaussian: Gaussian) -> Posterior:
         """The same model and data under another Gaussian, for comparisons."""
-        return Posterior(self._target, self._data, gaussian, self.record, self._trace)
+        return Posterior(
+            self._target,
+            self._data,
+            gaussian,
+            self.record,
+            self._trace,
+            self._density,
+        )
 
     @property
     def structure(self) -> Structure | None:
         """Which coordinates may be correlated: in words when printed, and as a picture
         by `structure.plot()`."""
         return self.record.structure
+
+    @property
+    def model_target(self) -> ModelTarget | None:
+        """What is static about the NumPyro model; None for a plain log density."""
+        return self._target if isinstance(self._target, ModelTarget) else None
+
+    @property
+    def trace(self) -> dict[str, dict[str, Any]] | None:
+        """The recorded run of the NumPyro model; None for a plain log density."""
+        return self._trace
+
+    def update(self, *args: Any, **kwargs: Any) -> Posterior:
+        """The posterior of what this one is of and of new data, by one natural step.
+
+        It costs two evaluations of the new data, is exact where their likelihood is
+        Gaussian in the unconstrained parameters, and good where they are few beside
+        the data before; the verdict says when they were not. The whole fit is
+        `ngvi.fit(model, *args, prior=posterior, **kwargs)`.
+
+        Args:
+            *args: the model's arguments, with new data in them.
+            **kwargs: its keyword arguments.
+
+        Raises:
+            ValueError: the model has other sites with these data, or the data are
+                undefined; the message names the site.
+            TypeError: the posterior is of a log density that is not known to be a
+                likelihood alone.
+        """
+        from ngvi.bayes.updating import update
+
+        return update(self, self._target, self._data, args, kwargs)
 
     # -- draws -------------------------------------------------------------------
 
@@ -167,19 +197,12 @@ class Posterior(Summaries):
         Returns:
             log p and log q of the unconstrained draws, (S,) each, and the sites.
         """
-        count = eps.shape[0]
-        size = self._batch_size
-        padded = jnp.pad(eps, ((0, -count % size), (0, 0)))
-        points = self.gaussian.place(padded)
-        parts = []
-        for start in range(0, padded.shape[0], size):
-            batch = points[start : start + size]
-            parts.append(jax.device_get(_at(self._target, self._data, batch)))
-        log_p, sites = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
+        points = self.gaussian.place(eps)
+        log_p, sites = self._density.at(points, self._batch_size)
         # JAX sorts dictionaries; a reader expects the order of the model's program.
         order = [name for name in self._trace or sites if name in sites]
         sites = {name: sites[name] for name in order}
-        log_q = np.asarray(self.gaussian.log_prob(points[:count]))
+        log_q = np.asarray(self.gaussian.log_prob(points))
         return log_p, log_q, sites
 
     @property
@@ -310,6 +333,18 @@ class Posterior(Summaries):
 
     # -- the model's data ----------------------------------------------------------
 
+    @property
+    def streamed(self) -> bool:
+        """The data were read in batches and are not kept."""
+        return not isinstance(self._density, InMemory)
+
+    def _needs_data(self, what: str, instead: str) -> None:
+        if self.streamed:
+            raise TypeError(
+                f"{what} needs the data, which were read in batches and are not kept: "
+                f"{instead}."
+            )
+
     def _model(self) -> tuple[ModelTarget, tuple, dict[str, Any]]:
         if not isinstance(self._target, ModelTarget):
             raise TypeError(
@@ -353,10 +388,11 @@ class Posterior(Summaries):
 
         target, fitted_args, fitted_kwargs = self._model()
         if not args and not kwargs:
+            self._needs_data("predictive()", "give it arguments of the model")
             args, kwargs = fitted_args, fitted_kwargs
         latent = self._latent_draws(num_samples, seed)
         predict = Predictive(
-            generative(target.model), posterior_samples=latent, parallel=True
+            generative(target.program), posterior_samples=latent, parallel=True
         )
         draws = predict(jax.random.key(seed), *args, **kwargs)
         return {k: v for k, v in draws.items() if k not in latent}
@@ -374,6 +410,9 @@ class Posterior(Summaries):
                 "Discrete sites were summed out of this model: its log likelihood does "
                 "not split into observations given the continuous sites."
             )
+        self._needs_data(
+            "log_likelihood()", "fit a part of them with prior=posterior, and ask that"
+        )
         trace = self._trace or {}
         sites = observed_sites(trace)
         numbers = sum(np.size(trace[name]["value"]) for name in sites)
@@ -421,4 +460,5 @@ class Posterior(Summaries):
         `ngvi.bayes.nuts.nuts`."""
         from ngvi.bayes.nuts import nuts
 
+        self._needs_data("nuts()", "fit a model to data in memory")
         return nuts(self, **options)

@@ -31,19 +31,27 @@ class FitRecord:
         state: loop.State,
         *,
         name: str,
-        structure: Structure,
+        structure: Structure | None,
         seed: int,
         seconds_compiling: float,
         seconds_running: float,
         stop_reason: str | None,
+        converged: bool | None = None,
+        epochs: int = 0,
+        elbo: float | None = None,
     ) -> FitRecord:
-        """Read a final state."""
+        """Read a final state; what it says of its end is true of a whole fit, so one
+        that was shorter is told its own."""
         state = jax.device_get(state)
         steps = int(state.iteration)
         rows = state.trace
         draws = int(rows.draws[max(steps - 1, 0)])
         diagnostics = Diagnostics(
-            elbo=float(rows.elbo[max(steps - 1, 0)] - _finite(state.gap)),
+            elbo=(
+                float(rows.elbo[max(steps - 1, 0)] - _finite(state.gap))
+                if elbo is None
+                else elbo
+            ),
             iterations=steps,
             gradient_evaluations=int(state.gradients),
             value_evaluations=int(state.values),
@@ -54,11 +62,16 @@ class FitRecord:
             fisher_length=float(loop.fisher_length(state)),
             gap=float(state.gap),
             khat=float("nan"),
-            converged=stop_reason is None and int(state.status) == loop.CONVERGED,
+            converged=(
+                stop_reason is None and int(state.status) == loop.CONVERGED
+                if converged is None
+                else converged
+            ),
             stop_reason=stop_reason or loop.STOP_REASONS[int(state.status)],
-            covariance=structure.covariance,
+            covariance=structure.covariance if structure else "full",
             dimension=int(state.q.dim),
             seed=seed,
+            epochs=epochs,
         )
         history = {
             "iteration": np.arange(1, steps + 1),

@@ -17,7 +17,8 @@ from numpyro import handlers
 from numpyro.infer import Predictive, log_likelihood
 from numpyro.primitives import Messenger
 
-from ngvi.bayes.numpyro_model import ModelTarget, is_observed
+from ngvi.bayes.checks import is_observed
+from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.target import Data
 
 MOST_NUMBERS = 50_000_000
@@ -73,7 +74,7 @@ def _replicated(
 ) -> dict[str, Array]:
     args, kwargs = target.arguments.join(data)
     predict = Predictive(
-        generative(target.model), latent, return_sites=sites, parallel=True
+        generative(target.program), latent, return_sites=sites, parallel=True
     )
     return predict(key, *args, **kwargs)
 
@@ -88,7 +89,7 @@ def _from_prior(
 ) -> dict[str, Array]:
     args, kwargs = target.arguments.join(data)
     predict = Predictive(
-        generative(target.model),
+        generative(target.program),
         num_samples=num_samples,
         return_sites=sites,
         parallel=True,
@@ -101,7 +102,7 @@ def _log_likelihood(
     target: ModelTarget, sites: tuple[str, ...], data: Data, latent: dict[str, Array]
 ) -> dict[str, Array]:
     args, kwargs = target.arguments.join(data)
-    model = handlers.seed(target.model, 0)
+    model = handlers.seed(target.program, 0)
     every = log_likelihood(model, latent, *args, parallel=True, **kwargs)
     return {name: every[name] for name in sites}
 

@@ -122,7 +122,7 @@ def choose(
         else:
             tree = plates.tree()
             if wanted or tree.numbers < _SPARSE * dim**2:
-                observations = _observations(trace or {})
+                observations = count_observations(trace or {})
                 structure = Structure("structured", dim, plates, notes)
                 return Structured(tree, observations), structure
             notes = (*notes, "no structure: the border is most of the coordinates")
@@ -174,6 +174,7 @@ def _moved(group: Group, other: Group) -> str:
     return f"plate {names} meets plate {' × '.join(other.plates)}: it is in the border"
 
 
-def _observations(trace: Mapping[str, Mapping[str, Any]]) -> int:
+def count_observations(trace: Mapping[str, Mapping[str, Any]]) -> int:
+    """Observed numbers in a recorded run."""
     sizes = [trace[name]["value"].size for name in observed_sites(trace)]
     return int(sum(sizes))

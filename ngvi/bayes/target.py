@@ -4,21 +4,42 @@ A target is split in two. The *static* part (the function, its Python-valued arg
 the sites and their shapes) is hashable and equal for equal models, so it keys JAX's
 compilation cache; the *data* are arrays handed to every compiled program as arguments,
 so a second fit with new data of the same shape compiles nothing.
+
+The density is prior times likelihood, and both can be weighed:
+
+    ℓ(z) = −log prior(z) − β log lik(data | z),    prior = p₀, or q^(1−f) p₀^f
+
+with p₀ the model's own prior, q an earlier posterior in its place, f how much of what q
+has learned is forgotten, and β the power of the likelihood.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-Data = tuple[Array, ...]
-"""The arrays among the arguments, in the order of the flattened arguments."""
+from ngvi.families import Gaussian
+
+
+class Data(NamedTuple):
+    """The arrays that a compiled program is called with."""
+
+    arrays: tuple[Array, ...]
+    """Those among the arguments, in the order of the flattened arguments."""
+    rows: dict[str, Int[Array, "b"]] | None = None
+    """Of the subsampled plates, the indices of a batch; None for all of them."""
+    prior: Gaussian | None = None
+    """q, in the place of the model's own prior."""
+    forgetting: Float[Array, ""] | None = None
+    """f; None for 0."""
+    power: Float[Array, ""] | None = None
+    """β; None for 1."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +73,23 @@ class Arguments:
         # None is data that is absent, not an empty subtree.
         leaves, treedef = jax.tree.flatten((args, kwargs), is_leaf=lambda x: x is None)
         static: list[Any] = []
-        data: list[Array] = []
+        arrays: list[Array] = []
         for leaf in leaves:
             numeric = isinstance(leaf, np.ndarray | np.generic | jax.Array)
             if numeric and np.asarray(leaf).dtype.kind in "biufc" and not constant:
                 static.append(_ARRAY)
-                data.append(jnp.asarray(leaf))
+                arrays.append(jnp.asarray(leaf))
                 continue
             try:
                 hash(leaf)
                 static.append(leaf)
             except TypeError:
                 static.append(_ByIdentity(leaf, id(leaf)))
-        return Arguments(treedef, tuple(static)), tuple(data)
+        return Arguments(treedef, tuple(static)), Data(tuple(arrays))
 
     def join(self, data: Data) -> tuple[tuple, dict[str, Any]]:
         """(args, kwargs) with these arrays in their places."""
-        arrays = iter(data)
+        arrays = iter(data.arrays)
         leaves = [
             next(arrays)
             if leaf is _ARRAY
@@ -100,12 +121,56 @@ class Target(Protocol):
         ...
 
     def potential(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
-        """−log p(z, data), the Jacobian of the transforms included."""
+        """ℓ: −log p(z, data), the Jacobian of the transforms included."""
+        ...
+
+    def joint(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        """−log p₀(z) − log lik(data | z)."""
+        ...
+
+    def own_prior(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        """−log p₀(z)."""
+        ...
+
+    def likelihood(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        """−log lik(data | z); of a batch of rows, its part of it."""
+        ...
+
+    def once(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        """What of −log lik(data | z) is in no batch of rows."""
         ...
 
     def constrain(self, data: Data, z: Float[Array, "d"]) -> dict[str, Array]:
         """The sites on the model's own supports, deterministic ones included."""
         ...
+
+
+def prior_part(target: Target, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+    """What of ℓ is there once, however the data are cut into batches."""
+    once = _powered(data, target.once(data, z))
+    if data.prior is None:
+        return once + target.own_prior(data, z)
+    learned = -data.prior.log_prob(z)
+    if data.forgetting is None:
+        return once + learned
+    f = data.forgetting
+    return once + (1 - f) * learned + f * target.own_prior(data, z)
+
+
+def data_part(target: Target, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+    """What of ℓ is a sum over batches: −β log lik(batch | z)."""
+    return _powered(data, target.likelihood(data, z))
+
+
+def _powered(data: Data, value: Array) -> Array:
+    return value if data.power is None else data.power * value
+
+
+def whole(target: Target, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+    """ℓ(z)."""
+    if data.prior is None and data.power is None:
+        return target.joint(data, z)
+    return prior_part(target, data, z) + data_part(target, data, z)
 
 
 def coordinate_names(name: str, shape: tuple[int, ...]) -> list[str]:
@@ -157,10 +222,26 @@ class FunctionTarget:
         parts = zip(jnp.split(z, ends), self.shapes, strict=True)
         return [part.reshape(shape) for part, shape in parts]
 
+    def params(self, z: Float[Array, "d"]) -> Any:
+        """The function's first argument."""
+        return jax.tree.unflatten(self.treedef, self.leaves(z))
+
     def potential(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        return whole(self, data, z)
+
+    def own_prior(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        """Flat: where a density is to be split, the function is the likelihood."""
+        return jnp.zeros((), z.dtype)
+
+    def likelihood(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        return self.joint(data, z)
+
+    def once(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
+        return jnp.zeros((), z.dtype)
+
+    def joint(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
         args, kwargs = self.arguments.join(data)
-        params = jax.tree.unflatten(self.treedef, self.leaves(z))
-        return -jnp.asarray(self.function(params, *args, **kwargs))
+        return -jnp.asarray(self.function(self.params(z), *args, **kwargs))
 
     def constrain(self, data: Data, z: Float[Array, "d"]) -> dict[str, Array]:
         return dict(zip(self.leaf_names, self.leaves(z), strict=True))

@@ -18,6 +18,7 @@ reparameterization trick; Roeder, Wu and Duvenaud (2017), Sticking the landing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -72,36 +73,57 @@ def _assemble(
     )
 
 
-def first_order(
-    temperature: float = 1.0, full_curvature: bool = False, at_once: int | None = None
-) -> Estimator:
+@dataclass(frozen=True)
+class FirstOrder:
     """Stein's estimate from gradients, for moment-matched draws [ε; −ε], N > D.
 
     With a precision in which few coordinates meet, and draws matched as far as it sees,
-    more draws than such coordinates are enough.
-
-    Args:
-        temperature: τ.
-        full_curvature: also return AᵀHA in full, for a mean that steps in a richer
-            metric than the structure of the precision.
-        at_once: draws at which ℓ is evaluated in one go; by default all.
+    more draws than such coordinates are enough. It is linear in ℓ: where ℓ is a sum
+    over batches of data, `at` of each may be summed and assembled once.
     """
 
-    def estimate(potential: Potential, q: Gaussian, eps: Array) -> Estimate:
-        function, points = jax.value_and_grad(potential), q.place(eps)
-        if at_once is None or at_once >= eps.shape[0]:
-            values, gradients = jax.vmap(function)(points)
-        else:
-            values, gradients = jax.lax.map(function, points, batch_size=at_once)
+    temperature: float = 1.0
+    """τ."""
+    full_curvature: bool = False
+    """Also return AᵀHA in full, for a mean that steps in a richer metric than the
+    structure of the precision."""
+    at_once: int | None = None
+    """Draws at which ℓ is evaluated in one go; by default all."""
+
+    def __call__(self, potential: Potential, q: Gaussian, eps: Array) -> Estimate:
+        return self.assemble(q, eps, *self.at(potential, q.place(eps)))
+
+    def at(
+        self, potential: Potential, points: Float[Array, "n d"]
+    ) -> tuple[Float[Array, "n"], Float[Array, "n d"]]:
+        """ℓ and ∇ℓ at draws from q."""
+        function = jax.value_and_grad(potential)
+        if self.at_once is None or self.at_once >= points.shape[0]:
+            return jax.vmap(function)(points)
+        return jax.lax.map(function, points, batch_size=self.at_once)
+
+    def assemble(
+        self,
+        q: Gaussian,
+        eps: Float[Array, "n d"],
+        values: Float[Array, "n"],
+        gradients: Float[Array, "n d"],
+    ) -> Estimate:
+        """The estimate from ℓ and ∇ℓ at m + Aε."""
         whitened = q.precision.whiten_gradient(gradients)
         full = None
-        if full_curvature:
+        if self.full_curvature:
             cross = eps.T @ whitened / eps.shape[0]
             full = (cross + cross.T) / 2
         curvature = q.precision.tangent(eps, whitened)
-        return _assemble(q, values, eps, whitened, curvature, temperature, full)
+        return _assemble(q, values, eps, whitened, curvature, self.temperature, full)
 
-    return estimate
+
+def first_order(
+    temperature: float = 1.0, full_curvature: bool = False, at_once: int | None = None
+) -> FirstOrder:
+    """Stein's estimate from gradients, see `FirstOrder`."""
+    return FirstOrder(temperature, full_curvature, at_once)
 
 
 def score_difference(temperature: float = 1.0) -> Estimator:

@@ -47,7 +47,9 @@ __all__ = [
     "Settings",
     "State",
     "Trace",
+    "at_rest",
     "check",
+    "compare",
     "fisher_length",
     "initial_state",
     "run",
@@ -112,7 +114,7 @@ def _stuck(state: State) -> Array:
     return (state.tries >= _MAX_TRIES) | (~state.fresh & (state.idle >= _MAX_IDLE))
 
 
-def _at_rest(state: State, settings: Settings) -> Array:
+def at_rest(state: State, settings: Settings) -> Array:
     """The level has come to what it was run for."""
     goal = jnp.where(state.checked, settings.tolerance, settings.loose_tolerance)
     done = ~state.fresh & (fisher_length(state) < goal)
@@ -122,8 +124,21 @@ def _at_rest(state: State, settings: Settings) -> Array:
 def check(
     potential: Potential, state: State, draws: Ladder, settings: Settings
 ) -> State:
-    """What to do with a level at rest: refine it, climb to the next, or stop."""
+    """What to do with a level at rest, from ℓ at unseen draws."""
     values = values_at(potential, state.q, draws.check, settings.at_once)
+    return compare(state, values, draws, settings)
+
+
+def compare(
+    state: State, values: Float[Array, "s"], draws: Ladder, settings: Settings
+) -> State:
+    """What to do with a level at rest: refine it, climb to the next, or stop.
+
+    Args:
+        state: at rest.
+        values: ℓ at the unseen draws, `draws.check`.
+        draws, settings: as in `run`.
+    """
     unseen = objective_of(state.q, values.mean(), settings)
     gap = jnp.where(jnp.isfinite(unseen), unseen - state.objective, jnp.inf)
     # The comparison has an error of its own: that of ℓ less its part quadratic in ε
@@ -164,7 +179,7 @@ def check(
         fresh=state.fresh | climb,
         tries=jnp.where(climb, 0, state.tries),
         idle=jnp.where(climb, 0, state.idle),
-        status=status,
+        status=status.astype(state.status.dtype),
         values=state.values + draws.check.shape[0],
     )
 
@@ -192,7 +207,7 @@ def run(
     limit = jnp.minimum(limit, settings.max_iterations)
 
     def moving(state: State) -> Array:
-        return ~_at_rest(state, settings) & (state.iteration < limit)
+        return ~at_rest(state, settings) & (state.iteration < limit)
 
     def converge(state: State) -> State:
         return jax.lax.while_loop(
@@ -207,7 +222,7 @@ def run(
     def level(state: State) -> State:
         state = converge(state)
         return jax.lax.cond(
-            _at_rest(state, settings),
+            at_rest(state, settings),
             lambda s: check(potential, s, draws, settings),
             lambda s: s,
             state,

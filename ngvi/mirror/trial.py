@@ -160,6 +160,18 @@ def _remember(state: State, step: Step, estimate: Estimate, accept: Array) -> Me
     return jax.tree.map(lambda a, b: jnp.where(useful, a, b), pushed, state.memory)
 
 
+class Proposal(NamedTuple):
+    """A step to be tried."""
+
+    step: Step
+    rho: Float[Array, ""]
+    """Its length."""
+    slope: Float[Array, ""]
+    """The descent of L a unit of length."""
+    limited: Bool[Array, ""]
+    """The trust region held it back."""
+
+
 def trial(
     potential: Potential,
     estimator: Estimator,
@@ -168,21 +180,38 @@ def trial(
     settings: Settings,
 ) -> State:
     """One trial step: propose, evaluate, accept or reject."""
+    proposal = propose(state, settings)
+    estimate = evaluate(potential, estimator, proposal.step.q, draws, state.level)
+    return decide(state, proposal, estimate, draws, settings)
+
+
+def propose(state: State, settings: Settings) -> Proposal:
+    """The step to try next."""
     search = _search(state, settings)
     path = gaussian_path(state.q, search.direction, settings.retraction)
     whole = search.accelerated & (state.tries == 0)
     # A level's first evaluation is at q itself: a step of length 0.
     wish = jnp.where(state.fresh, 0.0, jnp.where(whole, 1.0, state.rho))
     rho, step, limited = _within(path, wish.astype(state.rho.dtype), state.radius)
+    return Proposal(step, rho, search.slope, limited)
 
-    estimate = evaluate(potential, estimator, step.q, draws, state.level)
+
+def decide(
+    state: State,
+    proposal: Proposal,
+    estimate: Estimate,
+    draws: Ladder,
+    settings: Settings,
+) -> State:
+    """Take the step or not, given the estimate at its end."""
+    step, rho, slope, limited = proposal
     objective = objective_of(step.q, estimate.value, settings)
     finite = jnp.isfinite(objective) & jax.tree.reduce(
         jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), estimate)
     )
     # Rounding: two objectives this close cannot be told apart.
     slack = 8 * jnp.finfo(objective.dtype).eps * jnp.abs(state.objective)
-    lower = objective <= state.objective - 1e-4 * rho * search.slope + slack
+    lower = objective <= state.objective - 1e-4 * rho * slope + slack
     accept = finite & (state.fresh | lower)
 
     def pick(new: Array, old: Array) -> Array:
@@ -201,7 +230,7 @@ def trial(
         objective=pick(objective, state.objective),
         estimate=jax.tree.map(pick, estimate, state.estimate),
         memory=_remember(state, step, estimate, accept),
-        rho=_next_length(state, rho, objective, search.slope, accept, limited),
+        rho=_next_length(state, rho, objective, slope, accept, limited),
         radius=_next_radius(state, accept, limited),
         fresh=state.fresh & ~accept,
         tries=jnp.where(accept, 0, state.tries + 1),

@@ -57,6 +57,8 @@ class Progress:
         fisher_length: float | None = None,
         step: float | None = None,
         draws: int | None = None,
+        epoch: int | None = None,
+        rows_per_second: float | None = None,
     ) -> None:
         """Show new numbers; those left out are left out of the line.
 
@@ -66,6 +68,8 @@ class Progress:
             fisher_length: Length of the natural gradient in the Fisher metric.
             step: Step size that the last iteration accepted.
             draws: Number of base draws in the objective.
+            epoch: Passes over data that are read in batches, the one under way counted.
+            rows_per_second: Rows of data read in a second.
         """
         if self._bar is None:
             return
@@ -75,6 +79,8 @@ class Progress:
             fisher_length=fisher_length,
             step=step,
             draws=draws,
+            epoch=epoch,
+            rows_per_second=rows_per_second,
         )
         # refresh=False leaves the decision to tqdm, which redraws about ten times a
         # second: a fast loop must not spend its time on the terminal.
@@ -101,9 +107,13 @@ def status_line(
     fisher_length: float | None = None,
     step: float | None = None,
     draws: int | None = None,
+    epoch: int | None = None,
+    rows_per_second: float | None = None,
 ) -> str:
     """Return the numbers of one iteration as words, without those that are None."""
     parts = []
+    if epoch is not None:
+        parts.append(f"epoch {int(epoch)}")
     if iteration is not None:
         parts.append(f"iteration {int(iteration):>3d}")
     if elbo is not None:
@@ -114,4 +124,6 @@ def status_line(
         parts.append(f"step {float(step):.3g}")
     if draws is not None:
         parts.append(f"{int(draws):,d} draws")
+    if rows_per_second is not None:
+        parts.append(f"{rows_per_second:,.0f} rows/s")
     return "  ".join(parts)

@@ -37,6 +37,7 @@ def test_groups(archive):
         "sample_stats",
         "importance",
         "fit_history",
+        "gaussian",
         "posterior_predictive",
         "log_likelihood",
         "prior",
@@ -146,6 +147,7 @@ def test_what_was_not_asked_for_is_not_there(schools):
         "sample_stats",
         "importance",
         "fit_history",
+        "gaussian",
         "observed_data",
         "constant_data",
     }
@@ -215,6 +217,7 @@ def test_a_log_density_has_draws_only(density_posterior):
         "sample_stats",
         "importance",
         "fit_history",
+        "gaussian",
     }
     assert set(archive.record["latent_sites"]) == {"a", "b"}
     assert archive.groups["posterior"]["a"].dims == ("chain", "draw", "a_dim_0")
@@ -251,3 +254,8 @@ def test_large_groups_are_thinned_and_say_so(archive, schools, monkeypatch):
     kept = archive.groups["log_likelihood"]["y"].sel(draw=thin["draw"])
     np.testing.assert_allclose(thin["y"], kept)
     assert "Left out" not in render(schools.archive())
+
+
+def test_a_log_density_may_hold_a_prior(density_posterior):
+    with pytest.raises(TypeError, match="may hold a prior"):
+        density_posterior.update(2.0)

@@ -317,16 +317,6 @@ def test_discrete_site_that_cannot_be_enumerated():
         ngvi.fit(model)
 
 
-def test_subsampled_plate_is_refused():
-    def model(y):
-        mu = numpyro.sample("mu", dist.Normal(0, 1))
-        with numpyro.plate("rows", 10, subsample_size=5) as index:
-            numpyro.sample("y", dist.Normal(mu, 1), obs=y[index])
-
-    with pytest.raises(ValueError, match=r"'rows' is subsampled \(5 of 10\)"):
-        ngvi.fit(model, jnp.zeros(10))
-
-
 def test_a_log_density_that_is_not_finite_at_the_start():
     with pytest.raises(ValueError, match="at the start is -inf"):
         ngvi.fit(lambda z: jnp.log(-jnp.exp(z) * 0), init=1.0)

@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.infer import Predictive
 
+import ngvi
 from ngvi.linalg import Dense, Diagonal
 
 
@@ -40,8 +41,14 @@ def posterior(request, under):
     posterior = under(rng.normal(size=7), precision, model, Y)
     if request.param == "full":
         # The guide need not keep its coordinates in the order that we do.
-        sites = posterior._target.sites[::-1]
-        posterior._target = replace(posterior._target, sites=sites)
+        target = posterior._target
+        posterior = ngvi.Posterior(
+            replace(target, sites=target.sites[::-1]),
+            posterior._data,
+            posterior.gaussian,
+            posterior.record,
+            posterior.trace,
+        )
     return posterior
 
 

@@ -150,7 +150,7 @@ def test_data_without_the_observations_is_warned_about(capsys, place, bare_repor
 
 @pytest.mark.parametrize("after", [0, 1])
 def test_an_interrupted_fit_is_saved(capsys, place, monkeypatch, bare_report, after):
-    advance = fit_module._advance
+    advance = fit_module.compiled_advance
     calls = []
 
     def interrupted(*arguments):
@@ -159,7 +159,7 @@ def test_an_interrupted_fit_is_saved(capsys, place, monkeypatch, bare_report, af
             raise KeyboardInterrupt
         return advance(*arguments)
 
-    monkeypatch.setattr(fit_module, "_advance", interrupted)
+    monkeypatch.setattr(fit_module, "compiled_advance", interrupted)
     code, out, err = run(capsys, "fit eight_schools")
     assert code == 1
     assert "interrupted: saving the best state so far" in err
@@ -172,7 +172,7 @@ def test_an_interrupt_before_the_first_step_leaves_nothing(capsys, place, monkey
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit_module, "_begin", interrupted)
+    monkeypatch.setattr(fit_module, "compiled_begin", interrupted)
     code, out, err = run(capsys, "fit eight_schools")
     assert (code, out) == (1, "")
     assert "nothing is saved" in err

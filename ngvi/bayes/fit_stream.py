@@ -1,0 +1,170 @@
+"""The driver of fits to data in batches: a first pass, epochs, and what is kept."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from jaxtyping import Array, Float
+
+from ngvi.bayes.density import Density, InMemory
+from ngvi.bayes.diagnostics import EPOCHS_USED, INTERRUPTED, ONE_PASS
+from ngvi.bayes.numpyro_model import ModelTarget
+from ngvi.bayes.plan import Plan
+from ngvi.bayes.stream import Reader, StreamError
+from ngvi.bayes.streamed import (
+    converge,
+    fewer_checks,
+    first_pass,
+    length_of,
+    renewed,
+)
+from ngvi.bayes.subsampling import RowReader
+from ngvi.bayes.sums import Batches, Streamed, Sums, of_a_batch, silent
+from ngvi.bayes.target import Data, Target
+from ngvi.mirror import loop
+from ngvi.mirror.draws import Ladder
+from ngvi.mirror.trial import smallest_radius
+from ngvi.terminal.progress import Progress
+
+
+class Problem(NamedTuple):
+    """All that a fit is made of."""
+
+    target: Target
+    data: Data
+    point: Float[Array, "d"]
+    plan: Plan
+    settings: loop.Settings
+    draws: Ladder
+
+
+class End(NamedTuple):
+    """How a fit ended."""
+
+    state: loop.State
+    stop_reason: str | None
+    """None where the state's own status tells."""
+    density: Density
+    converged: bool | None = None
+    """None where the state's own status tells."""
+    epochs: int = 0
+    elbo: float | None = None
+    """None where the state's own trace tells."""
+    error: StreamError | None = None
+    """To be raised with the fit so far."""
+
+
+class _Watch:
+    """The latest state, and a progress line about it."""
+
+    def __init__(self, batches: Batches, state: loop.State, bar: Progress) -> None:
+        self.batches, self.state, self.bar = batches, state, bar
+        self.kept = False
+        self.rows = 0
+        self.started = time.perf_counter()
+
+    def keep(self, state: loop.State) -> None:
+        """Remember a state."""
+        self.state, self.kept = state, True
+
+    def shown(self, rows: int) -> None:
+        """Another batch was read."""
+        self.rows += rows
+        if not self.bar.enabled:
+            return
+        last = max(int(self.state.iteration) - 1, 0)
+        self.bar.update(
+            epoch=self.batches.epoch + 1,
+            elbo=float(self.state.trace.elbo[last]),
+            fisher_length=length_of(self.state),
+            rows_per_second=self.rows / (time.perf_counter() - self.started),
+        )
+
+
+def fit_stream(
+    problem: Problem, state: loop.State, reader: Reader, bar: Progress
+) -> End:
+    """A fit to a stream.
+
+    Args:
+        problem: its data are those of the first batch.
+        state: where a fit to the first batch begins.
+        reader: of all batches.
+        bar: shows how it is going.
+    """
+    target, data, _, plan, settings, draws = problem
+    draws = fewer_checks(draws)
+    sums = Sums(target, reader, data)
+    watch = _Watch(reader, state, bar)
+    sums.shown = watch.shown
+    error, evidence, reason = None, None, None
+    try:
+        final = reader.last_pass
+        evidence = first_pass(sums, plan, settings, draws, state, watch.keep, final)
+        if reader.ended:
+            reason = ONE_PASS if reader.stream.once else EPOCHS_USED
+        else:
+            state = renewed(watch.state, smallest_radius(target.dim))
+            reason = converge(sums, plan, settings, draws, state, watch.keep)[1]
+            evidence = None
+    except KeyboardInterrupt:
+        if not watch.kept:
+            raise
+        reason = INTERRUPTED
+    except StreamError as failed:
+        if not watch.kept:
+            raise
+        reason, error = str(failed), failed
+    readable = error is None and reader.epoch > 0 and not reader.stream.once
+    sums.shown = silent
+    left_out: frozenset[str] = frozenset()
+    if reader.last is not None:
+        left_out = of_a_batch(target, data, reader.last.data, watch.state.q.mean)
+    density = Streamed(sums if readable else None, target, data, left_out)
+    return _ended(watch, reason, density, settings, evidence, error)
+
+
+def fit_rows(
+    problem: Problem,
+    state: loop.State,
+    target: ModelTarget,
+    seed: int,
+    bar: Progress,
+) -> End:
+    """A fit to a subsampled plate, whose rows come in batches though the data are in
+    memory.
+
+    Args:
+        problem: all of it.
+        state: where the fit begins, found with all rows.
+        target: of the problem.
+        seed: of the order of the rows.
+        bar: shows how it is going.
+    """
+    _, data, _, plan, settings, draws = problem
+    reader = RowReader(target.subsampled, Data(data.arrays), seed)
+    sums = Sums(target, reader, data)
+    watch = _Watch(reader, state, bar)
+    sums.shown = watch.shown
+    draws, reason = fewer_checks(draws), None
+    try:
+        reason = converge(sums, plan, settings, draws, state, watch.keep)[1]
+    except KeyboardInterrupt:
+        reason = INTERRUPTED
+    return _ended(watch, reason, InMemory(target, data), settings, None, None)
+
+
+def _ended(
+    watch: _Watch,
+    reason: str | None,
+    density: Density,
+    settings: loop.Settings,
+    elbo: float | None,
+    error: StreamError | None,
+) -> End:
+    state, converged = watch.state, None
+    if reason == EPOCHS_USED and elbo is None:
+        # Not at rest, but within what is taken for so on the way.
+        converged = length_of(state) < settings.loose_tolerance
+    return End(state, reason, density, converged, watch.batches.epoch, elbo, error)

@@ -1,0 +1,75 @@
+"""The compiled programs of a fit in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array, Bool, Float
+
+from ngvi.bayes.plan import Plan
+from ngvi.bayes.target import Data, Target
+from ngvi.families import Gaussian
+from ngvi.mirror import loop
+from ngvi.mirror.draws import Ladder
+
+
+class Beginning(NamedTuple):
+    """Where a fit starts."""
+
+    state: loop.State
+    value: Float[Array, ""]
+    """−log p at the given point."""
+    finite: Bool[Array, ""]
+    """Whether it and its gradient are finite there."""
+
+
+def begin(
+    target: Target,
+    plan: Plan,
+    settings: loop.Settings,
+    data: Data,
+    point: Float[Array, "d"],
+    draws: Ladder,
+) -> Beginning:
+    """The state a fit starts from: a descent from `point`, or `point` itself."""
+    potential = partial(target.potential, data)
+    start = plan.start(potential, point)
+    q = Gaussian(start.mean, start.precision)
+    state = loop.initial_state(potential, plan.estimator(), q, draws, settings)
+    state = replace(state, gradients=state.gradients + start.gradients)
+    return Beginning(state, start.value, start.finite)
+
+
+def advance(
+    target: Target,
+    plan: Plan,
+    settings: loop.Settings,
+    data: Data,
+    state: loop.State,
+    draws: Ladder,
+    limit: int | Array,
+) -> loop.State:
+    """Trial steps up to the `limit`-th, or until the fit stops."""
+    potential = partial(target.potential, data)
+    return loop.run(potential, plan.estimator(), state, draws, settings, limit)
+
+
+def solve(
+    target: Target,
+    plan: Plan,
+    settings: loop.Settings,
+    data: Data,
+    point: Float[Array, "d"],
+    draws: Ladder,
+) -> loop.State:
+    """A whole fit as one pure function: `vmap` it over draws (seeds) or data."""
+    state = begin(target, plan, settings, data, point, draws).state
+    return advance(target, plan, settings, data, state, draws, settings.max_iterations)
+
+
+# Compiled once for equal targets and shapes: the data are arguments.
+compiled_begin = jax.jit(begin, static_argnums=(0, 1, 2))
+compiled_advance = jax.jit(advance, static_argnums=(0, 1, 2))
