@@ -1,0 +1,400 @@
+"""Positive-definite matrices with the pattern of a chain and a border.
+
+The posterior of states along a time axis has such a precision. All takes time and
+memory linear in the steps. P = B Bᵀ with the B of `chain_root`; P itself is stored too,
+for B⁻¹ has no zeros where P has them, and neither has the product of two such roots: a
+step cannot multiply them and stay in the pattern. So here a step moves P itself,
+
+    P⁺ = P + ρX,
+
+and tangents are not whitened: X holds the entries of B X B ᵀ, with the trace product
+
+    tr(Σ X Σ Y) = −⟨X, dΣ⟩,   dΣ the change of P⁻¹ along Y, inside of the pattern,
+
+which costs a derivative of the factor and of the inverse. That is the plain natural
+gradient step (a retraction of first order), exact at ρ = 1 for a quadratic: P⁺ is then
+its Hessian. Where P + ρX is not positive definite, its pivots are retracted instead, by
+R in the frame of those of P: that adds to the diagonal blocks alone.
+
+Source: Khan and Rue (2023), The Bayesian learning rule, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import field
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ngvi.linalg import chain_root
+from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
+from ngvi.linalg.batching import diagonal_of, symmetric
+from ngvi.linalg.block_arrow import BlockArrow
+from ngvi.linalg.chain import Bands, Chain
+from ngvi.linalg.chain_root import Pivot, Root
+from ngvi.linalg.small import multiply
+from ngvi.pytrees import pytree
+
+
+@pytree
+class ChainArrow(LinearStructure):
+    """P = B Bᵀ, block-tridiagonal with a border.
+
+    Entries and tangents are `Bands`; moments are, too, with twice the entries between
+    different blocks. A tangent is the change of the entries, not whitened.
+
+    Args:
+        bands: P.
+        root: B.
+        chain: which coordinates meet.
+    """
+
+    bands: Bands
+    root: Root
+    chain: Chain = field(metadata={"static": True})
+
+    @property
+    def dim(self) -> int:
+        return self.chain.dim
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return self.bands.own.shape[:-3]
+
+    @classmethod
+    def from_chain(cls, chain: Chain, bands: Bands) -> Self:
+        """The matrix with these entries, which must be positive definite."""
+        return cls(bands, chain_root.factor(bands)[0], chain)
+
+    @classmethod
+    def identity(cls, chain: Chain, dtype: jnp.dtype) -> Self:
+        """I."""
+        n, b, p = chain.count, chain.size, chain.rest
+        bands = Bands(
+            jnp.broadcast_to(jnp.eye(b, dtype=dtype), (n, b, b)),
+            jnp.zeros((n - 1, b, b), dtype),
+            jnp.zeros((n, p, b), dtype),
+            jnp.eye(p, dtype=dtype),
+        )
+        return cls.from_chain(chain, bands)
+
+    @classmethod
+    def nearly(cls, chain: Chain, bands: Bands) -> Self:
+        """A positive-definite matrix from a symmetric one, the same if it is one.
+
+        The pivots' eigenvalues, after scaling to a unit diagonal, are replaced by their
+        absolute values, none below 1e-6.
+        """
+
+        def unit(matrix: Array) -> Array:
+            size = jnp.abs(diagonal_of(matrix))
+            return jnp.sqrt(jnp.where(size > 0, size, 1.0))
+
+        def pivot(matrix: Array, _: Any) -> tuple[Array, Array, Array]:
+            values, vectors = jnp.linalg.eigh(matrix)
+            return _lifted(matrix, vectors, jnp.maximum(jnp.abs(values), 1e-6) - values)
+
+        blocks, border = unit(bands.own), unit(bands.border)
+        scaled = _scaled(bands, 1 / blocks, 1 / border)
+        _, own, more = chain_root.factor(scaled, pivot)
+        return cls.from_chain(chain, _scaled(_raised(scaled, own, more), blocks, border))
+
+    # -- as a linear operator ----------------------------------------------------
+
+    def _on_vector(
+        self,
+        method: Callable[[Root, Array, Array], tuple[Array, Array]],
+        x: Float[Array, "*b d"],
+    ) -> Float[Array, "*b d"]:
+        return self.chain.paste(*method(self.root, *self.chain.cut(x)))
+
+    def mv(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        return self.chain.paste(*_times(self.bands, *self.chain.cut(x)))
+
+    def solve(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        return self.unwhiten(self.whiten_gradient(x))
+
+    def whiten(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        return self._on_vector(chain_root.apply_transposed, x)
+
+    def unwhiten(self, eps: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        return self._on_vector(chain_root.solve_transposed, eps)
+
+    def whiten_gradient(self, g: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        return self._on_vector(chain_root.solve, g)
+
+    def _unwhiten_gradient(self, g: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        """B g, the inverse of `whiten_gradient`."""
+        return self._on_vector(chain_root.apply, g)
+
+    # -- numbers about it --------------------------------------------------------
+
+    def logdet(self) -> Float[Array, "*c"]:
+        return chain_root.logdet(self.root)
+
+    def diagonal(self) -> Float[Array, "*c d"]:
+        return self._diagonal(self.bands)
+
+    def inverse_diagonal(self) -> Float[Array, "*c d"]:
+        return self._diagonal(chain_root.inverse(self.root, self.chain.count))
+
+    def _diagonal(self, bands: Bands) -> Float[Array, "*c d"]:
+        return self.chain.paste(diagonal_of(bands.own), diagonal_of(bands.border))
+
+    def _of_basis(self, operator: Callable[[Array], Array]) -> Float[Array, "*c d d"]:
+        columns = jnp.eye(self.dim, dtype=self.bands.own.dtype)
+        shape = (self.dim, *[1] * len(self.batch_shape), self.dim)
+        return jnp.moveaxis(operator(columns.reshape(shape)), 0, -1)
+
+    def dense(self) -> Float[Array, "*c d d"]:
+        return self._of_basis(self.mv)
+
+    def inverse_dense(self) -> Float[Array, "*c d d"]:
+        return self._of_basis(self.solve)
+
+    def relative_trace(self, other: PositiveDefinite) -> Float[Array, "*c"]:
+        if isinstance(other, ChainArrow) and other.chain == self.chain:
+            return _dot(self.bands, other.inverse_moments())
+        return super().relative_trace(other)
+
+    # -- the linear space and its dual -------------------------------------------
+
+    def entries(self) -> Bands:
+        return self.bands
+
+    def from_entries(self, entries: Bands) -> Self:
+        return self.from_chain(self.chain, entries)
+
+    def project(self, matrix: Float[Array, "*c d d"]) -> Bands:
+        blocks, border = self.chain.cut(jnp.arange(self.dim))
+
+        def at(rows: Array, columns: Array) -> Array:
+            return matrix[..., rows[..., :, None], columns[..., None, :]]
+
+        return Bands(
+            symmetric(at(blocks, blocks)),
+            at(blocks[1:], blocks[:-1]),
+            at(border, blocks),
+            symmetric(at(border, border)),
+        )
+
+    def inner(self, x: Bands, y: Bands) -> Float[Array, "*c"]:
+        return _dot(x, _doubled(y))
+
+    def outer(self, x: Float[Array, "*b d"]) -> Bands:
+        blocks, border = self.chain.cut(x)
+        return _doubled(_products((blocks, border), (blocks, border)))
+
+    def inverse_moments(self) -> Bands:
+        return _doubled(chain_root.inverse(self.root, self.chain.count))
+
+    def from_moments(self, moments: Bands) -> Self:
+        """Given the border the blocks are a Markov chain: its precision is the sum of
+        the inverses over pairs of neighbours, less those over what two pairs share."""
+        own, following, cross, border = _halved(moments)
+        weights = jnp.linalg.solve(border[..., None, :, :], cross)
+        given = own - symmetric(cross.mT @ weights)
+        between = following - cross[..., 1:, :, :].mT @ weights[..., :-1, :, :]
+        b = own.shape[-1]
+        first, second = given[..., :-1, :, :], given[..., 1:, :, :]
+        pairs = jnp.concatenate(
+            [
+                jnp.concatenate([first, between.mT], -1),
+                jnp.concatenate([between, second], -1),
+            ],
+            -2,
+        )
+        pairs = symmetric(jnp.linalg.inv(pairs))
+        shared = jnp.linalg.inv(given)
+        inner = shared.at[..., :1, :, :].set(0).at[..., -1:, :, :].set(0)
+        ends = [(0, 0)] * len(self.batch_shape)
+        before = jnp.pad(pairs[..., :b, :b], [*ends, (0, 1), (0, 0), (0, 0)])
+        behind = jnp.pad(pairs[..., b:, b:], [*ends, (1, 0), (0, 0), (0, 0)])
+        alone = shared if own.shape[-3] == 1 else 0
+        chain = Bands(
+            symmetric(before + behind - inner + alone),
+            pairs[..., b:, :b],
+            jnp.zeros_like(cross),
+            jnp.zeros_like(border),
+        )
+        # A regression of the blocks on the border.
+        columns = jnp.moveaxis(weights, -2, 0)
+        nothing = jnp.zeros(border.shape[:-1], border.dtype)
+        pulled = jnp.moveaxis(_times(chain, columns, nothing)[0], 0, -2)
+        shift = symmetric(jnp.einsum("...npb,...nqb->...pq", pulled, weights))
+        left = symmetric(jnp.linalg.inv(border)) + shift
+        return self.from_entries(chain._replace(cross=-pulled, border=left))
+
+    def matched(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        """Vectors whitened by their second moments within each step and with the
+        border; the product of roots has more than the pattern, so not all of it is."""
+        return BlockArrow.identity(self.chain.tree, x.dtype).matched(x)
+
+    # -- arithmetic --------------------------------------------------------------
+
+    def scale(self, c: float | Float[Array, "*c"]) -> Self:
+        c = jnp.asarray(c)
+        s = jnp.sqrt(c)
+
+        def by(factor: Array, part: Array) -> Array:
+            return part * factor[(..., *[None] * (part.ndim - factor.ndim))]
+
+        levels = tuple(
+            chain_root.Columns(*(by(1 / s if i == 1 else s, x) for i, x in enumerate(k)))
+            for k in self.root.levels
+        )
+        root = Root(
+            levels, by(s, self.root.border), by(1 / s, self.root.inverse_border)
+        )
+        bands = jax.tree.map(lambda part: by(c, part), self.bands)
+        return type(self)(bands, root, self.chain)
+
+    def add(self, other: PositiveDefinite) -> Self:
+        if isinstance(other, ChainArrow) and other.chain == self.chain:
+            terms = other.bands
+        else:
+            terms = self.project(other.dense())
+        return self.from_entries(jax.tree.map(jnp.add, self.bands, terms))
+
+    def damp(self, damping: float | Float[Array, "*c"]) -> Self:
+        more = jnp.asarray(damping)[..., None, None]
+        eyes = jnp.eye(self.chain.size), jnp.eye(self.chain.rest)
+        return self.from_entries(
+            _raised(self.bands, more[..., None] * eyes[0], more * eyes[1])
+        )
+
+    # -- the tangent space -------------------------------------------------------
+
+    def tangent(self, eps: Float[Array, "n *c d"], g: Float[Array, "n *c d"]) -> Bands:
+        """The entries of B Sym(mean εᵢ gᵢᵀ) Bᵀ."""
+        x, y = (self.chain.cut(self._unwhiten_gradient(v)) for v in (eps, g))
+        halves = [_products(x, y), _products(y, x)]
+        return jax.tree.map(lambda a, b: (a + b).mean(0) / 2, *halves)
+
+    def tangent_identity(self) -> Bands:
+        return self.bands
+
+    def tangent_inner(self, x: Bands, y: Bands) -> Float[Array, "*c"]:
+        def moments(bands: Bands) -> Bands:
+            return self.from_entries(bands).inverse_moments()
+
+        return -_dot(x, jax.jvp(moments, (self.bands,), (y,))[1])
+
+    def whiten_curvature(self, matrix: Float[Array, "*c d d"]) -> Bands:
+        """The entries of H."""
+        return self.project(matrix)
+
+    def along(
+        self, direction: Bands
+    ) -> Callable[[Float[Array, "*c"], Callable[[Array], Array]], Retracted]:
+        def retract(
+            rho: Float[Array, "*c"], retraction: Callable[[Array], Array]
+        ) -> Retracted:
+            lengths = {k: rho[(..., *[None] * k)] for k in (2, 3)}
+            steps = Bands(*(lengths[3] * x for x in direction[:3]), lengths[2] * direction.border)
+            moved = jax.tree.map(jnp.add, self.bands, steps)
+            plain = self.from_entries(moved)
+            matrix = jax.lax.cond(
+                jnp.isfinite(plain.logdet()).all(),
+                lambda: plain,
+                lambda: self._bent(moved, retraction),
+            )
+            change = jax.tree.map(jnp.subtract, matrix.bands, self.bands)
+
+            def solve(v: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+                return self.whiten(matrix.solve(self._unwhiten_gradient(v)))
+
+            return Retracted(
+                matrix=matrix,
+                solve=solve,
+                trace_inverse=self.dim - _dot(change, matrix.inverse_moments()),
+                logdet=matrix.logdet() - self.logdet(),
+                log=change,
+            )
+
+        return retract
+
+    def _bent(self, moved: Bands, retraction: Callable[[Array], Array]) -> Self:
+        """From entries that need not be positive definite: each pivot that differs by X
+        from that of P, in its frame, is R(X) in that frame."""
+
+        def pivot(matrix: Array, frame: Any) -> tuple[Array, Array, Array]:
+            root, inverse_root = frame
+            seen = symmetric(multiply(multiply(inverse_root, matrix), inverse_root.mT))
+            values, vectors = jnp.linalg.eigh(seen)
+            more = retraction(values - 1) - values
+            return _lifted(matrix, multiply(root, vectors), more)
+
+        _, own, border = chain_root.factor(moved, pivot, self.root)
+        return self.from_entries(_raised(moved, own, border))
+
+
+def _lifted(matrix: Array, vectors: Array, more: Array) -> tuple[Array, Array, Array]:
+    """The pivot V diag(more) Vᵀ above a matrix, and that addition."""
+    added = symmetric(multiply(vectors * more[..., None, :], vectors.mT))
+    root, inverse_root, _ = chain_root.cholesky(matrix + added)
+    return root, inverse_root, added
+
+
+def _raised(bands: Bands, own: Array, border: Array | None) -> Bands:
+    """With more in the diagonal blocks."""
+    raised = bands.border if border is None else bands.border + border
+    return bands._replace(own=bands.own + own, border=raised)
+
+
+def _scaled(bands: Bands, blocks: Array, border: Array) -> Bands:
+    """diag(x) P diag(x)."""
+    rows, columns = blocks[..., :, None], blocks[..., None, :]
+    return Bands(
+        bands.own * rows * columns,
+        bands.next * rows[..., 1:, :, :] * columns[..., :-1, :, :],
+        bands.cross * border[..., None, :, None] * columns,
+        bands.border * border[..., :, None] * border[..., None, :],
+    )
+
+
+def _times(bands: Bands, x: Array, border: Array) -> tuple[Array, Array]:
+    """P x."""
+    ends = [(0, 0)] * (x.ndim - 2)
+    ahead = chain_root.times(bands.next, x[..., :-1, :])
+    behind = chain_root.times(bands.next.mT, x[..., 1:, :])
+    ends = [(0, 0)] * (ahead.ndim - 2)
+    blocks = (
+        chain_root.times(bands.own, x)
+        + jnp.pad(ahead, [*ends, (1, 0), (0, 0)])
+        + jnp.pad(behind, [*ends, (0, 1), (0, 0)])
+        + jnp.einsum("...npb,...p->...nb", bands.cross, border)
+    )
+    crossed = jnp.einsum("...npb,...nb->...p", bands.cross, x)
+    return blocks, crossed + chain_root.multiply_border(bands.border, border)
+
+
+def _products(x: tuple[Array, Array], y: tuple[Array, Array]) -> Bands:
+    """What of x yᵀ lies inside the pattern and on or below its diagonal."""
+    (blocks, border), (others, other_border) = x, y
+    return Bands(
+        blocks[..., :, None] * others[..., None, :],
+        blocks[..., 1:, :, None] * others[..., :-1, None, :],
+        border[..., None, :, None] * others[..., None, :],
+        border[..., :, None] * other_border[..., None, :],
+    )
+
+
+def _doubled(bands: Bands) -> Bands:
+    return bands._replace(next=2 * bands.next, cross=2 * bands.cross)
+
+
+def _halved(bands: Bands) -> Bands:
+    return bands._replace(next=bands.next / 2, cross=bands.cross / 2)
+
+
+def _dot(entries: Bands, moments: Bands) -> Float[Array, "*c"]:
+    return (
+        (entries.own * moments.own).sum((-3, -2, -1))
+        + (entries.next * moments.next).sum((-3, -2, -1))
+        + (entries.cross * moments.cross).sum((-3, -2, -1))
+        + (entries.border * moments.border).sum((-2, -1))
+    )
