@@ -14,9 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ngvi.linalg import BlockArrow, Dense, Diagonal, LinearStructure, Tree
+from ngvi.linalg import (
+    BlockArrow,
+    Chain,
+    ChainArrow,
+    Dense,
+    Diagonal,
+    LinearStructure,
+    Tree,
+)
 from ngvi.mirror import loop
-from ngvi.mirror.coloured import find_sparse_start
+from ngvi.mirror.coloured import find_sparse_start, second_order_inside
 from ngvi.mirror.draws import Ladder, ladder
 from ngvi.mirror.estimates import Estimator, Potential, first_order
 from ngvi.mirror.start import find_start
@@ -31,6 +39,10 @@ _CHECK_NUMBERS = 2**25
 # Observations and parameters of all draws that are evaluated in one go: beyond what a
 # processor's cache holds, one draw after the other is the faster.
 _NUMBERS_AT_ONCE = 2**17
+# The same for a model that goes through its steps one by one.
+_STEPS_AT_ONCE = 2**24
+# Numbers in all base draws of a chain, each with a Hessian.
+_CHAIN_NUMBERS = 2**24
 
 
 class Start(NamedTuple):
@@ -163,16 +175,7 @@ class Structured:
         return ladder(self.dim, first, levels, check, seed, dtype, identity)
 
     def settings(self, settings: loop.Settings) -> loop.Settings:
-        # In nats: a gap for each hundred coordinates; half the squared Fisher length
-        # for each hundred on the way, and for each thousand at rest.
-        hundreds = max(self.dim / 100, 1.0)
-        return replace(
-            settings,
-            tolerance=settings.tolerance * max(self.dim / 1000, 1.0) ** 0.5,
-            loose_tolerance=settings.loose_tolerance * hundreds**0.5,
-            gap_tolerance=settings.gap_tolerance * hundreds,
-            at_once=self._at_once,
-        )
+        return replace(_extensive(settings, self.dim), at_once=self._at_once)
 
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
         start = find_sparse_start(potential, point, self.tree)
@@ -180,6 +183,62 @@ class Structured:
 
     def estimator(self) -> Estimator:
         return first_order(at_once=self._at_once)
+
+
+@dataclass(frozen=True)
+class Chained:
+    """The correlations that a chain of steps leaves; everything linear in the steps.
+
+    Draws do not match q there, and steps are Newton's, from the mean Hessian: it is
+    local, so few draws do, and there is no objective that few draws could over-fit.
+    """
+
+    chain: Chain
+    observations: int
+    sequential: bool = False
+    """The model goes through its steps one by one: draws side by side cost little."""
+
+    covariance = "structured"
+
+    @property
+    def dim(self) -> int:
+        return self.chain.dim
+
+    @property
+    def _at_once(self) -> int:
+        numbers = self.chain.colours * (self.dim + self.observations)
+        return max((_STEPS_AT_ONCE if self.sequential else _NUMBERS_AT_ONCE) // numbers, 1)
+
+    def draws(self, seed: int, dtype: Any) -> Ladder:
+        depth = self.chain.tree.depth
+        first = max(16, 2 * (depth + 2))
+        largest = min(max(64 * depth, 1024), _CHAIN_NUMBERS // self.dim)
+        levels = 1 + int(np.floor(np.log2(max(largest / first, 1))))
+        identity = ChainArrow.identity(self.chain, jnp.result_type(float))
+        return ladder(self.dim, first, levels, first, seed, dtype, identity)
+
+    def settings(self, settings: loop.Settings) -> loop.Settings:
+        return _extensive(settings, self.dim)
+
+    def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
+        start = find_sparse_start(potential, point, self.chain)
+        return Start(point, start.precision, start.gradients, start.value, start.finite)
+
+    def estimator(self) -> Estimator:
+        return second_order_inside(self.chain, at_once=self._at_once)
+
+
+def _extensive(settings: loop.Settings, dim: int) -> loop.Settings:
+    """Tolerances for what adds up over blocks, in nats: a gap for each hundred
+    coordinates; half the squared Fisher length for each hundred on the way, and for
+    each thousand at rest."""
+    hundreds = max(dim / 100, 1.0)
+    return replace(
+        settings,
+        tolerance=settings.tolerance * max(dim / 1000, 1.0) ** 0.5,
+        loose_tolerance=settings.loose_tolerance * hundreds**0.5,
+        gap_tolerance=settings.gap_tolerance * hundreds,
+    )
 
 
 def _exact_draws(dim: int, seed: int, dtype: Any) -> Ladder:

@@ -51,7 +51,7 @@ class FitRecord:
             draws=draws,
             seconds_compiling=seconds_compiling,
             seconds_running=seconds_running,
-            fisher_length=float(loop.fisher_length(state)),
+            fisher_length=float(state.length),
             gap=float(state.gap),
             khat=float("nan"),
             converged=stop_reason is None and int(state.status) == loop.CONVERGED,

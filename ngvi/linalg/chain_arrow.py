@@ -7,11 +7,9 @@ step cannot multiply them and stay in the pattern. So here a step moves P itself
 
     P⁺ = P + ρX,
 
-and tangents are not whitened: X holds the entries of B X B ᵀ, with the trace product
-
-    tr(Σ X Σ Y) = −⟨X, dΣ⟩,   dΣ the change of P⁻¹ along Y, inside of the pattern,
-
-which costs a derivative of the factor and of the inverse. That is the plain natural
+and tangents are not whitened: they hold the entries of X and, from the derivative of
+P⁻¹ along it, the moments of Σ X Σ, so that the trace product tr(Σ X Σ Y) of the natural
+metric is a plain sum. That is the plain natural
 gradient step (a retraction of first order), exact at ρ = 1 for a quadratic: P⁺ is then
 its Hessian. Where P + ρX is not positive definite, its pivots are retracted instead, by
 R in the frame of those of P: that adds to the diagonal blocks alone.
@@ -23,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -39,12 +37,21 @@ from ngvi.linalg.small import multiply
 from ngvi.pytrees import pytree
 
 
+class Tangent(NamedTuple):
+    """A change of P, in both coordinates."""
+
+    entries: Bands
+    """X."""
+    moments: Bands
+    """Of Σ X Σ: minus the change of P⁻¹ along X."""
+
+
 @pytree
 class ChainArrow(LinearStructure):
     """P = B Bᵀ, block-tridiagonal with a border.
 
-    Entries and tangents are `Bands`; moments are, too, with twice the entries between
-    different blocks. A tangent is the change of the entries, not whitened.
+    Entries are `Bands`; moments are, too, with twice the entries between different
+    blocks. A tangent is a change of P, not whitened.
 
     Args:
         bands: P.
@@ -238,19 +245,15 @@ class ChainArrow(LinearStructure):
     def scale(self, c: float | Float[Array, "*c"]) -> Self:
         c = jnp.asarray(c)
         s = jnp.sqrt(c)
-
-        def by(factor: Array, part: Array) -> Array:
-            return part * factor[(..., *[None] * (part.ndim - factor.ndim))]
-
+        root = jax.tree.map(lambda part: _by(s, part), self.root)
+        # Of which all but the inverses are right.
         levels = tuple(
-            chain_root.Columns(*(by(1 / s if i == 1 else s, x) for i, x in enumerate(k)))
-            for k in self.root.levels
+            grown._replace(inverse_pivot=_by(1 / s, level.inverse_pivot))
+            for grown, level in zip(root.levels, self.root.levels, strict=True)
         )
-        root = Root(
-            levels, by(s, self.root.border), by(1 / s, self.root.inverse_border)
-        )
-        bands = jax.tree.map(lambda part: by(c, part), self.bands)
-        return type(self)(bands, root, self.chain)
+        inverse_border = _by(1 / s, self.root.inverse_border)
+        bands = jax.tree.map(lambda part: _by(c, part), self.bands)
+        return type(self)(bands, Root(levels, root.border, inverse_border), self.chain)
 
     def add(self, other: PositiveDefinite) -> Self:
         if isinstance(other, ChainArrow) and other.chain == self.chain:
@@ -268,34 +271,43 @@ class ChainArrow(LinearStructure):
 
     # -- the tangent space -------------------------------------------------------
 
-    def tangent(self, eps: Float[Array, "n *c d"], g: Float[Array, "n *c d"]) -> Bands:
-        """The entries of B Sym(mean εᵢ gᵢᵀ) Bᵀ."""
+    def as_tangent(self, entries: Bands) -> Tangent:
+        """The tangent X with these entries."""
+
+        def negative(bands: Bands) -> Bands:
+            moments = self.from_entries(bands).inverse_moments()
+            return jax.tree.map(jnp.negative, moments)
+
+        return Tangent(entries, jax.jvp(negative, (self.bands,), (entries,))[1])
+
+    def tangent(
+        self, eps: Float[Array, "n *c d"], g: Float[Array, "n *c d"]
+    ) -> Tangent:
+        """Of B Sym(mean εᵢ gᵢᵀ) Bᵀ."""
         x, y = (self.chain.cut(self._unwhiten_gradient(v)) for v in (eps, g))
         halves = [_products(x, y), _products(y, x)]
-        return jax.tree.map(lambda a, b: (a + b).mean(0) / 2, *halves)
+        mean = jax.tree.map(lambda a, b: (a + b).mean(0) / 2, *halves)
+        return self.as_tangent(mean)
 
-    def tangent_identity(self) -> Bands:
-        return self.bands
+    def tangent_identity(self) -> Tangent:
+        return Tangent(self.bands, self.inverse_moments())
 
-    def tangent_inner(self, x: Bands, y: Bands) -> Float[Array, "*c"]:
-        def moments(bands: Bands) -> Bands:
-            return self.from_entries(bands).inverse_moments()
+    def tangent_inner(self, x: Tangent, y: Tangent) -> Float[Array, "*c"]:
+        return (_dot(x.entries, y.moments) + _dot(y.entries, x.moments)) / 2
 
-        return -_dot(x, jax.jvp(moments, (self.bands,), (y,))[1])
-
-    def whiten_curvature(self, matrix: Float[Array, "*c d d"]) -> Bands:
-        """The entries of H."""
-        return self.project(matrix)
+    def whiten_curvature(self, matrix: Float[Array, "*c d d"]) -> Tangent:
+        """H itself."""
+        return self.as_tangent(self.project(matrix))
 
     def along(
-        self, direction: Bands
+        self, direction: Tangent
     ) -> Callable[[Float[Array, "*c"], Callable[[Array], Array]], Retracted]:
         def retract(
             rho: Float[Array, "*c"], retraction: Callable[[Array], Array]
         ) -> Retracted:
-            lengths = {k: rho[(..., *[None] * k)] for k in (2, 3)}
-            steps = Bands(*(lengths[3] * x for x in direction[:3]), lengths[2] * direction.border)
-            moved = jax.tree.map(jnp.add, self.bands, steps)
+            moved = jax.tree.map(
+                lambda s, x: s + _by(rho, x), self.bands, direction.entries
+            )
             plain = self.from_entries(moved)
             matrix = jax.lax.cond(
                 jnp.isfinite(plain.logdet()).all(),
@@ -303,6 +315,8 @@ class ChainArrow(LinearStructure):
                 lambda: self._bent(moved, retraction),
             )
             change = jax.tree.map(jnp.subtract, matrix.bands, self.bands)
+            before, after = self.inverse_moments(), matrix.inverse_moments()
+            log = Tangent(change, jax.tree.map(jnp.subtract, before, after))
 
             def solve(v: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
                 return self.whiten(matrix.solve(self._unwhiten_gradient(v)))
@@ -310,9 +324,9 @@ class ChainArrow(LinearStructure):
             return Retracted(
                 matrix=matrix,
                 solve=solve,
-                trace_inverse=self.dim - _dot(change, matrix.inverse_moments()),
+                trace_inverse=self.dim - _dot(change, after),
                 logdet=matrix.logdet() - self.logdet(),
-                log=change,
+                log=log,
             )
 
         return retract
@@ -330,6 +344,11 @@ class ChainArrow(LinearStructure):
 
         _, own, border = chain_root.factor(moved, pivot, self.root)
         return self.from_entries(_raised(moved, own, border))
+
+
+def _by(c: Array, part: Array) -> Array:
+    """A number for each matrix, times a part of it."""
+    return part * c[(..., *[None] * (part.ndim - c.ndim))]
 
 
 def _lifted(matrix: Array, vectors: Array, more: Array) -> tuple[Array, Array, Array]:

@@ -18,7 +18,7 @@ reparameterization trick; Roeder, Wu and Duvenaud (2017), Sticking the landing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +26,25 @@ from jaxtyping import Array, Float
 
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense
+from ngvi.linalg.base import Entries, Moments
 from ngvi.mirror.step import Direction
 
 Potential = Callable[[Float[Array, "d"]], Float[Array, ""]]
 """ℓ, the function whose expectation is minimised."""
+
+
+class Unmatched(NamedTuple):
+    """What draws whose second moments are not those of q make of a quadratic."""
+
+    hessian: Entries
+    """E[∇²ℓ], inside of the precision's pattern."""
+    excess: Moments
+    """The draws' second moments less those of q."""
+
+    def excess_in(self, value: Unmatched) -> Float[Array, ""]:
+        """By how much other draws' mean of ½ (z − m)ᵀ H (z − m), H of these, is off."""
+        pairs = jax.tree.map(lambda h, m: (h * m).sum(), self.hessian, value.excess)
+        return jax.tree.reduce(jnp.add, pairs) / 2
 
 
 class Estimate(NamedTuple):
@@ -47,10 +62,23 @@ class Estimate(NamedTuple):
     in this richer metric; else None."""
 
 
+    unmatched: Unmatched | None = None
+    """What the draws do not match, where an estimate needs no match to be exact."""
+
+
 Estimator = Callable[[Potential, Gaussian, Float[Array, "n d"]], Estimate]
 
 
-def _assemble(
+def over_draws(
+    function: Callable[[Array], Any], points: Float[Array, "n d"], at_once: int | None
+) -> Any:
+    """A function of each point, so many in one go; of all if None."""
+    if at_once is None or at_once >= len(points):
+        return jax.vmap(function)(points)
+    return jax.lax.map(function, points, batch_size=at_once)
+
+
+def assemble(
     q: Gaussian,
     values: Float[Array, "n"],
     eps: Float[Array, "n d"],
@@ -59,6 +87,7 @@ def _assemble(
     temperature: float,
     full: Float[Array, "d d"] | None = None,
 ) -> Estimate:
+    """The estimate from values, whitened gradients and AᵀHA."""
     identity = q.precision.tangent_identity()
     error = jax.tree.map(lambda c, i: c - temperature * i, curvature, identity)
     residual = gradients - temperature * eps
@@ -88,18 +117,15 @@ def first_order(
     """
 
     def estimate(potential: Potential, q: Gaussian, eps: Array) -> Estimate:
-        function, points = jax.value_and_grad(potential), q.place(eps)
-        if at_once is None or at_once >= eps.shape[0]:
-            values, gradients = jax.vmap(function)(points)
-        else:
-            values, gradients = jax.lax.map(function, points, batch_size=at_once)
+        function = jax.value_and_grad(potential)
+        values, gradients = over_draws(function, q.place(eps), at_once)
         whitened = q.precision.whiten_gradient(gradients)
         full = None
         if full_curvature:
             cross = eps.T @ whitened / eps.shape[0]
             full = (cross + cross.T) / 2
         curvature = q.precision.tangent(eps, whitened)
-        return _assemble(q, values, eps, whitened, curvature, temperature, full)
+        return assemble(q, values, eps, whitened, curvature, temperature, full)
 
     return estimate
 
@@ -113,7 +139,7 @@ def score_difference(temperature: float = 1.0) -> Estimator:
         error = q.precision.tangent(eps, whitened - temperature * eps)
         identity = q.precision.tangent_identity()
         curvature = jax.tree.map(lambda m, i: m + temperature * i, error, identity)
-        estimate = _assemble(q, values, eps, whitened, curvature, temperature)
+        estimate = assemble(q, values, eps, whitened, curvature, temperature)
         mean = (whitened - temperature * eps).mean(0)
         return estimate._replace(gradient=Direction(mean, error))
 
@@ -136,7 +162,7 @@ def zeroth_order(
         shaped = values if shape is None else shape(values)
         weighted = (shaped - shaped.mean())[:, None] * eps
         curvature = q.precision.tangent(eps, weighted)
-        return _assemble(q, values, eps, weighted, curvature, temperature)
+        return assemble(q, values, eps, weighted, curvature, temperature)
 
     return estimate
 
@@ -152,7 +178,7 @@ def second_order(temperature: float = 1.0) -> Estimator:
         values, gradients, hessians = jax.vmap(one)(q.place(eps))
         whitened = q.precision.whiten_gradient(gradients)
         curvature = q.precision.whiten_curvature(hessians.mean(0))
-        return _assemble(q, values, eps, whitened, curvature, temperature)
+        return assemble(q, values, eps, whitened, curvature, temperature)
 
     return estimate
 

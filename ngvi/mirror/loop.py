@@ -12,6 +12,7 @@ fit goes on, warm. Every quantity compared is the same in all units of z.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +33,9 @@ from ngvi.mirror.state import (
     Settings,
     State,
     Trace,
-    fisher_length,
 )
-from ngvi.mirror.trial import objective_of, smallest_radius, trial
+from ngvi.mirror.step import fisher_length
+from ngvi.mirror.trial import controlled, objective_of, smallest_radius, trial
 
 __all__ = [
     "CONVERGED",
@@ -48,7 +49,6 @@ __all__ = [
     "State",
     "Trace",
     "check",
-    "fisher_length",
     "initial_state",
     "run",
     "trial",
@@ -85,6 +85,7 @@ def initial_state(
         q=q,
         objective=jnp.asarray(jnp.inf, dtype),
         estimate=estimate,
+        length=jnp.asarray(jnp.inf, dtype),
         memory=Memory.empty(max(settings.memory, 1), estimate.gradient),
         rho=jnp.ones((), dtype),
         radius=jnp.asarray(smallest_radius(q.dim), dtype),
@@ -115,14 +116,37 @@ def _stuck(state: State) -> Array:
 def _at_rest(state: State, settings: Settings) -> Array:
     """The level has come to what it was run for."""
     goal = jnp.where(state.checked, settings.tolerance, settings.loose_tolerance)
-    done = ~state.fresh & (fisher_length(state) < goal)
+    done = ~state.fresh & (state.length < goal)
     return done | _stuck(state)
 
 
-def check(
-    potential: Potential, state: State, draws: Ladder, settings: Settings
-) -> State:
-    """What to do with a level at rest: refine it, climb to the next, or stop."""
+class _Unseen(NamedTuple):
+    """A level held against draws that it has not seen."""
+
+    gap: Float[Array, ""]
+    """L on them less L on the level's draws."""
+    misled: Float[Array, ""]
+    """Nats by which the level's draws may have misled it."""
+    error: Float[Array, ""]
+    """Of that number."""
+
+
+def _on_unseen(
+    potential: Potential,
+    estimator: Estimator,
+    state: State,
+    draws: Ladder,
+    settings: Settings,
+) -> _Unseen:
+    if state.estimate.unmatched is not None:
+        # No objective was minimised that could be over-fitted. Where the mean of N draws
+        # is zero, that of M others has the squared Fisher length V/M + V/N.
+        estimate = estimator(potential, state.q, draws.check)
+        squared = fisher_length(state.q.precision, estimate.gradient) ** 2
+        m, n = draws.check.shape[0], draws.batch_size * 2**state.level
+        gap = controlled(state.q, estimate, estimate, settings) - state.objective
+        misled = squared / 2 * m / (m + n)
+        return _Unseen(gap, misled, jnp.zeros_like(misled))
     values = values_at(potential, state.q, draws.check, settings.at_once)
     unseen = objective_of(state.q, values.mean(), settings)
     gap = jnp.where(jnp.isfinite(unseen), unseen - state.objective, jnp.inf)
@@ -131,8 +155,20 @@ def check(
     rest = values - settings.temperature * (draws.check**2).sum(-1) / 2
     pairs = rest.reshape(2, -1).mean(0)
     error = jnp.std(pairs) / jnp.sqrt(pairs.size)
-    agree = jnp.abs(gap) < settings.gap_tolerance + error
-    length = fisher_length(state)
+    return _Unseen(gap, jnp.abs(gap), error)
+
+
+def check(
+    potential: Potential,
+    estimator: Estimator,
+    state: State,
+    draws: Ladder,
+    settings: Settings,
+) -> State:
+    """What to do with a level at rest: refine it, climb to the next, or stop."""
+    unseen = _on_unseen(potential, estimator, state, draws, settings)
+    agree = unseen.misled < settings.gap_tolerance + unseen.error
+    length = state.length
     stuck = _stuck(state)
     # Where rounding hides any further descent, a nearly vanished gradient is one.
     vanished = (length < settings.tolerance) | (
@@ -152,13 +188,13 @@ def check(
         RUNNING,
     )
     # The over-fit falls as 1/N: a large one is not worth a level in between.
-    strides = jnp.where(jnp.abs(gap) > 4 * settings.gap_tolerance, 2, 1)
+    strides = jnp.where(unseen.misled > 4 * settings.gap_tolerance, 2, 1)
     level = jnp.where(
         climb, jnp.minimum(state.level + strides, draws.levels - 1), state.level
     )
     return replace(
         state,
-        gap=gap,
+        gap=unseen.gap,
         checked=~climb,
         level=level,
         fresh=state.fresh | climb,
@@ -208,7 +244,7 @@ def run(
         state = converge(state)
         return jax.lax.cond(
             _at_rest(state, settings),
-            lambda s: check(potential, s, draws, settings),
+            lambda s: check(potential, estimator, s, draws, settings),
             lambda s: s,
             state,
         )

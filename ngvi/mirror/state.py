@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ngvi.families import Gaussian
 from ngvi.mirror.estimates import Estimate
 from ngvi.mirror.memory import Memory
 from ngvi.mirror.retractions import safeguarded
-from ngvi.mirror.step import Retraction, inner
+from ngvi.mirror.step import Retraction
 from ngvi.pytrees import pytree
 
 RUNNING, CONVERGED, DRAWS_EXHAUSTED, STUCK, NOT_FINITE, ITERATIONS_EXHAUSTED = range(6)
@@ -65,6 +64,8 @@ class State:
     objective: Float[Array, ""]
     """L(q) on the draws of the level."""
     estimate: Estimate
+    length: Float[Array, ""]
+    """The Fisher length of the estimated natural gradient."""
     memory: Memory
     rho: Float[Array, ""]
     """Length of the next trial."""
@@ -88,8 +89,3 @@ class State:
     rejected: Int[Array, ""]
     trace: Trace
 
-
-def fisher_length(state: State) -> Float[Array, ""]:
-    """The Fisher length of the natural gradient at the current iterate."""
-    gradient = state.estimate.gradient
-    return jnp.sqrt(inner(state.q.precision, gradient, gradient))

@@ -4,6 +4,14 @@ The direction is the natural gradient, or near the optimum what the quasi-Newton
 makes of it. Its length is cut until KL(q⁺ ‖ q) fits the trust region. The step is taken
 if the objective on the level's draws is finite and lower; else the next trial is
 shorter.
+
+Draws that do not match q's second moments see even a quadratic with an error. So q and
+q⁺ are then compared less the quadratic of curvature H = E_q[∇²ℓ], whose mean is known:
+
+    mean [ℓ(z) − ½ (z − m)ᵀ H (z − m)] + ½ tr(H Σ) + ½ τ log det S.
+
+What is left differs from the natural gradient's own objective in the noise of third and
+higher derivatives: where that decides, a much shorter natural gradient is as good.
 """
 
 from __future__ import annotations
@@ -20,14 +28,17 @@ from ngvi.families import Gaussian
 from ngvi.mirror.draws import Ladder
 from ngvi.mirror.estimates import Estimate, Estimator, Potential, mean_metric
 from ngvi.mirror.memory import Memory
-from ngvi.mirror.state import Settings, State, Trace, fisher_length
-from ngvi.mirror.step import Direction, Step, gaussian_path, inner
+from ngvi.mirror.state import Settings, State, Trace
+from ngvi.mirror.step import Direction, Step, fisher_length, gaussian_path, inner
 
 # Far from the optimum old pairs mislead: the memory is asked only when the squared
 # Fisher length, which scales with the dimension, is below this much for each.
 _NEAR = 0.05
 # Rejections in a row after which the plain natural gradient is tried.
 _MEMORY_TRIES = 3
+# The part of the natural gradient's length that may be left after a step which the
+# objective does not vouch for.
+_MUCH_SHORTER = 0.7
 # A longer step (in nats) says little about the curvature at its end.
 _LOCAL = 1.0
 
@@ -40,6 +51,14 @@ def smallest_radius(dim: int) -> float:
 def objective_of(q: Gaussian, mean_potential: Array, settings: Settings) -> Array:
     """L(q) = mean ℓ + ½ τ log det S: the negative ELBO up to a constant."""
     return mean_potential + settings.temperature * q.precision.logdet() / 2
+
+
+def controlled(q: Gaussian, estimate: Estimate, by: Estimate, settings: Settings) -> Array:
+    """L(q) less the noise of the quadratic in another estimate, where there is any."""
+    objective = objective_of(q, estimate.value, settings)
+    if by.unmatched is None or estimate.unmatched is None:
+        return objective
+    return objective - by.unmatched.excess_in(estimate.unmatched)
 
 
 def evaluate(
@@ -68,6 +87,8 @@ class _Search(NamedTuple):
 
 def _search(state: State, settings: Settings) -> _Search:
     gradient = state.estimate.gradient
+    if not settings.memory and state.estimate.curvature is None:
+        return _Search(gradient, state.length**2, jnp.asarray(False))
 
     def product(a: Direction, b: Direction) -> Array:
         return inner(state.q.precision, a, b)
@@ -149,7 +170,12 @@ def _next_radius(state: State, accept: Array, limited: Array) -> Array:
     return jnp.where(accept, after_success, jnp.maximum(state.radius / 4, least))
 
 
-def _remember(state: State, step: Step, estimate: Estimate, accept: Array) -> Memory:
+def _remember(
+    state: State, step: Step, estimate: Estimate, accept: Array, settings: Settings
+) -> Memory:
+    if not settings.memory:
+        return state.memory
+
     def product(a: Direction, b: Direction) -> Array:
         return inner(step.q.precision, a, b)
 
@@ -176,13 +202,17 @@ def trial(
     rho, step, limited = _within(path, wish.astype(state.rho.dtype), state.radius)
 
     estimate = evaluate(potential, estimator, step.q, draws, state.level)
-    objective = objective_of(step.q, estimate.value, settings)
+    objective = controlled(step.q, estimate, estimate, settings)
+    compared = controlled(step.q, estimate, state.estimate, settings)
+    length = fisher_length(step.q.precision, estimate.gradient)
     finite = jnp.isfinite(objective) & jax.tree.reduce(
         jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), estimate)
     )
     # Rounding: two objectives this close cannot be told apart.
     slack = 8 * jnp.finfo(objective.dtype).eps * jnp.abs(state.objective)
-    lower = objective <= state.objective - 1e-4 * rho * search.slope + slack
+    lower = compared <= state.objective - 1e-4 * rho * search.slope + slack
+    if estimate.unmatched is not None:
+        lower |= length < _MUCH_SHORTER * state.length
     accept = finite & (state.fresh | lower)
 
     def pick(new: Array, old: Array) -> Array:
@@ -200,13 +230,14 @@ def trial(
         q=q,
         objective=pick(objective, state.objective),
         estimate=jax.tree.map(pick, estimate, state.estimate),
-        memory=_remember(state, step, estimate, accept),
-        rho=_next_length(state, rho, objective, search.slope, accept, limited),
+        length=pick(length, state.length),
+        memory=_remember(state, step, estimate, accept, settings),
+        rho=_next_length(state, rho, compared, search.slope, accept, limited),
         radius=_next_radius(state, accept, limited),
         fresh=state.fresh & ~accept,
         tries=jnp.where(accept, 0, state.tries + 1),
         idle=jnp.where(
-            accept & ~(state.objective - objective < settings.tolerance**2 / 2),
+            accept & ~(state.objective - compared < settings.tolerance**2 / 2),
             0,
             state.idle + 1,
         ),
@@ -223,7 +254,7 @@ def _record(state: State, step: Array, draws: Array, settings: Settings) -> Stat
     constant = settings.temperature * state.q.dim * (1 + jnp.log(2 * jnp.pi)) / 2
     trace = Trace(
         state.trace.elbo.at[row].set(constant - state.objective),
-        state.trace.fisher_length.at[row].set(fisher_length(state)),
+        state.trace.fisher_length.at[row].set(state.length),
         state.trace.step.at[row].set(step),
         state.trace.draws.at[row].set(draws),
     )
