@@ -17,7 +17,6 @@ from jaxtyping import Array, Bool, Float, Int
 from ngvi.linalg import (
     BlockArrow,
     Chain,
-    ChainArrow,
     Dense,
     Diagonal,
     LinearStructure,
@@ -210,15 +209,15 @@ class Chained:
         return max((_STEPS_AT_ONCE if self.sequential else _NUMBERS_AT_ONCE) // numbers, 1)
 
     def draws(self, seed: int, dtype: Any) -> Ladder:
-        depth = self.chain.tree.depth
-        first = max(16, 2 * (depth + 2))
-        largest = min(max(64 * depth, 1024), _CHAIN_NUMBERS // self.dim)
+        # Those of a block are matched to two others and the border.
+        meeting = 3 * self.chain.size + self.chain.rest
+        first = max(32, 3 * meeting)
+        largest = min(max(64 * meeting, 1024), _CHAIN_NUMBERS // self.dim)
         levels = 1 + int(np.floor(np.log2(max(largest / first, 1))))
-        identity = ChainArrow.identity(self.chain, jnp.result_type(float))
-        return ladder(self.dim, first, levels, first, seed, dtype, identity)
+        return ladder(self.dim, first, levels, first, seed, dtype)
 
     def settings(self, settings: loop.Settings) -> loop.Settings:
-        return _extensive(settings, self.dim)
+        return replace(_extensive(settings, self.dim), from_hessians=True)
 
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
         start = find_sparse_start(potential, point, self.chain)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.linalg.batching import join, split, symmetric
-from ngvi.linalg.tree import Level, Piece, Tree
+from ngvi.linalg.tree import Piece
 
 
 class Bands(NamedTuple):
@@ -101,13 +101,6 @@ class Chain:
         """How many numbers a matrix is held as."""
         n, b, p = self.count, self.size, self.rest
         return n * b * (b + p) + (n - 1) * b**2 + p**2
-
-    @property
-    def tree(self) -> Tree:
-        """The steps, one by one, on the border: what of the pattern a `Tree` has."""
-        if not self.border:
-            return Tree((Level(self.pieces),))
-        return Tree((Level(self.border), Level(self.pieces, 0)))
 
     # -- vectors -------------------------------------------------------------------
 

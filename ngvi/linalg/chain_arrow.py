@@ -30,7 +30,6 @@ from jaxtyping import Array, Float
 from ngvi.linalg import chain_root
 from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.batching import diagonal_of, symmetric
-from ngvi.linalg.block_arrow import BlockArrow
 from ngvi.linalg.chain import Bands, Chain
 from ngvi.linalg.chain_root import Pivot, Root
 from ngvi.linalg.small import multiply
@@ -133,6 +132,11 @@ class ChainArrow(LinearStructure):
     def whiten_gradient(self, g: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         return self._on_vector(chain_root.solve, g)
 
+    def unwhiten_matched(self, eps: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        """A ε with the second moments of N(0, P⁻¹) inside of the pattern, exactly, for
+        more than 3 b + p draws that differ in more than their signs."""
+        return self._on_vector(chain_root.solve_transposed_matched, eps)
+
     def _unwhiten_gradient(self, g: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         """B g, the inverse of `whiten_gradient`."""
         return self._on_vector(chain_root.apply, g)
@@ -234,11 +238,6 @@ class ChainArrow(LinearStructure):
         shift = symmetric(jnp.einsum("...npb,...nqb->...pq", pulled, weights))
         left = symmetric(jnp.linalg.inv(border)) + shift
         return self.from_entries(chain._replace(cross=-pulled, border=left))
-
-    def matched(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
-        """Vectors whitened by their second moments within each step and with the
-        border; the product of roots has more than the pattern, so not all of it is."""
-        return BlockArrow.identity(self.chain.tree, x.dtype).matched(x)
 
     # -- arithmetic --------------------------------------------------------------
 

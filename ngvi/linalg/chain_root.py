@@ -29,8 +29,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ngvi.linalg.batching import symmetric
+from ngvi.linalg.batching import diagonal_matrix, diagonal_of, symmetric
 from ngvi.linalg.chain import Bands
+from ngvi.linalg.small import inverse as small_inverse
 from ngvi.linalg.small import multiply, roots
 
 _LONGEST = 512
@@ -310,7 +311,8 @@ def _solve(
 
     shifted = jnp.roll(columns.next, 1, -3)
     first = jnp.zeros_like(start[..., 0, :])
-    _, inner = _scan_blocks(forward, first, start, (shifted, columns.inverse_pivot))
+    of_columns = shifted, columns.inverse_pivot
+    _, inner = _scan_blocks(forward, first, (start,), of_columns)
     ends = _last(folded, -2) - times(_last(columns.next, -3), _last(inner, -2))
     ends = ends - _after(times(columns.left, inner).sum(-2), -2)
     border = border - jnp.einsum("...skpb,...skb->...p", columns.border, inner)
@@ -325,39 +327,86 @@ def solve_transposed(root: Root, x: Array, border: Array) -> tuple[Array, Array]
 
 
 def _solve_transposed(
-    levels: tuple[Columns, ...], x: Array, border: Array
+    levels: tuple[Columns, ...],
+    x: Array,
+    border: Array,
+    match: Callable[[Array, Array, Array], Array] | None = None,
 ) -> Array:
     if not levels:
         return x
     columns, *coarser = levels
     count, folded = x.shape[-2], _fold(x, -2)
-    ends = _solve_transposed(tuple(coarser), _last(folded, -2), border)
-    known = times(columns.left.mT, _before(ends, -2)[..., None, :])
+    ends = _solve_transposed(tuple(coarser), _last(folded, -2), border, match)
+    left = _before(ends, -2)
+    known = times(columns.left.mT, left[..., None, :])
     known = known + jnp.einsum("...skpb,...p->...skb", columns.border, border)
-    start = times(columns.inverse_pivot.mT, _inside(folded, -2) - known)
+    inside = jnp.broadcast_to(_inside(folded, -2), known.shape)
 
     def backward(y: Array, at: tuple[Array, ...]) -> tuple[Array, Array]:
-        start, following, inverse_pivot = at
-        y = start - times(inverse_pivot.mT, times(following.mT, y))
+        x, known, following, inverse_pivot = at
+        if match is not None:
+            x = match(x, y, left)
+        y = times(inverse_pivot.mT, x - known - times(following.mT, y))
         return y, y
 
-    last = jnp.broadcast_to(ends, (*start.shape[:-2], ends.shape[-1]))
+    last = jnp.broadcast_to(ends, (*known.shape[:-2], ends.shape[-1]))
     of_columns = columns.next, columns.inverse_pivot
-    _, inner = _scan_blocks(backward, last, start, of_columns, reverse=True)
+    _, inner = _scan_blocks(backward, last, (inside, known), of_columns, reverse=True)
     return _unfold(inner, ends, -2, count)
 
 
 def _scan_blocks(
     body: Callable[[Any, Any], tuple[Any, Any]],
     carry: Array,
-    x: Array,
+    vectors: tuple[Array, ...],
     matrices: tuple[Array, ...],
     reverse: bool = False,
 ) -> tuple[Array, Array]:
     """`_scan` along vectors and the matrices that stand at the same blocks."""
-    at = jnp.moveaxis(x, -2, 0), *(jnp.moveaxis(m, -3, 0) for m in matrices)
+    at = (
+        *(jnp.moveaxis(x, -2, 0) for x in vectors),
+        *(jnp.moveaxis(m, -3, 0) for m in matrices),
+    )
     carry, ys = jax.lax.scan(body, carry, at, reverse=reverse)
     return carry, jnp.moveaxis(ys, 0, -2)
+
+
+# -- draws -----------------------------------------------------------------------------
+
+
+def solve_transposed_matched(
+    root: Root, x: Float[Array, "n m b"], border: Float[Array, "n p"]
+) -> tuple[Array, Array]:
+    """B⁻ᵀ x̃, where x̃ is x, block by block made orthogonal (over the draws) to what the
+    block meets of the solution so far, and of unit covariance. The solution then has
+    the covariance P⁻¹ inside of the pattern: that of a block with what it meets follows
+    from theirs, and what it meets all meets each other."""
+    count = len(x)
+    if border.shape[-1]:
+        inverse_root = roots(symmetric(border.T @ border / count))[1]
+        border = border @ inverse_root.T
+        x = x - jnp.einsum("np,pmb->nmb", border, jnp.tensordot(border, x, (0, 0)) / count)
+    # What the border adds is a function of the border's draws, to which x is orthogonal.
+    alone = _solve_transposed(root.levels, x, jnp.zeros_like(border), _matched)
+    border = multiply_border(root.inverse_border.mT, border)
+    return alone + _solve_transposed(root.levels, jnp.zeros_like(x), border), border
+
+
+def _matched(x: Array, following: Array, left: Array) -> Array:
+    """Blocks over the draws, orthogonal to two others and of unit covariance."""
+    draws = [jnp.moveaxis(part, 0, -2) for part in (x, following, left)]
+    known = jnp.concatenate(draws[1:], -1)
+    weights = multiply(small_inverse(_square(known)), known.mT @ draws[0] / len(x))
+    rest = draws[0] - multiply(known, weights)
+    return jnp.moveaxis(multiply(rest, roots(_square(rest))[1].mT), -2, 0)
+
+
+def _square(x: Array) -> Array:
+    """Second moments over the axis before the last; 1 for what is not there at all, as
+    beyond the ends of the chain."""
+    square = symmetric(x.mT @ x) / x.shape[-2]
+    empty = diagonal_of(square) == 0
+    return square + diagonal_matrix(empty.astype(x.dtype))
 
 
 # -- the inverse -----------------------------------------------------------------------

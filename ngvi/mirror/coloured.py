@@ -23,7 +23,6 @@ from ngvi.mirror.estimates import (
     Estimate,
     Estimator,
     Potential,
-    Unmatched,
     assemble,
     over_draws,
 )
@@ -70,17 +69,12 @@ def second_order_inside(
             colours = pattern.probes(z.dtype).shape[0]
             return second_order(potential, z, pattern, colours)
 
-        points = q.place(eps)
+        points = q.mean + q.precision.unwhiten_matched(eps)
         values, gradients, hessians = over_draws(one, points, at_once)
         hessian = jax.tree.map(lambda h: h.mean(0), hessians)
         whitened = q.precision.whiten_gradient(gradients)
-        squares = q.precision.outer(points - q.mean)
-        excess = jax.tree.map(
-            lambda s, m: s.mean(0) - m, squares, q.precision.inverse_moments()
-        )
         curvature = q.precision.as_tangent(hessian)
-        found = assemble(q, values, eps, whitened, curvature, temperature)
-        return found._replace(unmatched=Unmatched(hessian, excess))
+        return assemble(q, values, eps, whitened, curvature, temperature)
 
     return estimate
 

@@ -26,25 +26,10 @@ from jaxtyping import Array, Float
 
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense
-from ngvi.linalg.base import Entries, Moments
 from ngvi.mirror.step import Direction
 
 Potential = Callable[[Float[Array, "d"]], Float[Array, ""]]
 """ℓ, the function whose expectation is minimised."""
-
-
-class Unmatched(NamedTuple):
-    """What draws whose second moments are not those of q make of a quadratic."""
-
-    hessian: Entries
-    """E[∇²ℓ], inside of the precision's pattern."""
-    excess: Moments
-    """The draws' second moments less those of q."""
-
-    def excess_in(self, value: Unmatched) -> Float[Array, ""]:
-        """By how much other draws' mean of ½ (z − m)ᵀ H (z − m), H of these, is off."""
-        pairs = jax.tree.map(lambda h, m: (h * m).sum(), self.hessian, value.excess)
-        return jax.tree.reduce(jnp.add, pairs) / 2
 
 
 class Estimate(NamedTuple):
@@ -61,9 +46,6 @@ class Estimate(NamedTuple):
     """AᵀHA in full, where the structure keeps less of it in M and the mean is to step
     in this richer metric; else None."""
 
-
-    unmatched: Unmatched | None = None
-    """What the draws do not match, where an estimate needs no match to be exact."""
 
 
 Estimator = Callable[[Potential, Gaussian, Float[Array, "n d"]], Estimate]

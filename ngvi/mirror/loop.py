@@ -35,7 +35,7 @@ from ngvi.mirror.state import (
     Trace,
 )
 from ngvi.mirror.step import fisher_length
-from ngvi.mirror.trial import controlled, objective_of, smallest_radius, trial
+from ngvi.mirror.trial import objective_of, smallest_radius, trial
 
 __all__ = [
     "CONVERGED",
@@ -138,13 +138,13 @@ def _on_unseen(
     draws: Ladder,
     settings: Settings,
 ) -> _Unseen:
-    if state.estimate.unmatched is not None:
+    if settings.from_hessians:
         # No objective was minimised that could be over-fitted. Where the mean of N draws
         # is zero, that of M others has the squared Fisher length V/M + V/N.
         estimate = estimator(potential, state.q, draws.check)
         squared = fisher_length(state.q.precision, estimate.gradient) ** 2
         m, n = draws.check.shape[0], draws.batch_size * 2**state.level
-        gap = controlled(state.q, estimate, estimate, settings) - state.objective
+        gap = objective_of(state.q, estimate.value, settings) - state.objective
         misled = squared / 2 * m / (m + n)
         return _Unseen(gap, misled, jnp.zeros_like(misled))
     values = values_at(potential, state.q, draws.check, settings.at_once)

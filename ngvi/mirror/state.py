@@ -43,6 +43,9 @@ class Settings:
     retraction: Retraction = safeguarded
     memory: int = 12
     """Pairs of the quasi-Newton memory; 0 for the plain natural gradient."""
+    from_hessians: bool = False
+    """Estimates are of Hessians, which no objective on the level's draws has for its
+    gradient."""
     at_once: int = 256
     """Unseen draws at which ℓ is evaluated in one go."""
 

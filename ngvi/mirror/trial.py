@@ -5,13 +5,9 @@ makes of it. Its length is cut until KL(q⁺ ‖ q) fits the trust region. The s
 if the objective on the level's draws is finite and lower; else the next trial is
 shorter.
 
-Draws that do not match q's second moments see even a quadratic with an error. So q and
-q⁺ are then compared less the quadratic of curvature H = E_q[∇²ℓ], whose mean is known:
-
-    mean [ℓ(z) − ½ (z − m)ᵀ H (z − m)] + ½ tr(H Σ) + ½ τ log det S.
-
-What is left differs from the natural gradient's own objective in the noise of third and
-higher derivatives: where that decides, a much shorter natural gradient is as good.
+An estimate from Hessians is not the gradient of that objective: they differ in the
+noise of fourth derivatives. Where it decides, a much shorter natural gradient is as
+good a reason to take a step.
 """
 
 from __future__ import annotations
@@ -52,13 +48,6 @@ def objective_of(q: Gaussian, mean_potential: Array, settings: Settings) -> Arra
     """L(q) = mean ℓ + ½ τ log det S: the negative ELBO up to a constant."""
     return mean_potential + settings.temperature * q.precision.logdet() / 2
 
-
-def controlled(q: Gaussian, estimate: Estimate, by: Estimate, settings: Settings) -> Array:
-    """L(q) less the noise of the quadratic in another estimate, where there is any."""
-    objective = objective_of(q, estimate.value, settings)
-    if by.unmatched is None or estimate.unmatched is None:
-        return objective
-    return objective - by.unmatched.excess_in(estimate.unmatched)
 
 
 def evaluate(
@@ -202,16 +191,15 @@ def trial(
     rho, step, limited = _within(path, wish.astype(state.rho.dtype), state.radius)
 
     estimate = evaluate(potential, estimator, step.q, draws, state.level)
-    objective = controlled(step.q, estimate, estimate, settings)
-    compared = controlled(step.q, estimate, state.estimate, settings)
+    objective = objective_of(step.q, estimate.value, settings)
     length = fisher_length(step.q.precision, estimate.gradient)
     finite = jnp.isfinite(objective) & jax.tree.reduce(
         jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), estimate)
     )
     # Rounding: two objectives this close cannot be told apart.
     slack = 8 * jnp.finfo(objective.dtype).eps * jnp.abs(state.objective)
-    lower = compared <= state.objective - 1e-4 * rho * search.slope + slack
-    if estimate.unmatched is not None:
+    lower = objective <= state.objective - 1e-4 * rho * search.slope + slack
+    if settings.from_hessians:
         lower |= length < _MUCH_SHORTER * state.length
     accept = finite & (state.fresh | lower)
 
@@ -232,12 +220,12 @@ def trial(
         estimate=jax.tree.map(pick, estimate, state.estimate),
         length=pick(length, state.length),
         memory=_remember(state, step, estimate, accept, settings),
-        rho=_next_length(state, rho, compared, search.slope, accept, limited),
+        rho=_next_length(state, rho, objective, search.slope, accept, limited),
         radius=_next_radius(state, accept, limited),
         fresh=state.fresh & ~accept,
         tries=jnp.where(accept, 0, state.tries + 1),
         idle=jnp.where(
-            accept & ~(state.objective - compared < settings.tolerance**2 / 2),
+            accept & ~(state.objective - objective < settings.tolerance**2 / 2),
             0,
             state.idle + 1,
         ),
