@@ -88,7 +88,7 @@ def initial_state(
         length=jnp.asarray(jnp.inf, dtype),
         memory=Memory.empty(max(settings.memory, 1), estimate.gradient),
         rho=jnp.ones((), dtype),
-        radius=jnp.asarray(smallest_radius(q.dim), dtype),
+        radius=jnp.asarray(smallest_radius(q.dim, settings), dtype),
         level=zero,
         fresh=jnp.asarray(True),
         checked=false,

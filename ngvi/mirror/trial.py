@@ -39,9 +39,11 @@ _MUCH_SHORTER = 0.7
 _LOCAL = 1.0
 
 
-def smallest_radius(dim: int) -> float:
-    """Half a nat a dimension: about one posterior sd in each coordinate."""
-    return max(dim / 2, 1.0)
+def smallest_radius(dim: int, settings: Settings) -> float:
+    """Half a nat a dimension: about one posterior sd in each coordinate. A nat in all,
+    and more after success, where a step is straight in the precision itself: in these
+    coordinates the memory's directions are soon curved."""
+    return 1.0 if settings.from_hessians else max(dim / 2, 1.0)
 
 
 def objective_of(q: Gaussian, mean_potential: Array, settings: Settings) -> Array:
@@ -97,7 +99,7 @@ def _search(state: State, settings: Settings) -> _Search:
         steep
         & (squared < _NEAR * state.q.dim)
         & (state.memory.weight[0] > 0)
-        & (state.tries < _MEMORY_TRIES)
+        & (state.tries < (1 if settings.from_hessians else _MEMORY_TRIES))
     )
     direction = jax.tree.map(lambda a, b: jnp.where(usable, a, b), quick, plain)
     return _Search(direction, product(direction, gradient), usable)
@@ -153,8 +155,10 @@ def _next_length(
     return jnp.where(state.fresh, 1.0, length).astype(rho.dtype)
 
 
-def _next_radius(state: State, accept: Array, limited: Array) -> Array:
-    least = smallest_radius(state.q.dim)
+def _next_radius(
+    state: State, accept: Array, limited: Array, settings: Settings
+) -> Array:
+    least = smallest_radius(state.q.dim, settings)
     after_success = jnp.where(limited, 4 * state.radius, state.radius)
     return jnp.where(accept, after_success, jnp.maximum(state.radius / 4, least))
 
@@ -221,7 +225,7 @@ def trial(
         length=pick(length, state.length),
         memory=_remember(state, step, estimate, accept, settings),
         rho=_next_length(state, rho, objective, search.slope, accept, limited),
-        radius=_next_radius(state, accept, limited),
+        radius=_next_radius(state, accept, limited, settings),
         fresh=state.fresh & ~accept,
         tries=jnp.where(accept, 0, state.tries + 1),
         idle=jnp.where(
