@@ -216,6 +216,10 @@ def trial(
     closer = replace(q, precision=q.precision.scale(16.0))
     q = jax.tree.map(lambda a, b: jnp.where(retreat, a, b), closer, q)
 
+    following = _next_length(state, rho, objective, search.slope, accept, limited)
+    if settings.from_hessians:
+        # The plain direction is next, of which the memory's length says nothing.
+        following = jnp.where(search.accelerated & ~accept, 0.5, following)
     used = draws.batch_size * 2**state.level
     moved = replace(
         state,
@@ -224,7 +228,7 @@ def trial(
         estimate=jax.tree.map(pick, estimate, state.estimate),
         length=pick(length, state.length),
         memory=_remember(state, step, estimate, accept, settings),
-        rho=_next_length(state, rho, objective, search.slope, accept, limited),
+        rho=following.astype(state.rho.dtype),
         radius=_next_radius(state, accept, limited, settings),
         fresh=state.fresh & ~accept,
         tries=jnp.where(accept, 0, state.tries + 1),
