@@ -206,7 +206,9 @@ class Chained:
     @property
     def _at_once(self) -> int:
         numbers = self.chain.colours * (self.dim + self.observations)
-        return max((_STEPS_AT_ONCE if self.sequential else _NUMBERS_AT_ONCE) // numbers, 1)
+        return max(
+            (_STEPS_AT_ONCE if self.sequential else _NUMBERS_AT_ONCE) // numbers, 1
+        )
 
     def draws(self, seed: int, dtype: Any) -> Ladder:
         # Those of a block are matched to two others and the border.

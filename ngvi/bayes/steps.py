@@ -47,14 +47,20 @@ class Steps:
         size, far = chain.size // chain.width, chain.width
         reach = "the next" if far == 1 else f"the {far} next"
         names = ", ".join(self.sites)
-        text = f"chain of {chain.steps:,d} steps of {size} ({names}): each meets {reach}"
+        text = (
+            f"chain of {chain.steps:,d} steps of {size} ({names}): each meets {reach}"
+        )
         left = chain.steps % far
         return f"{text}, the last {left} in the border" if left else text
 
 
-def _pieces(target: ModelTarget, length: int) -> tuple[dict[str, Piece], dict[str, Piece]]:
+def _pieces(
+    target: ModelTarget, length: int
+) -> tuple[dict[str, Piece], dict[str, Piece]]:
     """The sites with an axis of this length, and the others."""
-    states, border, start = {}, {}, 0
+    states: dict[str, Piece] = {}
+    border: dict[str, Piece] = {}
+    start = 0
     for site in target.sites:
         shape = site.unconstrained_shape
         axes = (shape.index(length),) if length in shape else ()
@@ -90,17 +96,18 @@ def find_steps(target: ModelTarget, data: Data, point: Float[Array, "d"]) -> Ste
     def chain_of(width: int) -> Chain:
         return Chain(pieces, tuple(border.values()), width)
 
-    dim, dtype = target.dim, np.asarray(point).dtype
+    dtype = np.asarray(point).dtype
 
     def reach(products: Callable[[Array], Array]) -> int | None:
         return _reach(products, chain_of(1), dtype)
 
     far = measured(target, data, point, reach, at_once=8)
-    if far > min(FARTHEST, length // _SHORTEST):
+    farthest = min(FARTHEST, length // _SHORTEST)
+    if far > farthest:
         raise NoChain(
-            f"a step of {names} meets more than the {min(FARTHEST, length // _SHORTEST)} "
-            "next ones (a walk that is written as a cumulative sum does; written with "
-            "each step around the last one it is a chain)"
+            f"a step of {names} meets more than the {farthest} next ones (a walk that "
+            "is written as a cumulative sum does; written with each step around the "
+            "last one it is a chain)"
         )
     chain = chain_of(max(far, 1))
 
@@ -120,7 +127,10 @@ def _over(chain: Chain, blocks: np.ndarray) -> np.ndarray:
 
 
 def _responses(
-    products: Callable[[Array], Array], chain: Chain, active: np.ndarray, dtype: np.dtype
+    products: Callable[[Array], Array],
+    chain: Chain,
+    active: np.ndarray,
+    dtype: np.dtype,
 ) -> np.ndarray | None:
     """Which blocks answer to random vectors at the active ones; None if not finite."""
     noise = np.random.default_rng(0).standard_normal(chain.dim)

@@ -128,8 +128,14 @@ class Chain:
         steps = jnp.concatenate([blocks.reshape(each), left.reshape(each)], -2)
         columns = split(steps, self._widths)
         parts = [
-            *((p, p.paste(column)) for p, column in zip(self.pieces, columns, strict=True)),
-            *((p, p.paste(part[..., None, :])) for p, part in zip(self.border, shared, strict=True)),
+            *(
+                (p, p.paste(column))
+                for p, column in zip(self.pieces, columns, strict=True)
+            ),
+            *(
+                (p, p.paste(part[..., None, :]))
+                for p, part in zip(self.border, shared, strict=True)
+            ),
         ]
         return join([part for _, part in sorted(parts, key=lambda pair: pair[0].start)])
 
@@ -158,7 +164,7 @@ class Chain:
 
     def read(self, products: Float[Array, "colours d"]) -> Bands:
         """The matrix that maps the probes to these products."""
-        k, n, b, p = self._period, self.count, self.size, self.rest
+        k, n, b = self._period, self.count, self.size
         blocks, border = self.cut(products)
         # Axes: period, column, block, row.
         of_blocks = blocks[: k * b].reshape(k, b, n, b)

@@ -9,10 +9,9 @@ step cannot multiply them and stay in the pattern. So here a step moves P itself
 
 and tangents are not whitened: they hold the entries of X and, from the derivative of
 P⁻¹ along it, the moments of Σ X Σ, so that the trace product tr(Σ X Σ Y) of the natural
-metric is a plain sum. That is the plain natural
-gradient step (a retraction of first order), exact at ρ = 1 for a quadratic: P⁺ is then
-its Hessian. Where P + ρX is not positive definite, its pivots are retracted instead, by
-R in the frame of those of P: that adds to the diagonal blocks alone.
+metric is a plain sum. That is the plain natural gradient step (a retraction of first
+order, whichever is asked for), exact at ρ = 1 for a quadratic: P⁺ is then its Hessian.
+Where P + ρX is not positive definite, P⁺ is NaN, and a shorter step is to be tried.
 
 Source: Khan and Rue (2023), The Bayesian learning rule, section 3.
 """
@@ -21,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +30,7 @@ from ngvi.linalg import chain_root
 from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.batching import diagonal_of, symmetric
 from ngvi.linalg.chain import Bands, Chain
-from ngvi.linalg.chain_root import Pivot, Root
+from ngvi.linalg.chain_root import Root
 from ngvi.linalg.small import multiply
 from ngvi.pytrees import pytree
 
@@ -99,14 +98,18 @@ class ChainArrow(LinearStructure):
             size = jnp.abs(diagonal_of(matrix))
             return jnp.sqrt(jnp.where(size > 0, size, 1.0))
 
-        def pivot(matrix: Array, _: Any) -> tuple[Array, Array, Array]:
+        def pivot(matrix: Array) -> tuple[Array, Array, Array]:
             values, vectors = jnp.linalg.eigh(matrix)
-            return _lifted(matrix, vectors, jnp.maximum(jnp.abs(values), 1e-6) - values)
+            more = jnp.maximum(jnp.abs(values), 1e-6) - values
+            added = symmetric(multiply(vectors * more[..., None, :], vectors.mT))
+            return *chain_root.cholesky(matrix + added)[:2], added
 
         blocks, border = unit(bands.own), unit(bands.border)
         scaled = _scaled(bands, 1 / blocks, 1 / border)
         _, own, more = chain_root.factor(scaled, pivot)
-        return cls.from_chain(chain, _scaled(_raised(scaled, own, more), blocks, border))
+        return cls.from_chain(
+            chain, _scaled(_raised(scaled, own, more), blocks, border)
+        )
 
     # -- as a linear operator ----------------------------------------------------
 
@@ -211,13 +214,8 @@ class ChainArrow(LinearStructure):
         between = following - cross[..., 1:, :, :].mT @ weights[..., :-1, :, :]
         b = own.shape[-1]
         first, second = given[..., :-1, :, :], given[..., 1:, :, :]
-        pairs = jnp.concatenate(
-            [
-                jnp.concatenate([first, between.mT], -1),
-                jnp.concatenate([between, second], -1),
-            ],
-            -2,
-        )
+        rows = [[first, between.mT], [between, second]]
+        pairs = jnp.concatenate([jnp.concatenate(row, -1) for row in rows], -2)
         pairs = symmetric(jnp.linalg.inv(pairs))
         shared = jnp.linalg.inv(given)
         inner = shared.at[..., :1, :, :].set(0).at[..., -1:, :, :].set(0)
@@ -307,12 +305,7 @@ class ChainArrow(LinearStructure):
             moved = jax.tree.map(
                 lambda s, x: s + _by(rho, x), self.bands, direction.entries
             )
-            plain = self.from_entries(moved)
-            matrix = jax.lax.cond(
-                jnp.isfinite(plain.logdet()).all(),
-                lambda: plain,
-                lambda: self._bent(moved, retraction),
-            )
+            matrix = self.from_entries(moved)
             change = jax.tree.map(jnp.subtract, matrix.bands, self.bands)
             before, after = self.inverse_moments(), matrix.inverse_moments()
             log = Tangent(change, jax.tree.map(jnp.subtract, before, after))
@@ -330,31 +323,10 @@ class ChainArrow(LinearStructure):
 
         return retract
 
-    def _bent(self, moved: Bands, retraction: Callable[[Array], Array]) -> Self:
-        """From entries that need not be positive definite: each pivot that differs by X
-        from that of P, in its frame, is R(X) in that frame."""
-
-        def pivot(matrix: Array, frame: Any) -> tuple[Array, Array, Array]:
-            root, inverse_root = frame
-            seen = symmetric(multiply(multiply(inverse_root, matrix), inverse_root.mT))
-            values, vectors = jnp.linalg.eigh(seen)
-            more = retraction(values - 1) - values
-            return _lifted(matrix, multiply(root, vectors), more)
-
-        _, own, border = chain_root.factor(moved, pivot, self.root)
-        return self.from_entries(_raised(moved, own, border))
-
 
 def _by(c: Array, part: Array) -> Array:
     """A number for each matrix, times a part of it."""
     return part * c[(..., *[None] * (part.ndim - c.ndim))]
-
-
-def _lifted(matrix: Array, vectors: Array, more: Array) -> tuple[Array, Array, Array]:
-    """The pivot V diag(more) Vᵀ above a matrix, and that addition."""
-    added = symmetric(multiply(vectors * more[..., None, :], vectors.mT))
-    root, inverse_root, _ = chain_root.cholesky(matrix + added)
-    return root, inverse_root, added
 
 
 def _raised(bands: Bands, own: Array, border: Array | None) -> Bands:
@@ -376,7 +348,6 @@ def _scaled(bands: Bands, blocks: Array, border: Array) -> Bands:
 
 def _times(bands: Bands, x: Array, border: Array) -> tuple[Array, Array]:
     """P x."""
-    ends = [(0, 0)] * (x.ndim - 2)
     ahead = chain_root.times(bands.next, x[..., :-1, :])
     behind = chain_root.times(bands.next.mT, x[..., 1:, :])
     ends = [(0, 0)] * (ahead.ndim - 2)

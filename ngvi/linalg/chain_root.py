@@ -8,8 +8,8 @@ the separator l of the segment before, and the border. With pivot Dᵢ = L Lᵀ,
 
 are the column of B below L, and its square is taken off what is left. The separators
 are a chain again, shorter by the length of a segment, and are treated in the same way;
-the border comes last. So P = B Bᵀ takes work and memory linear in the blocks, in about a
-thousand sequential steps however long the chain is.
+the border comes last. So P = B Bᵀ takes work and memory linear in the blocks, in about
+a thousand sequential steps however long the chain is.
 
 P⁻¹ inside of the pattern comes from the same recursion backward: with W the column
 times L⁻¹, and J = {i', l, border},
@@ -37,9 +37,8 @@ from ngvi.linalg.small import multiply, roots
 _LONGEST = 512
 """Blocks in a segment."""
 
-Pivot = Callable[[Array, Any], tuple[Array, Array, Any]]
-"""L and L⁻¹ of a pivot, and what had to be added to it, or None, from the pivot and
-those of another matrix at this place."""
+Pivot = Callable[[Array], tuple[Array, Array, Any]]
+"""L and L⁻¹ of a pivot, and what had to be added to it, or None."""
 
 
 class Columns(NamedTuple):
@@ -76,7 +75,7 @@ def _across(x: Array, y: Array) -> Array:
     return multiply(x, y) if x.shape[-1] else x @ y
 
 
-def cholesky(matrix: Array, _: Any = None) -> tuple[Array, Array, None]:
+def cholesky(matrix: Array) -> tuple[Array, Array, None]:
     """The plain pivot; NaN where the matrix is not positive definite."""
     return *roots(matrix), None
 
@@ -104,9 +103,10 @@ def _fold(x: Array, axis: int) -> Array:
 
 def _unfold(inner: Array, separators: Array, axis: int, count: int) -> Array:
     """The inverse of `_fold`, from what is inside of segments and the separators."""
-    ends = jnp.expand_dims(separators, axis)
+    axis += inner.ndim
+    shape = (*inner.shape[:axis], 1, *inner.shape[axis + 1 :])
+    ends = jnp.broadcast_to(jnp.expand_dims(separators, axis - inner.ndim), shape)
     both = jnp.concatenate([inner, ends], axis)
-    axis += both.ndim
     blocks = both.shape[axis - 1] * both.shape[axis]
     flat = both.reshape(*both.shape[: axis - 1], blocks, *both.shape[axis + 1 :])
     return jax.lax.slice_in_dim(flat, 0, count, axis=axis - 1)
@@ -148,22 +148,13 @@ def _scan(
 # -- the factor ------------------------------------------------------------------------
 
 
-def factor(
-    bands: Bands, pivot: Pivot = cholesky, frames: Root | None = None
-) -> tuple[Root, Any, Any]:
+def factor(bands: Bands, pivot: Pivot = cholesky) -> tuple[Root, Any, Any]:
     """B, and what had to be added to the blocks and to the border.
 
     Args:
         bands: P.
         pivot: factors the pivots.
-        frames: a root whose L and L⁻¹ the pivots get, at the same places.
     """
-    return _factor(bands, pivot, frames, 0)
-
-
-def _factor(
-    bands: Bands, pivot: Pivot, frames: Root | None, level: int
-) -> tuple[Root, Any, Any]:
     own, following, cross, border = bands
     count = own.shape[-3]
     segments, length = _shape(count)
@@ -175,13 +166,10 @@ def _factor(
     none = jnp.zeros_like(following, shape=(*own.shape[:-4], 1, *own.shape[-2:]))
     following = _fold(jnp.concatenate([following, none], -3), -3)
     left = _before(_last(following, -3), -3).mT
-    frame = None
-    if frames is not None:
-        frame = frames.levels[level].pivot, frames.levels[level].inverse_pivot
 
     def eliminate(carry: Any, x: Any) -> tuple[Any, Any]:
-        (rest, left, cross), (after, own_after, cross_after, frame) = carry, x
-        root, inverse_root, added = pivot(rest, frame)
+        (rest, left, cross), (after, own_after, cross_after) = carry, x
+        root, inverse_root, added = pivot(rest)
         n, f, c = (multiply(part, inverse_root.mT) for part in (after, left, cross))
         carry = (
             own_after - symmetric(multiply(n, n.mT)),
@@ -191,18 +179,16 @@ def _factor(
         return carry, (Columns(root, inverse_root, n, f, c), added)
 
     first = own[..., 0, :, :], left, cross[..., 0, :, :]
-    after = _inside(following, -3), own[..., 1:, :, :], cross[..., 1:, :, :], frame
+    after = _inside(following, -3), own[..., 1:, :, :], cross[..., 1:, :, :]
     (own, left, cross), (columns, added) = _scan(eliminate, first, after)
 
     c = columns.border
     border = border - symmetric(jnp.einsum("...skpb,...skqb->...pq", c, c))
+    coarse: tuple[Root, Any, Any]
     if segments == 1:
-        last = None if frames is None else (frames.border, frames.inverse_border)
-        root, inverse_root, more = border, border, None
-        if border.shape[-1]:
-            root, inverse_root, more = pivot(border, last)
-        none = None if added is None else jnp.zeros_like(own)
-        coarse = Root((), root, inverse_root), none, more
+        empty = not border.shape[-1]
+        lower, inverse, more = (border, border, None) if empty else pivot(border)
+        coarse = Root((), lower, inverse), jnp.zeros_like(own), more
     else:
         f = columns.left
         squared = jnp.einsum("...skij,...sklj->...sil", f, f)
@@ -213,7 +199,7 @@ def _factor(
             cross - _after(crossed, -3),
             border,
         )
-        coarse = _factor(left_over, pivot, frames, level + 1)
+        coarse = factor(left_over, pivot)
     root, at_separators, at_border = coarse
     if added is not None:
         added = _unfold(added, at_separators, -3, count)
@@ -246,9 +232,7 @@ def multiply_border(matrix: Array, x: Array) -> Array:
     return jnp.einsum("...pq,...q->...p", matrix, x)
 
 
-def _apply(
-    levels: tuple[Columns, ...], x: Array, border: Array
-) -> tuple[Array, Array]:
+def _apply(levels: tuple[Columns, ...], x: Array, border: Array) -> tuple[Array, Array]:
     if not levels:
         return x, border
     columns, *coarser = levels
@@ -258,9 +242,7 @@ def _apply(
     ends, border = _apply(tuple(coarser), ends, border)
     down = times(columns.next, inner)
     ends = ends + _last(down, -2) + _after(times(columns.left, inner).sum(-2), -2)
-    shifted = jnp.pad(
-        _inside(down, -2), [(0, 0)] * (down.ndim - 2) + [(1, 0), (0, 0)]
-    )
+    shifted = jnp.pad(_inside(down, -2), [(0, 0)] * (down.ndim - 2) + [(1, 0), (0, 0)])
     inner = times(columns.pivot, inner) + shifted
     return _unfold(inner, ends, -2, count), border
 
@@ -271,9 +253,7 @@ def apply_transposed(root: Root, x: Array, border: Array) -> tuple[Array, Array]
     return _apply_transposed(root.levels, x, border), out
 
 
-def _apply_transposed(
-    levels: tuple[Columns, ...], x: Array, border: Array
-) -> Array:
+def _apply_transposed(levels: tuple[Columns, ...], x: Array, border: Array) -> Array:
     if not levels:
         return x
     columns, *coarser = levels
@@ -295,9 +275,7 @@ def solve(root: Root, x: Array, border: Array) -> tuple[Array, Array]:
     return out, multiply_border(root.inverse_border, border)
 
 
-def _solve(
-    levels: tuple[Columns, ...], x: Array, border: Array
-) -> tuple[Array, Array]:
+def _solve(levels: tuple[Columns, ...], x: Array, border: Array) -> tuple[Array, Array]:
     if not levels:
         return x, border
     columns, *coarser = levels
@@ -385,8 +363,10 @@ def solve_transposed_matched(
     if border.shape[-1]:
         inverse_root = roots(symmetric(border.T @ border / count))[1]
         border = border @ inverse_root.T
-        x = x - jnp.einsum("np,pmb->nmb", border, jnp.tensordot(border, x, (0, 0)) / count)
-    # What the border adds is a function of the border's draws, to which x is orthogonal.
+        x = x - jnp.einsum(
+            "np,pmb->nmb", border, jnp.tensordot(border, x, (0, 0)) / count
+        )
+    # What the border adds is linear in its draws, to which x is orthogonal.
     alone = _solve_transposed(root.levels, x, jnp.zeros_like(border), _matched)
     border = multiply_border(root.inverse_border.mT, border)
     return alone + _solve_transposed(root.levels, jnp.zeros_like(x), border), border
@@ -440,13 +420,9 @@ def _inverse(levels: tuple[Columns, ...], border: Array, count: int) -> Bands:
     def backward(carry: Any, x: Any) -> tuple[Any, Any]:
         (own, both, cross), (inverse_pivot, n, f, c) = carry, x
         n, f, c = (multiply(part, inverse_pivot) for part in (n, f, c))
-        following = -(
-            multiply(own, n) + multiply(both.mT, f) + _across(cross.mT, c)
-        )
+        following = -(multiply(own, n) + multiply(both.mT, f) + _across(cross.mT, c))
         at_left = -(multiply(both, n) + multiply(left, f) + _across(left_cross.mT, c))
-        at_border = -(
-            multiply(cross, n) + multiply(left_cross, f) + _across(whole, c)
-        )
+        at_border = -(multiply(cross, n) + multiply(left_cross, f) + _across(whole, c))
         own = symmetric(
             multiply(inverse_pivot.mT, inverse_pivot)
             - multiply(n.mT, following)

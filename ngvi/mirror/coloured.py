@@ -110,15 +110,10 @@ def find_sparse_start(
     value, gradient, entries = second_order(potential, point, pattern)
     leaves = jax.tree.leaves(entries)
     usable = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-    precision: LinearStructure
-    if isinstance(pattern, Tree):
-        identity = BlockArrow.identity(pattern, point.dtype).entries()
-        entries = jax.tree.map(lambda h, i: jnp.where(usable, h, i), entries, identity)
-        precision = BlockArrow.nearly(pattern, entries)
-    else:
-        identity = ChainArrow.identity(pattern, point.dtype).entries()
-        entries = jax.tree.map(lambda h, i: jnp.where(usable, h, i), entries, identity)
-        precision = ChainArrow.nearly(pattern, entries)
+    kind: Any = BlockArrow if isinstance(pattern, Tree) else ChainArrow
+    identity = kind.identity(pattern, point.dtype).entries()
+    entries = jax.tree.map(lambda h, i: jnp.where(usable, h, i), entries, identity)
+    precision = kind.nearly(pattern, entries)
     return SparseStart(
         precision.scale(4.0),
         jnp.asarray(1 + 2 * pattern.colours),

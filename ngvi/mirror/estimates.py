@@ -47,7 +47,6 @@ class Estimate(NamedTuple):
     in this richer metric; else None."""
 
 
-
 Estimator = Callable[[Potential, Gaussian, Float[Array, "n d"]], Estimate]
 
 

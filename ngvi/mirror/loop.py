@@ -139,8 +139,8 @@ def _on_unseen(
     settings: Settings,
 ) -> _Unseen:
     if settings.from_hessians:
-        # No objective was minimised that could be over-fitted. Where the mean of N draws
-        # is zero, that of M others has the squared Fisher length V/M + V/N.
+        # No objective was minimised that could be over-fitted. Where the mean of N
+        # draws is zero, that of M others has the squared Fisher length V/M + V/N.
         estimate = estimator(potential, state.q, draws.check)
         squared = fisher_length(state.q.precision, estimate.gradient) ** 2
         m, n = draws.check.shape[0], draws.batch_size * 2**state.level

@@ -91,4 +91,3 @@ class State:
     values: Int[Array, ""]
     rejected: Int[Array, ""]
     trace: Trace
-

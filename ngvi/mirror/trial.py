@@ -51,7 +51,6 @@ def objective_of(q: Gaussian, mean_potential: Array, settings: Settings) -> Arra
     return mean_potential + settings.temperature * q.precision.logdet() / 2
 
 
-
 def evaluate(
     potential: Potential, estimator: Estimator, q: Gaussian, draws: Ladder, level: Array
 ) -> Estimate:
