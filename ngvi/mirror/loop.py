@@ -85,7 +85,7 @@ def initial_state(
         q=q,
         objective=jnp.asarray(jnp.inf, dtype),
         estimate=estimate,
-        length=jnp.asarray(jnp.inf, dtype),
+        length=jnp.zeros((), dtype),
         memory=Memory.empty(max(settings.memory, 1), estimate.gradient),
         rho=jnp.ones((), dtype),
         radius=jnp.asarray(smallest_radius(q.dim, settings), dtype),
