@@ -261,7 +261,8 @@ class ChainArrow(LinearStructure):
 
     def damp(self, damping: float | Float[Array, "*c"]) -> Self:
         more = jnp.asarray(damping)[..., None, None]
-        eyes = jnp.eye(self.chain.size), jnp.eye(self.chain.rest)
+        dtype = self.bands.own.dtype
+        eyes = [jnp.eye(n, dtype=dtype) for n in (self.chain.size, self.chain.rest)]
         return self.from_entries(
             _raised(self.bands, more[..., None] * eyes[0], more * eyes[1])
         )
