@@ -13,7 +13,10 @@ peak memory. The rows:
 - nuts: at G = 1,000, the means of the four parameters that all groups share beside
   those of NUTS (1,000 + 1,000 draws), and the times of both;
 - radon: log radon in houses of 85 counties, beside the full covariance;
-- crossed: 400 students × 30 items, beside the full covariance.
+- crossed: 400 students × 30 items, beside the full covariance;
+- chains: stochastic volatility, and a local level with two unknown sds, of 10³ to 10⁵
+  steps; the slopes of log time (of a draw of an iteration) and log memory as above;
+- volatility: at 100 steps, beside the full covariance, both to small tolerances.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ from ngvi.mirror.loop import Settings  # noqa: E402
 
 GLOBALS = ("mean_a", "mean_b", "sd_a", "sd_b")
 SIZES = (100, 1_000, 10_000, 100_000)
+CHAINS = (1_000, 10_000, 100_000)
 FRESH = 20_000
 # The tolerances of a structured fit are meant for each hundred coordinates.
 TIGHT = Settings(tolerance=1e-3, gap_tolerance=1e-3)
@@ -94,6 +98,42 @@ def crossed_data() -> Data:
     logits = 0.5 + rng.normal(0, 1.0, 400)[student] + rng.normal(0, 0.8, 30)[item]
     right = (rng.uniform(size=logits.size) < 1 / (1 + np.exp(-logits))).astype(float)
     return {"student": student, "item": item, "right": right}
+
+
+def volatility(y: Any) -> None:
+    """Returns whose log variance goes back to its mean."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 2.0))
+    persistence = numpyro.sample("persistence", dist.Beta(20.0, 1.5))
+    sd = numpyro.sample("sd", dist.LogNormal(-1.5, 0.7))
+    start = sd / jnp.sqrt(1 - persistence**2)
+    with numpyro.plate("time", y.shape[0]):
+        h = numpyro.sample("h", dist.Normal(mean, start).mask(False))
+        numpyro.sample("y", dist.Normal(0.0, jnp.exp(h / 2)), obs=y)
+    ahead = mean + persistence * (h[:-1] - mean)
+    first = dist.Normal(mean, start).log_prob(h[0])
+    numpyro.factor("walk", first + dist.Normal(ahead, sd).log_prob(h[1:]).sum())
+
+
+def volatility_data(steps: int) -> Data:
+    rng = np.random.default_rng(0)
+    h = np.empty(steps)
+    h[0] = rng.normal(0.0, 0.3 / np.sqrt(1 - 0.95**2))
+    for t in range(1, steps):
+        h[t] = 0.95 * h[t - 1] + 0.3 * rng.normal()
+    return {"y": np.exp((h - 1) / 2) * rng.normal(size=steps)}
+
+
+def local_level(y: Any) -> None:
+    """A random walk, seen through noise."""
+    walk = numpyro.sample("walk", dist.LogNormal(-1.0, 1.0))
+    noise = numpyro.sample("noise", dist.LogNormal(0.0, 1.0))
+    level = numpyro.sample("level", dist.GaussianRandomWalk(walk, num_steps=len(y)))
+    numpyro.sample("y", dist.Normal(level, noise), obs=y)
+
+
+def local_level_data(steps: int) -> Data:
+    rng = np.random.default_rng(0)
+    return {"y": np.cumsum(0.5 * rng.normal(size=steps)) + rng.normal(size=steps)}
 
 
 def fresh_elbo(posterior: ngvi.Posterior) -> tuple[float, float]:
@@ -165,6 +205,8 @@ def _radon(**options: Any) -> Data:
 JOBS: dict[str, Callable[..., Data]] = {
     "poisson": lambda groups, **o: fitted(poisson, poisson_data(int(groups)), **o),
     "nuts": lambda groups, **_: sampled(int(groups)),
+    "volatility": lambda n, **o: fitted(volatility, volatility_data(int(n)), **o),
+    "level": lambda n, **o: fitted(local_level, local_level_data(int(n)), **o),
     "radon": lambda _, **options: _radon(**options),
     "crossed": lambda _, **options: fitted(crossed, crossed_data(), **options),
 }
@@ -180,19 +222,21 @@ def run(
     return json.loads(output.splitlines()[-1])
 
 
-def scaling() -> Data:
+def scaling(job: str = "poisson", sizes: tuple[int, ...] = SIZES) -> Data:
     rows = {}
-    print(f"{'G':>7} {'D':>8} {'iter.':>6} {'draws':>6} {'comp.':>7} {'run':>7}  GiB")
-    for groups in SIZES:
-        row = rows[groups] = run("poisson", groups)
+    print(
+        f"{job}: size, dimensions, iterations, draws, seconds compiling, running, GiB"
+    )
+    for groups in sizes:
+        row = rows[groups] = run(job, groups)
         print(
             f"{groups:7d} {row['dim']:8d} {row['iterations']:6d} {row['draws']:6d} "
             f"{row['compiling']:7.2f} {row['running']:7.2f} {row['GiB']:5.2f}"
             f"{'' if row['converged'] else '  not converged'}",
             flush=True,
         )
-    first, *_, before, last = (rows[groups] for groups in SIZES)
-    steps = np.log10(SIZES[-1] / SIZES[-2])
+    first, *_, before, last = (rows[groups] for groups in sizes)
+    steps = np.log10(sizes[-1] / sizes[-2])
     each = [row["running"] / row["iterations"] / row["draws"] for row in (before, last)]
     memory = [row["GiB"] - first["GiB"] for row in (before, last)]
     slopes = {
@@ -248,6 +292,8 @@ ROWS: dict[str, Callable[[], Data]] = {
     "radon": radon_row,
     "crossed": lambda: beside_full("students × items", "crossed", 0, False),
     "scaling": scaling,
+    "chains": lambda: {job: scaling(job, CHAINS) for job in ("level", "volatility")},
+    "volatility": lambda: beside_full("Volatility", "volatility", 100, True),
 }
 
 

@@ -126,7 +126,9 @@ def fit(
     name = getattr(model, "__name__", type(model).__name__)
 
     with compile_time.measure() as compiling, Progress(progress, name) as bar:
-        plan, structure = choose(covariance, target, data, point, trace)
+        rows = isinstance(target, ModelTarget) and bool(target.subsampled)
+        in_batches = rows or reader is not None
+        plan, structure = choose(covariance, target, data, point, trace, in_batches)
         settings = plan.settings(settings or loop.Settings())
         draws = plan.draws(seed, point.dtype)
         problem = Problem(target, data, point, plan, settings, draws)

@@ -105,7 +105,7 @@ def fit_stream(
         if reader.ended:
             reason = ONE_PASS if reader.stream.once else EPOCHS_USED
         else:
-            state = renewed(watch.state, smallest_radius(target.dim))
+            state = renewed(watch.state, smallest_radius(target.dim, settings))
             reason = converge(sums, plan, settings, draws, state, watch.keep)[1]
             evidence = None
     except KeyboardInterrupt:

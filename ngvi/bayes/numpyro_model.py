@@ -184,9 +184,15 @@ def _center(fn: dist.Distribution) -> Array | None:
         # What NumPyro raises where a formula is missing, or a package for it.
         except (NotImplementedError, AttributeError, TypeError, ImportError):
             continue
-        if bool(jnp.isfinite(center).all()):
+        if _finite(center):
             return center
     return None
+
+
+def _finite(x: Array) -> bool:
+    """Whether all values are finite, as far as is known: inside of a `scan` they are
+    not, and taken for it."""
+    return isinstance(x, jax.core.Tracer) or bool(jnp.isfinite(x).all())
 
 
 def init_to_prior_center(site: dict[str, Any] | None = None) -> Any:
@@ -209,7 +215,7 @@ def init_to_prior_center(site: dict[str, Any] | None = None) -> Any:
         center = _center(fn)
         if center is not None:
             unconstrained = transform.inv(center)
-            if bool(jnp.isfinite(unconstrained).all()):
+            if _finite(unconstrained):
                 return jnp.broadcast_to(center, sample_shape + fn.shape())
     # Not exactly 0: densities written with |x| or max(x, 0) have no curvature there.
     free = transform.inverse_shape(sample_shape + fn.shape())

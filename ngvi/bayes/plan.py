@@ -16,6 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ngvi.linalg import (
     BlockArrow,
+    Chain,
+    ChainArrow,
     Dense,
     Diagonal,
     LinearStructure,
@@ -23,9 +25,9 @@ from ngvi.linalg import (
     Tree,
 )
 from ngvi.mirror import loop
-from ngvi.mirror.coloured import find_sparse_start
+from ngvi.mirror.coloured import find_sparse_start, second_order_inside
 from ngvi.mirror.draws import Ladder, ladder
-from ngvi.mirror.estimates import FirstOrder, Potential, first_order
+from ngvi.mirror.estimates import Estimator, FirstOrder, Potential, first_order
 from ngvi.mirror.start import find_start
 
 # A full covariance costs D² numbers and D³ operations a step; so do a start from the
@@ -38,6 +40,10 @@ _CHECK_NUMBERS = 2**25
 # Observations and parameters of all draws that are evaluated in one go: beyond what a
 # processor's cache holds, one draw after the other is the faster.
 _NUMBERS_AT_ONCE = 2**17
+# The same for a model that goes through its steps one by one.
+_STEPS_AT_ONCE = 2**24
+# Numbers in all base draws of a chain, each with a Hessian.
+_CHAIN_NUMBERS = 2**24
 
 
 class Start(NamedTuple):
@@ -73,8 +79,8 @@ class Plan(Protocol):
         """A descent from `point`, or `point` itself, and a precision there."""
         ...
 
-    def estimator(self) -> FirstOrder:
-        """Of the natural gradient."""
+    def estimator(self) -> Estimator:
+        """Of the natural gradient; `FirstOrder` where data may come in batches."""
         ...
 
 
@@ -170,16 +176,7 @@ class Structured:
         return ladder(self.dim, first, levels, check, seed, dtype, identity)
 
     def settings(self, settings: loop.Settings) -> loop.Settings:
-        # In nats: a gap for each hundred coordinates; half the squared Fisher length
-        # for each hundred on the way, and for each thousand at rest.
-        hundreds = max(self.dim / 100, 1.0)
-        return replace(
-            settings,
-            tolerance=settings.tolerance * max(self.dim / 1000, 1.0) ** 0.5,
-            loose_tolerance=settings.loose_tolerance * hundreds**0.5,
-            gap_tolerance=settings.gap_tolerance * hundreds,
-            at_once=self._at_once,
-        )
+        return replace(_extensive(settings, self.dim), at_once=self._at_once)
 
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
         start = find_sparse_start(potential, point, self.tree)
@@ -187,6 +184,64 @@ class Structured:
 
     def estimator(self) -> FirstOrder:
         return first_order(at_once=self._at_once)
+
+
+@dataclass(frozen=True)
+class Chained:
+    """The correlations that a chain of steps leaves; everything linear in the steps.
+
+    Draws do not match q there, and steps are Newton's, from the mean Hessian: it is
+    local, so few draws do, and there is no objective that few draws could over-fit.
+    """
+
+    chain: Chain
+    observations: int
+    sequential: bool = False
+    """The model goes through its steps one by one: draws side by side cost little."""
+
+    covariance = "structured"
+
+    @property
+    def dim(self) -> int:
+        return self.chain.dim
+
+    @property
+    def _at_once(self) -> int:
+        numbers = self.chain.colours * (self.dim + self.observations)
+        return max(
+            (_STEPS_AT_ONCE if self.sequential else _NUMBERS_AT_ONCE) // numbers, 1
+        )
+
+    def draws(self, seed: int, dtype: Any) -> Ladder:
+        # Those of a block are matched to two others and the border.
+        meeting = 3 * self.chain.size + self.chain.rest
+        first = max(32, 3 * meeting)
+        largest = min(max(64 * meeting, 1024), _CHAIN_NUMBERS // self.dim)
+        levels = 1 + int(np.floor(np.log2(max(largest / first, 1))))
+        return ladder(self.dim, first, levels, first, seed, dtype)
+
+    def settings(self, settings: loop.Settings) -> loop.Settings:
+        return replace(_extensive(settings, self.dim), from_hessians=True)
+
+    def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
+        start = find_sparse_start(potential, point, self.chain)
+        return Start(point, start.precision, start.gradients, start.value, start.finite)
+
+    def estimator(self) -> Estimator:
+        return second_order_inside(self.chain, at_once=self._at_once)
+
+
+def _extensive(settings: loop.Settings, dim: int) -> loop.Settings:
+    """Tolerances for what adds up over blocks, in nats: a gap for each hundred
+    coordinates; half the squared Fisher length for each hundred on the way, and for
+    each thousand at rest."""
+    hundreds = max(dim / 100, 1.0)
+    return replace(
+        settings,
+        tolerance=settings.tolerance * max(dim / 1000, 1.0) ** 0.5,
+        loose_tolerance=settings.loose_tolerance * hundreds**0.5,
+        gap_tolerance=settings.gap_tolerance * hundreds,
+    )
 
 
 def plan_of(precision: PositiveDefinite, observations: int) -> Plan:
@@ -197,6 +252,8 @@ def plan_of(precision: PositiveDefinite, observations: int) -> Plan:
         return Independent(precision.dim)
     if isinstance(precision, BlockArrow):
         return Structured(precision.tree, observations)
+    if isinstance(precision, ChainArrow):
+        return Chained(precision.chain, observations)
     raise TypeError(f"No fit has a precision that is {type(precision).__name__}.")
 
 

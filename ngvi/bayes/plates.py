@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -137,16 +137,26 @@ def read_plates(target: ModelTarget, trace: Mapping[str, Mapping[str, Any]]) -> 
 # -- measured --------------------------------------------------------------------------
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=(0, 1))
 def _products(
     target: Target,
+    at_once: int,
     data: Data,
     point: Float[Array, "d"],
     vectors: Float[Array, "n d"],
 ) -> Float[Array, "n d"]:
     """∇²(−log p) v."""
     gradient = jax.grad(partial(target.potential, data))
-    return jax.lax.map(lambda v: jax.jvp(gradient, (point,), (v,))[1], vectors)
+
+    def product(v: Float[Array, "d"]) -> Float[Array, "d"]:
+        return jax.jvp(gradient, (point,), (v,))[1]
+
+    return jax.lax.map(product, vectors, batch_size=at_once)
+
+
+def nothing(found: np.ndarray) -> np.ndarray:
+    """What of each row of a product is rounding."""
+    return 1e3 * np.finfo(found.dtype).eps * found.max(1, keepdims=True)
 
 
 def _over(blocks: np.ndarray, group: Group, dim: int) -> np.ndarray:
@@ -189,11 +199,10 @@ def _meeting_at(
         found = np.abs(np.asarray(products(jnp.asarray(vectors))))
         if not np.isfinite(found).all():
             return None
-        nothing = 1e3 * np.finfo(dtype).eps * found.max(1, keepdims=True)
         for other in plates.groups:
             apart = [~_related_to(half, group, other) for half in halves]
             elsewhere = np.stack([_over(blocks, other, dim) for blocks in apart])
-            if (elsewhere & (found > nothing)).any():
+            if (elsewhere & (found > nothing(found))).any():
                 pairs.append((group, other))
     return pairs
 
@@ -206,18 +215,48 @@ def meeting(
     Raises:
         ValueError: no Hessian can be formed, or it is not finite around `point`.
     """
-    dim, dtype = target.dim, np.asarray(point).dtype
-    shift = np.random.default_rng(0).standard_normal(dim).astype(dtype)
+    dtype = np.asarray(point).dtype
+    return measured(
+        target,
+        data,
+        point,
+        lambda products: _meeting_at(products, plates, target.dim, dtype),
+    )
+
+
+Found = TypeVar("Found")
+
+
+def measured(
+    target: Target,
+    data: Data,
+    point: Float[Array, "d"],
+    measure: Callable[[Callable[[Array], Array]], Found | None],
+    at_once: int = 1,
+) -> Found:
+    """What Hessian-vector products tell near a point.
+
+    Args:
+        target: what is fitted.
+        data: its arrays.
+        point: where the fit starts.
+        measure: of the function that multiplies rows of vectors by the Hessian; None
+            where its products are not finite.
+        at_once: vectors that are multiplied in one go.
+
+    Raises:
+        ValueError: no Hessian can be formed, or it is not finite around `point`.
+    """
+    point = jnp.asarray(point)
+    shift = np.random.default_rng(0).standard_normal(target.dim).astype(point.dtype)
     for spread in (0.1, 0.01, 0.0):
         place = point + spread * shift
         try:
-            pairs = _meeting_at(
-                partial(_products, target, data, place), plates, dim, dtype
-            )
+            found = measure(partial(_products, target, at_once, data, place))
         except (TypeError, NotImplementedError) as error:
             # As of a custom derivative that has no forward mode.
             why = str(error).splitlines()[0].rstrip(".")
             raise ValueError(f"no Hessian-vector product can be had: {why}") from error
-        if pairs is not None:
-            return pairs
+        if found is not None:
+            return found
     raise ValueError("its second derivatives are not finite at the start")

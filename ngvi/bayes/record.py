@@ -59,7 +59,7 @@ class FitRecord:
             draws=draws,
             seconds_compiling=seconds_compiling,
             seconds_running=seconds_running,
-            fisher_length=float(loop.fisher_length(state)),
+            fisher_length=float(state.length),
             gap=float(state.gap),
             khat=float("nan"),
             converged=(

@@ -14,9 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from ngvi.families import Gaussian
-from ngvi.linalg import BlockArrow, Dense, Diagonal, Level, LinearStructure, Piece, Tree
+from ngvi.linalg import (
+    BlockArrow,
+    Chain,
+    ChainArrow,
+    Dense,
+    Diagonal,
+    Level,
+    Piece,
+    PositiveDefinite,
+    Tree,
+)
 
-_KINDS = ("BlockArrow", "Dense", "Diagonal")
+_KINDS = ("BlockArrow", "ChainArrow", "Dense", "Diagonal")
 
 
 def store(q: Gaussian) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -34,6 +44,8 @@ def store(q: Gaussian) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     plain: dict[str, Any] = {"precision": kind}
     if isinstance(q.precision, BlockArrow):
         plain["levels"] = [asdict(level) for level in q.precision.tree.levels]
+    if isinstance(q.precision, ChainArrow):
+        plain["chain"] = asdict(q.precision.chain)
     return arrays, plain
 
 
@@ -42,9 +54,11 @@ def restore(arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> Gauss
     mean = jnp.asarray(arrays["mean"])
     count = len(arrays) - 1
     leaves = [jnp.asarray(arrays[f"precision_{i}"]) for i in range(count)]
-    like: LinearStructure
+    like: PositiveDefinite
     if plain["precision"] == "BlockArrow":
         like = BlockArrow.identity(_tree(plain["levels"]), mean.dtype)
+    elif plain["precision"] == "ChainArrow":
+        like = ChainArrow.identity(_chain(plain["chain"]), mean.dtype)
     elif plain["precision"] == "Dense":
         like = Dense(mean, mean)
     else:
@@ -53,16 +67,18 @@ def restore(arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> Gauss
 
 
 def _tree(levels: list[dict[str, Any]]) -> Tree:
-    """From lists, which JSON makes of tuples."""
     return Tree(
-        tuple(
-            Level(
-                tuple(
-                    Piece(piece["start"], tuple(piece["shape"]), tuple(piece["plates"]))
-                    for piece in level["pieces"]
-                ),
-                level["parent"],
-            )
-            for level in levels
-        )
+        tuple(Level(_pieces(level["pieces"]), level["parent"]) for level in levels)
+    )
+
+
+def _chain(chain: dict[str, Any]) -> Chain:
+    return Chain(_pieces(chain["pieces"]), _pieces(chain["border"]), chain["width"])
+
+
+def _pieces(pieces: list[dict[str, Any]]) -> tuple[Piece, ...]:
+    """From lists, which JSON makes of tuples."""
+    return tuple(
+        Piece(piece["start"], tuple(piece["shape"]), tuple(piece["plates"]))
+        for piece in pieces
     )

@@ -34,6 +34,7 @@ from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder, antithetic
+from ngvi.mirror.estimates import FirstOrder
 from ngvi.mirror.trial import decide, propose
 
 # Below this Fisher length a step is expected to arrive: unseen draws are read along.
@@ -190,7 +191,7 @@ _at_rest = jax.jit(loop.at_rest, static_argnums=1)
 
 def length_of(state: loop.State) -> float:
     """The Fisher length, on the host."""
-    return float(loop.fisher_length(state))
+    return float(state.length)
 
 
 def _tried(
@@ -204,7 +205,9 @@ def _tried(
     """A trial step: an epoch; with `also` ℓ at the unseen draws where it was tried."""
     proposal = _propose(state, settings)
     q, level = proposal.step.q, int(state.level)
-    estimate, unseen = sums.estimate(plan.estimator(), q, draws, level, also)
+    estimator = plan.estimator()
+    assert isinstance(estimator, FirstOrder)
+    estimate, unseen = sums.estimate(estimator, q, draws, level, also)
     return _decide(state, proposal, estimate, draws, settings), unseen
 
 

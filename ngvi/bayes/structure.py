@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from jaxtyping import Array, Float
 
 from ngvi.bayes.numpyro_model import ModelTarget
-from ngvi.bayes.plan import LARGEST_FULL, Full, Independent, Plan, Structured
+from ngvi.bayes.plan import (
+    LARGEST_FULL,
+    Chained,
+    Full,
+    Independent,
+    Plan,
+    Structured,
+)
 from ngvi.bayes.plates import Group, Plates, meeting, read_plates
 from ngvi.bayes.replicates import observed_sites
+from ngvi.bayes.steps import NoChain, Steps, find_steps
 from ngvi.bayes.target import Data, Target
 from ngvi.linalg import Tree
 
@@ -22,6 +30,8 @@ Covariance = Literal["auto", "full", "structured", "diagonal"]
 
 # Below this size a full covariance is as quick.
 _SMALLEST_STRUCTURED = 200
+# A border as wide as this may have a chain in it.
+_WIDE_BORDER = 32
 _SPARSE = 0.25
 """The part of a full matrix that one with structure may fill, to be worth it."""
 
@@ -37,6 +47,8 @@ class Structure:
     dim: int
     plates: Plates | None = None
     """The border and the blocks, where the precision has them."""
+    steps: Steps | None = None
+    """The border and the chain, where the precision has one."""
     notes: tuple[str, ...] = ()
     """What stood in the way of more structure."""
 
@@ -47,14 +59,24 @@ class Structure:
 
     def __str__(self) -> str:
         lines = [f"{self.covariance} covariance over {self.dim:,d} coordinates"]
+        numbers = 0
         if self.plates is not None:
             if self.plates.border.pieces:
                 border = self.plates.border
-                lines.append(f"border: {border.size:,d} ({_listed(border.sites)})")
+                lines.append(_border(border.size, border.sites))
             for group in self.plates.groups:
                 lines.append(_words(group, self.plates.parent(group)))
-            numbers, whole = self.plates.tree().numbers, self.dim**2
-            lines.append(f"the precision fills {numbers / whole:.2g} of a full matrix")
+            numbers = self.plates.tree().numbers
+        if self.steps is not None:
+            chain = self.steps.chain
+            if chain.border:
+                size = sum(piece.size for piece in chain.border)
+                lines.append(_border(size, self.steps.border))
+            lines.append(str(self.steps))
+            numbers = chain.numbers
+        if numbers:
+            part = numbers / self.dim**2
+            lines.append(f"the precision fills {part:.2g} of a full matrix")
         return "\n".join([*lines, *self.notes])
 
     __repr__ = __str__
@@ -69,6 +91,10 @@ class Structure:
 def _listed(names: tuple[str, ...]) -> str:
     shown = ", ".join(names[:6])
     return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"
+
+
+def _border(size: int, sites: tuple[str, ...]) -> str:
+    return f"border: {size:,d} ({_listed(sites)})"
 
 
 def _words(group: Group, parent: Group | None) -> str:
@@ -87,6 +113,7 @@ def choose(
     data: Data,
     point: Float[Array, "d"],
     trace: Mapping[str, Mapping[str, Any]] | None,
+    in_batches: bool = False,
 ) -> tuple[Plan, Structure]:
     """How to fit a target, and what of it to tell.
 
@@ -96,6 +123,7 @@ def choose(
         data: its arrays.
         point: where the fit starts.
         trace: the recorded run of a NumPyro model, else None.
+        in_batches: the data are not held at once.
 
     Raises:
         ValueError: an unknown name, or a structure was asked for that the model does
@@ -111,7 +139,7 @@ def choose(
     wanted = covariance == "structured"
     if wanted or (covariance == "auto" and dim > _SMALLEST_STRUCTURED):
         try:
-            plates, notes = _find(target, data, point, trace)
+            plan, structure = _structured(target, data, point, trace, in_batches)
         except _Unstructured as reason:
             if wanted:
                 raise ValueError(
@@ -120,30 +148,68 @@ def choose(
                 ) from reason
             notes = (f"no structure: {reason}",)
         else:
-            tree = plates.tree()
-            if wanted or tree.numbers < _SPARSE * dim**2:
-                observations = count_observations(trace or {})
-                structure = Structure("structured", dim, plates, notes)
-                return Structured(tree, observations), structure
-            notes = (*notes, "no structure: the border is most of the coordinates")
+            if wanted or _numbers(plan) < _SPARSE * dim**2:
+                return plan, structure
+            what = "the border is most of the coordinates"
+            notes = (*structure.notes, f"no structure: {what}")
     if covariance == "full" or (covariance == "auto" and dim <= LARGEST_FULL):
-        return Full(dim), Structure("full", dim, None, notes)
-    return Independent(dim), Structure("diagonal", dim, None, notes)
+        return Full(dim), Structure("full", dim, notes=notes)
+    return Independent(dim), Structure("diagonal", dim, notes=notes)
 
 
 class _Unstructured(Exception):
     """Why a model has no structure to use; the text completes a sentence."""
 
 
-def _find(
+def _numbers(plan: Structured | Chained) -> int:
+    return plan.tree.numbers if isinstance(plan, Structured) else plan.chain.numbers
+
+
+def _structured(
     target: Target,
     data: Data,
     point: Float[Array, "d"],
     trace: Mapping[str, Mapping[str, Any]] | None,
-) -> tuple[Plates, tuple[str, ...]]:
-    """The largest groups of plates that the density keeps to, and what did not fit."""
+    in_batches: bool,
+) -> tuple[Structured | Chained, Structure]:
+    """The smaller of what plates and what a chain make of the model; no chain where a
+    batch does not hold all of its steps."""
     if not isinstance(target, ModelTarget) or trace is None:
         raise _Unstructured("a plain log density has no plates to read it off")
+    observations = count_observations(trace)
+    found: tuple[Structured | Chained, Structure] | None = None
+    reasons = []
+    try:
+        plates, notes = _find(target, data, point, trace)
+    except _Unstructured as reason:
+        reasons.append(str(reason))
+    else:
+        structure = Structure("structured", target.dim, plates, notes=notes)
+        found = Structured(plates.tree(), observations), structure
+        if plates.border.size <= _WIDE_BORDER or in_batches:
+            return found
+    if in_batches:
+        raise _Unstructured("; ".join(reasons))
+    try:
+        steps = find_steps(target, data, point)
+    except (NoChain, ValueError) as reason:
+        reasons.append(str(reason))
+    else:
+        plan = Chained(steps.chain, observations, _sequential(trace))
+        if found is None or _numbers(plan) < _numbers(found[0]):
+            return plan, Structure("structured", target.dim, steps=steps)
+    if found is None:
+        raise _Unstructured("; ".join(dict.fromkeys(reasons)))
+    return found
+
+
+def _find(
+    target: ModelTarget,
+    data: Data,
+    point: Float[Array, "d"],
+    trace: Mapping[str, Mapping[str, Any]],
+) -> tuple[Plates, tuple[str, ...]]:
+    """The largest groups of plates that the density keeps to, and what did not fit."""
     plates = read_plates(target, trace)
     if not plates.groups:
         raise _Unstructured("no latent site is inside a plate")
@@ -172,6 +238,10 @@ def _moved(group: Group, other: Group) -> str:
     if group == other:
         return f"the blocks of plate {names} depend on each other"
     return f"plate {names} meets plate {' × '.join(other.plates)}: it is in the border"
+
+
+def _sequential(trace: Mapping[str, Mapping[str, Any]]) -> bool:
+    return any(site["type"] == "control_flow" for site in trace.values())
 
 
 def count_observations(trace: Mapping[str, Mapping[str, Any]]) -> int:

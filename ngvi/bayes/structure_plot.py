@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ngvi.linalg import Tree
+from ngvi.linalg import Chain, Tree
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,12 @@ def plot(structure: Structure, ax: Axes | None = None) -> Any:
         _, ax = plt.subplots(figsize=(5, 5), layout="constrained")
     dim = structure.dim
     handles = []
-    if structure.plates is None or structure.tree is None:
+    if structure.steps is not None:
+        names = ["chain", "border"] if structure.steps.chain.rest else ["chain"]
+        _draw_chain(ax, structure.steps.chain)
+        for name, colour in zip(names, _COLOURS, strict=False):
+            handles.append(Patch(color=colour, label=name))
+    elif structure.plates is None or structure.tree is None:
         whole = structure.covariance == "full"
         draw = _rectangles if whole else _band
         draw(ax, 0, dim, 0, dim, 1 if whole else dim, _COLOURS[0])
@@ -44,6 +49,19 @@ def plot(structure: Structure, ax: Axes | None = None) -> Any:
     ax.set_title(f"precision of {dim:,d} coordinates", fontsize=10)
     ax.legend(handles=handles, loc="upper right", fontsize=8)
     return ax.figure
+
+
+def _draw_chain(ax: Axes, chain: Chain) -> None:
+    n, b = chain.count, chain.size
+    whole, dim = n * b, chain.dim
+    _rectangles(ax, 0, whole, 0, whole, n, _COLOURS[0])
+    if n > 1:
+        # Each block with the next one, and the other way.
+        _rectangles(ax, 0, whole - b, b, whole, n - 1, _COLOURS[0])
+        _rectangles(ax, b, whole, 0, whole - b, n - 1, _COLOURS[0])
+    if chain.rest:
+        _rectangles(ax, 0, dim, whole, dim, 1, _COLOURS[1])
+        _rectangles(ax, whole, dim, 0, whole, 1, _COLOURS[1])
 
 
 def _draw_tree(ax: Axes, tree: Tree) -> None:

@@ -195,7 +195,7 @@ def absorb(
     def unfinished(state: loop.State) -> Array:
         rejected = state.tries > 0
         begun = state.iteration < 2
-        far = loop.fisher_length(state) > goal
+        far = state.length > goal
         return (begun | rejected | far) & (state.iteration < limit)
 
     return jax.lax.while_loop(
@@ -239,7 +239,7 @@ def update(
         if bool(state.fresh):
             undefined = undefined_arguments(args, kwargs)
             raise ValueError(f"The log likelihood is not finite.{undefined}")
-        length = float(loop.fisher_length(state))
+        length = float(state.length)
     seconds = time.perf_counter() - started
     record = FitRecord.of(
         state,

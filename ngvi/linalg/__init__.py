@@ -7,6 +7,8 @@ from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.block_arrow import BlockArrow
 from ngvi.linalg.block_diagonal import BlockDiagonal
 from ngvi.linalg.blocks import BlockOperators, SemidefiniteBlocks
+from ngvi.linalg.chain import Bands, Chain
+from ngvi.linalg.chain_arrow import ChainArrow
 from ngvi.linalg.conjugate_gradients import SolveInfo, conjugate_gradients
 from ngvi.linalg.damped_matrix_free import DampedMatrixFree
 from ngvi.linalg.dense import Dense
@@ -30,9 +32,12 @@ from ngvi.linalg.stochastic import Estimate
 from ngvi.linalg.tree import Level, Piece, Tree
 
 __all__ = [
+    "Bands",
     "BlockArrow",
     "BlockDiagonal",
     "BlockOperators",
+    "Chain",
+    "ChainArrow",
     "DampedMatrixFree",
     "Dense",
     "Diagonal",

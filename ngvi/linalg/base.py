@@ -236,6 +236,10 @@ class LinearStructure(PositiveDefinite):
     def tangent_identity(self) -> Tangent:
         """The identity as a tangent."""
 
+    def tangent_inner(self, x: Tangent, y: Tangent) -> Float[Array, "*c"]:
+        """tr(X Y) of two tangents, where their layout is not that of entries."""
+        return self.inner(x, y)
+
     @abstractmethod
     def whiten_curvature(self, matrix: Float[Array, "*c d d"]) -> Tangent:
         """Aᵀ H A of a symmetric H, restricted to the structure."""

@@ -173,6 +173,11 @@ class Tree:
         """Coordinates in the longest chain of blocks, from a leaf to its root."""
         return max(sum(self.levels[a].size for a in chain) for chain in self.chains)
 
+    @property
+    def colours(self) -> int:
+        """Products that tell a matrix, see `probes`."""
+        return self.depth
+
     # -- vectors -------------------------------------------------------------------
 
     def cut(self, x: Float[Array, "*b d"]) -> Parts:

@@ -1,42 +1,88 @@
-"""Hessians with the pattern of a tree from a few products, to start a fit with.
+"""Hessians with a known pattern from a few products: to start a fit with, or to step.
 
 Where coordinates of one colour meet in no row of the Hessian, its product with the sum
 of their unit vectors shows all of their columns at once. So it takes as many products
 as coordinates meet, however many there are in all.
 
-Source: Curtis, Powell and Reid (1974), On the estimation of sparse Jacobian matrices.
+Source: Curtis, Powell and Reid (1974), On the estimation of sparse Jacobian matrices;
+Opper and Archambeau (2009), The variational Gaussian approximation revisited.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ngvi.linalg import BlockArrow, Tree
-from ngvi.linalg.tree import Blocks
-from ngvi.mirror.estimates import Potential
+from ngvi.families import Gaussian
+from ngvi.linalg import BlockArrow, Chain, ChainArrow, LinearStructure, Tree
+from ngvi.linalg.base import Entries
+from ngvi.mirror.estimates import (
+    Estimate,
+    Estimator,
+    Potential,
+    assemble,
+    over_draws,
+)
+
+
+class Pattern(Protocol):
+    """Which coordinates meet."""
+
+    def probes(self, dtype: Any) -> Float[Array, "colours d"]:
+        """For each colour the sum of its unit vectors."""
+        ...
+
+    def read(self, products: Float[Array, "colours d"]) -> Entries:
+        """The matrix that maps the probes to these products."""
+        ...
 
 
 def second_order(
-    potential: Potential, point: Float[Array, "d"], tree: Tree
-) -> tuple[Float[Array, ""], Float[Array, "d"], Blocks]:
-    """ℓ, ∇ℓ and the entries of ∇²ℓ, one product at a time."""
-    value, gradient = jax.value_and_grad(potential)(point)
+    potential: Potential, point: Float[Array, "d"], pattern: Pattern, at_once: int = 1
+) -> tuple[Float[Array, ""], Float[Array, "d"], Entries]:
+    """ℓ, ∇ℓ and the entries of ∇²ℓ, so many products at a time."""
+    (value, gradient), push = jax.linearize(jax.value_and_grad(potential), point)
+    probes = pattern.probes(point.dtype)
+    products = jax.lax.map(lambda v: push(v)[1], probes, batch_size=at_once)
+    return value, gradient, pattern.read(products)
 
-    def product(v: Float[Array, "d"]) -> Float[Array, "d"]:
-        return jax.jvp(jax.grad(potential), (point,), (v,))[1]
 
-    products = jax.lax.map(product, tree.probes(point.dtype))
-    return value, gradient, tree.read(products)
+def second_order_inside(
+    pattern: Pattern, temperature: float = 1.0, at_once: int | None = None
+) -> Estimator:
+    """Price's estimate: AᵀHA with H = mean ∇²ℓ(z) inside of the precision's pattern.
+
+    It is local where draws are not: the part of H at a few coordinates comes from these
+    alone, whatever the others do. For a structure whose tangents are entries.
+
+    Args:
+        pattern: of the precision, and of ∇²ℓ.
+        temperature: τ.
+        at_once: draws at which ℓ is evaluated in one go; by default all.
+    """
+
+    def estimate(potential: Potential, q: Gaussian, eps: Array) -> Estimate:
+        def one(z: Array) -> tuple[Array, Array, Entries]:
+            colours = pattern.probes(z.dtype).shape[0]
+            return second_order(potential, z, pattern, colours)
+
+        points = q.mean + q.precision.unwhiten_matched(eps)
+        values, gradients, hessians = over_draws(one, points, at_once)
+        hessian = jax.tree.map(lambda h: h.mean(0), hessians)
+        whitened = q.precision.whiten_gradient(gradients)
+        curvature = q.precision.as_tangent(hessian)
+        return assemble(q, values, eps, whitened, curvature, temperature)
+
+    return estimate
 
 
 class SparseStart(NamedTuple):
     """A precision at a point."""
 
-    precision: BlockArrow
+    precision: LinearStructure
     gradients: Int[Array, ""]
     """Gradient evaluations spent; a Hessian-vector product counts as two."""
     value: Float[Array, ""]
@@ -46,7 +92,7 @@ class SparseStart(NamedTuple):
 
 
 def find_sparse_start(
-    potential: Potential, point: Float[Array, "d"], tree: Tree
+    potential: Potential, point: Float[Array, "d"], pattern: Tree | Chain
 ) -> SparseStart:
     """A precision to start a fit with at a given point: the curvature of ℓ there, made
     positive, with deviations half as large.
@@ -59,17 +105,18 @@ def find_sparse_start(
     Args:
         potential: ℓ, twice differentiable.
         point: where to begin.
-        tree: the pattern of ∇²ℓ.
+        pattern: of ∇²ℓ.
     """
-    value, gradient, entries = second_order(potential, point, tree)
+    value, gradient, entries = second_order(potential, point, pattern)
     leaves = jax.tree.leaves(entries)
     usable = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-    identity = BlockArrow.identity(tree, point.dtype).root
+    kind: Any = BlockArrow if isinstance(pattern, Tree) else ChainArrow
+    identity = kind.identity(pattern, point.dtype).entries()
     entries = jax.tree.map(lambda h, i: jnp.where(usable, h, i), entries, identity)
-    precision = BlockArrow.nearly(tree, entries)
+    precision = kind.nearly(pattern, entries)
     return SparseStart(
         precision.scale(4.0),
-        jnp.asarray(1 + 2 * tree.depth),
+        jnp.asarray(1 + 2 * pattern.colours),
         value,
         jnp.isfinite(value) & jnp.isfinite(gradient).all(),
     )

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,16 @@ class Estimate(NamedTuple):
 Estimator = Callable[[Potential, Gaussian, Float[Array, "n d"]], Estimate]
 
 
-def _assemble(
+def over_draws(
+    function: Callable[[Array], Any], points: Float[Array, "n d"], at_once: int | None
+) -> Any:
+    """A function of each point, so many in one go; of all if None."""
+    if at_once is None or at_once >= len(points):
+        return jax.vmap(function)(points)
+    return jax.lax.map(function, points, batch_size=at_once)
+
+
+def assemble(
     q: Gaussian,
     values: Float[Array, "n"],
     eps: Float[Array, "n d"],
@@ -60,6 +69,7 @@ def _assemble(
     temperature: float,
     full: Float[Array, "d d"] | None = None,
 ) -> Estimate:
+    """The estimate from values, whitened gradients and AᵀHA."""
     identity = q.precision.tangent_identity()
     error = jax.tree.map(lambda c, i: c - temperature * i, curvature, identity)
     residual = gradients - temperature * eps
@@ -97,10 +107,7 @@ class FirstOrder:
         self, potential: Potential, points: Float[Array, "n d"]
     ) -> tuple[Float[Array, "n"], Float[Array, "n d"]]:
         """ℓ and ∇ℓ at draws from q."""
-        function = jax.value_and_grad(potential)
-        if self.at_once is None or self.at_once >= points.shape[0]:
-            return jax.vmap(function)(points)
-        return jax.lax.map(function, points, batch_size=self.at_once)
+        return over_draws(jax.value_and_grad(potential), points, self.at_once)
 
     def assemble(
         self,
@@ -116,7 +123,7 @@ class FirstOrder:
             cross = eps.T @ whitened / eps.shape[0]
             full = (cross + cross.T) / 2
         curvature = q.precision.tangent(eps, whitened)
-        return _assemble(q, values, eps, whitened, curvature, self.temperature, full)
+        return assemble(q, values, eps, whitened, curvature, self.temperature, full)
 
 
 def first_order(
@@ -135,7 +142,7 @@ def score_difference(temperature: float = 1.0) -> Estimator:
         error = q.precision.tangent(eps, whitened - temperature * eps)
         identity = q.precision.tangent_identity()
         curvature = jax.tree.map(lambda m, i: m + temperature * i, error, identity)
-        estimate = _assemble(q, values, eps, whitened, curvature, temperature)
+        estimate = assemble(q, values, eps, whitened, curvature, temperature)
         mean = (whitened - temperature * eps).mean(0)
         return estimate._replace(gradient=Direction(mean, error))
 
@@ -158,7 +165,7 @@ def zeroth_order(
         shaped = values if shape is None else shape(values)
         weighted = (shaped - shaped.mean())[:, None] * eps
         curvature = q.precision.tangent(eps, weighted)
-        return _assemble(q, values, eps, weighted, curvature, temperature)
+        return assemble(q, values, eps, weighted, curvature, temperature)
 
     return estimate
 
@@ -174,7 +181,7 @@ def second_order(temperature: float = 1.0) -> Estimator:
         values, gradients, hessians = jax.vmap(one)(q.place(eps))
         whitened = q.precision.whiten_gradient(gradients)
         curvature = q.precision.whiten_curvature(hessians.mean(0))
-        return _assemble(q, values, eps, whitened, curvature, temperature)
+        return assemble(q, values, eps, whitened, curvature, temperature)
 
     return estimate
 

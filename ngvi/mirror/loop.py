@@ -12,6 +12,7 @@ fit goes on, warm. Every quantity compared is the same in all units of z.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from ngvi.families import Gaussian
 from ngvi.mirror.draws import Ladder
-from ngvi.mirror.estimates import Estimator, Potential
+from ngvi.mirror.estimates import Estimate, Estimator, Potential
 from ngvi.mirror.memory import Memory
 from ngvi.mirror.state import (
     CONVERGED,
@@ -32,8 +33,8 @@ from ngvi.mirror.state import (
     Settings,
     State,
     Trace,
-    fisher_length,
 )
+from ngvi.mirror.step import fisher_length
 from ngvi.mirror.trial import objective_of, smallest_radius, trial
 
 __all__ = [
@@ -50,7 +51,6 @@ __all__ = [
     "at_rest",
     "check",
     "compare",
-    "fisher_length",
     "initial_state",
     "run",
     "trial",
@@ -87,9 +87,10 @@ def initial_state(
         q=q,
         objective=jnp.asarray(jnp.inf, dtype),
         estimate=estimate,
+        length=jnp.zeros((), dtype),
         memory=Memory.empty(max(settings.memory, 1), estimate.gradient),
         rho=jnp.ones((), dtype),
-        radius=jnp.asarray(smallest_radius(q.dim), dtype),
+        radius=jnp.asarray(smallest_radius(q.dim, settings), dtype),
         level=zero,
         fresh=jnp.asarray(True),
         checked=false,
@@ -117,14 +118,34 @@ def _stuck(state: State) -> Array:
 def at_rest(state: State, settings: Settings) -> Array:
     """The level has come to what it was run for."""
     goal = jnp.where(state.checked, settings.tolerance, settings.loose_tolerance)
-    done = ~state.fresh & (fisher_length(state) < goal)
+    done = ~state.fresh & (state.length < goal)
     return done | _stuck(state)
 
 
+class _Unseen(NamedTuple):
+    """A level held against draws that it has not seen."""
+
+    gap: Float[Array, ""]
+    """L on them less L on the level's draws."""
+    misled: Float[Array, ""]
+    """Nats by which the level's draws may have misled it."""
+    error: Float[Array, ""]
+    """Of that number."""
+
+
 def check(
-    potential: Potential, state: State, draws: Ladder, settings: Settings
+    potential: Potential,
+    estimator: Estimator,
+    state: State,
+    draws: Ladder,
+    settings: Settings,
 ) -> State:
-    """What to do with a level at rest, from ℓ at unseen draws."""
+    """What to do with a level at rest: refine it, climb to the next, or stop."""
+    if settings.from_hessians:
+        estimate = estimator(potential, state.q, draws.check)
+        return _settle(
+            state, _by_estimate(state, estimate, draws, settings), draws, settings
+        )
     values = values_at(potential, state.q, draws.check, settings.at_once)
     return compare(state, values, draws, settings)
 
@@ -132,22 +153,36 @@ def check(
 def compare(
     state: State, values: Float[Array, "s"], draws: Ladder, settings: Settings
 ) -> State:
-    """What to do with a level at rest: refine it, climb to the next, or stop.
-
-    Args:
-        state: at rest.
-        values: ℓ at the unseen draws, `draws.check`.
-        draws, settings: as in `run`.
-    """
-    unseen = objective_of(state.q, values.mean(), settings)
-    gap = jnp.where(jnp.isfinite(unseen), unseen - state.objective, jnp.inf)
+    """`check`, from ℓ at the unseen draws, `draws.check`."""
+    gap = _gap(state, values.mean(), settings)
     # The comparison has an error of its own: that of ℓ less its part quadratic in ε
     # (−log q), which matched draws integrate exactly, over antithetic pairs.
     rest = values - settings.temperature * (draws.check**2).sum(-1) / 2
     pairs = rest.reshape(2, -1).mean(0)
     error = jnp.std(pairs) / jnp.sqrt(pairs.size)
-    agree = jnp.abs(gap) < settings.gap_tolerance + error
-    length = fisher_length(state)
+    return _settle(state, _Unseen(gap, jnp.abs(gap), error), draws, settings)
+
+
+def _by_estimate(
+    state: State, estimate: Estimate, draws: Ladder, settings: Settings
+) -> _Unseen:
+    """Where no objective was minimised that could be over-fitted: if the mean of N
+    draws is zero, that of M others has the squared Fisher length V/M + V/N."""
+    squared = fisher_length(state.q.precision, estimate.gradient) ** 2
+    m, n = draws.check.shape[0], draws.batch_size * 2**state.level
+    misled = squared / 2 * m / (m + n)
+    gap = _gap(state, estimate.value, settings)
+    return _Unseen(gap, misled, jnp.zeros_like(misled))
+
+
+def _gap(state: State, mean_potential: Array, settings: Settings) -> Array:
+    unseen = objective_of(state.q, mean_potential, settings)
+    return jnp.where(jnp.isfinite(unseen), unseen - state.objective, jnp.inf)
+
+
+def _settle(state: State, unseen: _Unseen, draws: Ladder, settings: Settings) -> State:
+    agree = unseen.misled < settings.gap_tolerance + unseen.error
+    length = state.length
     stuck = _stuck(state)
     # Where rounding hides any further descent, a nearly vanished gradient is one.
     vanished = (length < settings.tolerance) | (
@@ -167,13 +202,13 @@ def compare(
         RUNNING,
     )
     # The over-fit falls as 1/N: a large one is not worth a level in between.
-    strides = jnp.where(jnp.abs(gap) > 4 * settings.gap_tolerance, 2, 1)
+    strides = jnp.where(unseen.misled > 4 * settings.gap_tolerance, 2, 1)
     level = jnp.where(
         climb, jnp.minimum(state.level + strides, draws.levels - 1), state.level
     )
     return replace(
         state,
-        gap=gap,
+        gap=unseen.gap,
         checked=~climb,
         level=level,
         fresh=state.fresh | climb,
@@ -223,7 +258,7 @@ def run(
         state = converge(state)
         return jax.lax.cond(
             at_rest(state, settings),
-            lambda s: check(potential, s, draws, settings),
+            lambda s: check(potential, estimator, s, draws, settings),
             lambda s: s,
             state,
         )

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ngvi.families import Gaussian
 from ngvi.mirror.estimates import Estimate
 from ngvi.mirror.memory import Memory
 from ngvi.mirror.retractions import safeguarded
-from ngvi.mirror.step import Retraction, inner
+from ngvi.mirror.step import Retraction
 from ngvi.pytrees import pytree
 
 RUNNING, CONVERGED, DRAWS_EXHAUSTED, STUCK, NOT_FINITE, ITERATIONS_EXHAUSTED = range(6)
@@ -44,6 +43,9 @@ class Settings:
     retraction: Retraction = safeguarded
     memory: int = 12
     """Pairs of the quasi-Newton memory; 0 for the plain natural gradient."""
+    from_hessians: bool = False
+    """Estimates are of Hessians, which no objective on the level's draws has for its
+    gradient."""
     at_once: int = 256
     """Unseen draws at which ℓ is evaluated in one go."""
 
@@ -65,6 +67,8 @@ class State:
     objective: Float[Array, ""]
     """L(q) on the draws of the level."""
     estimate: Estimate
+    length: Float[Array, ""]
+    """The Fisher length of the estimated natural gradient."""
     memory: Memory
     rho: Float[Array, ""]
     """Length of the next trial."""
@@ -87,9 +91,3 @@ class State:
     values: Int[Array, ""]
     rejected: Int[Array, ""]
     trace: Trace
-
-
-def fisher_length(state: State) -> Float[Array, ""]:
-    """The Fisher length of the natural gradient at the current iterate."""
-    gradient = state.estimate.gradient
-    return jnp.sqrt(inner(state.q.precision, gradient, gradient))

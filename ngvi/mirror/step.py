@@ -92,7 +92,7 @@ class Direction(NamedTuple):
 
 def inner(precision: LinearStructure, a: Direction, b: Direction) -> Float[Array, ""]:
     """The Fisher inner product ⟨γ, γ′⟩ + ½ tr(M M′)."""
-    return a.mean @ b.mean + precision.inner(a.curvature, b.curvature) / 2
+    return a.mean @ b.mean + precision.tangent_inner(a.curvature, b.curvature) / 2
 
 
 def fisher_length(precision: LinearStructure, d: Direction) -> Float[Array, ""]:

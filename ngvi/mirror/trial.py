@@ -4,6 +4,10 @@ The direction is the natural gradient, or near the optimum what the quasi-Newton
 makes of it. Its length is cut until KL(q⁺ ‖ q) fits the trust region. The step is taken
 if the objective on the level's draws is finite and lower; else the next trial is
 shorter.
+
+An estimate from Hessians is not the gradient of that objective: they differ in the
+noise of fourth derivatives. Where it decides, a much shorter natural gradient is as
+good a reason to take a step.
 """
 
 from __future__ import annotations
@@ -20,21 +24,26 @@ from ngvi.families import Gaussian
 from ngvi.mirror.draws import Ladder
 from ngvi.mirror.estimates import Estimate, Estimator, Potential, mean_metric
 from ngvi.mirror.memory import Memory
-from ngvi.mirror.state import Settings, State, Trace, fisher_length
-from ngvi.mirror.step import Direction, Step, gaussian_path, inner
+from ngvi.mirror.state import Settings, State, Trace
+from ngvi.mirror.step import Direction, Step, fisher_length, gaussian_path, inner
 
 # Far from the optimum old pairs mislead: the memory is asked only when the squared
 # Fisher length, which scales with the dimension, is below this much for each.
 _NEAR = 0.05
 # Rejections in a row after which the plain natural gradient is tried.
 _MEMORY_TRIES = 3
+# The part of the natural gradient's length that may be left after a step which the
+# objective does not vouch for.
+_MUCH_SHORTER = 0.7
 # A longer step (in nats) says little about the curvature at its end.
 _LOCAL = 1.0
 
 
-def smallest_radius(dim: int) -> float:
-    """Half a nat a dimension: about one posterior sd in each coordinate."""
-    return max(dim / 2, 1.0)
+def smallest_radius(dim: int, settings: Settings) -> float:
+    """Half a nat a dimension: about one posterior sd in each coordinate. A nat in all,
+    and more after success, where a step is straight in the precision itself: in these
+    coordinates the memory's directions are soon curved."""
+    return 1.0 if settings.from_hessians else max(dim / 2, 1.0)
 
 
 def objective_of(q: Gaussian, mean_potential: Array, settings: Settings) -> Array:
@@ -68,6 +77,8 @@ class _Search(NamedTuple):
 
 def _search(state: State, settings: Settings) -> _Search:
     gradient = state.estimate.gradient
+    if not settings.memory and state.estimate.curvature is None:
+        return _Search(gradient, state.length**2, jnp.asarray(False))
 
     def product(a: Direction, b: Direction) -> Array:
         return inner(state.q.precision, a, b)
@@ -87,7 +98,7 @@ def _search(state: State, settings: Settings) -> _Search:
         steep
         & (squared < _NEAR * state.q.dim)
         & (state.memory.weight[0] > 0)
-        & (state.tries < _MEMORY_TRIES)
+        & (state.tries < (1 if settings.from_hessians else _MEMORY_TRIES))
     )
     direction = jax.tree.map(lambda a, b: jnp.where(usable, a, b), quick, plain)
     return _Search(direction, product(direction, gradient), usable)
@@ -143,13 +154,20 @@ def _next_length(
     return jnp.where(state.fresh, 1.0, length).astype(rho.dtype)
 
 
-def _next_radius(state: State, accept: Array, limited: Array) -> Array:
-    least = smallest_radius(state.q.dim)
+def _next_radius(
+    state: State, accept: Array, limited: Array, settings: Settings
+) -> Array:
+    least = smallest_radius(state.q.dim, settings)
     after_success = jnp.where(limited, 4 * state.radius, state.radius)
     return jnp.where(accept, after_success, jnp.maximum(state.radius / 4, least))
 
 
-def _remember(state: State, step: Step, estimate: Estimate, accept: Array) -> Memory:
+def _remember(
+    state: State, step: Step, estimate: Estimate, accept: Array, settings: Settings
+) -> Memory:
+    if not settings.memory:
+        return state.memory
+
     def product(a: Direction, b: Direction) -> Array:
         return inner(step.q.precision, a, b)
 
@@ -170,6 +188,8 @@ class Proposal(NamedTuple):
     """The descent of L a unit of length."""
     limited: Bool[Array, ""]
     """The trust region held it back."""
+    accelerated: Bool[Array, ""]
+    """The memory shaped its direction."""
 
 
 def trial(
@@ -193,7 +213,7 @@ def propose(state: State, settings: Settings) -> Proposal:
     # A level's first evaluation is at q itself: a step of length 0.
     wish = jnp.where(state.fresh, 0.0, jnp.where(whole, 1.0, state.rho))
     rho, step, limited = _within(path, wish.astype(state.rho.dtype), state.radius)
-    return Proposal(step, rho, search.slope, limited)
+    return Proposal(step, rho, search.slope, limited, search.accelerated)
 
 
 def decide(
@@ -204,14 +224,17 @@ def decide(
     settings: Settings,
 ) -> State:
     """Take the step or not, given the estimate at its end."""
-    step, rho, slope, limited = proposal
+    step, rho, slope, limited, accelerated = proposal
     objective = objective_of(step.q, estimate.value, settings)
+    length = fisher_length(step.q.precision, estimate.gradient)
     finite = jnp.isfinite(objective) & jax.tree.reduce(
         jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), estimate)
     )
     # Rounding: two objectives this close cannot be told apart.
     slack = 8 * jnp.finfo(objective.dtype).eps * jnp.abs(state.objective)
     lower = objective <= state.objective - 1e-4 * rho * slope + slack
+    if settings.from_hessians:
+        lower |= length < _MUCH_SHORTER * state.length
     accept = finite & (state.fresh | lower)
 
     def pick(new: Array, old: Array) -> Array:
@@ -223,15 +246,20 @@ def decide(
     closer = replace(q, precision=q.precision.scale(16.0))
     q = jax.tree.map(lambda a, b: jnp.where(retreat, a, b), closer, q)
 
+    following = _next_length(state, rho, objective, slope, accept, limited)
+    if settings.from_hessians:
+        # The plain direction is next, of which the memory's length says nothing.
+        following = jnp.where(accelerated & ~accept, 0.5, following)
     used = draws.batch_size * 2**state.level
     moved = replace(
         state,
         q=q,
         objective=pick(objective, state.objective),
         estimate=jax.tree.map(pick, estimate, state.estimate),
-        memory=_remember(state, step, estimate, accept),
-        rho=_next_length(state, rho, objective, slope, accept, limited),
-        radius=_next_radius(state, accept, limited),
+        length=pick(length, state.length),
+        memory=_remember(state, step, estimate, accept, settings),
+        rho=following.astype(state.rho.dtype),
+        radius=_next_radius(state, accept, limited, settings),
         fresh=state.fresh & ~accept,
         tries=jnp.where(accept, 0, state.tries + 1),
         idle=jnp.where(
@@ -252,7 +280,7 @@ def _record(state: State, step: Array, draws: Array, settings: Settings) -> Stat
     constant = settings.temperature * state.q.dim * (1 + jnp.log(2 * jnp.pi)) / 2
     trace = Trace(
         state.trace.elbo.at[row].set(constant - state.objective),
-        state.trace.fisher_length.at[row].set(fisher_length(state)),
+        state.trace.fisher_length.at[row].set(state.length),
         state.trace.step.at[row].set(step),
         state.trace.draws.at[row].set(draws),
     )

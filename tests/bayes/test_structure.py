@@ -106,16 +106,15 @@ def test_structure_is_chosen_where_it_is_worth_it() -> None:
     "likelihood",
     [
         lambda theta: -(theta.sum() ** 2),
-        lambda theta: -((theta[1:] - theta[:-1]) ** 2).sum(),
         lambda theta: -theta[3] * theta[7],
     ],
-    ids=["sum", "neighbours", "pair"],
+    ids=["sum", "pair"],
 )
 def test_blocks_that_depend_on_each_other(likelihood: Callable[[Any], Any]) -> None:
     plan, structure = chosen(groups(likelihood))
     assert plan.covariance == "full"
-    assert structure.notes == (
-        "no structure: the blocks of plate group depend on each other",
+    assert structure.notes[0].startswith(
+        "no structure: the blocks of plate group depend on each other; "
     )
     with pytest.raises(ValueError, match="blocks of plate group depend on each other"):
         chosen(groups(likelihood), covariance="structured")

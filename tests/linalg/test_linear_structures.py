@@ -151,16 +151,16 @@ def test_tangents(case: LinearCase, dim: int, seed: int) -> None:
     eps, g = rng.standard_normal((2, 7, dim))
     mean = eps.T @ g / 7
     tangent = p.tangent(jnp.asarray(eps), jnp.asarray(g))
-    close(tangent_dense(p, tangent), case.half(mean), 1e-8)
+    close(tangent_dense(p, tangent), case.half(mean, p), 1e-8)
     close(tangent_dense(p, p.tangent_identity()), np.eye(dim), 1e-8)
     h = random_symmetric(rng, dim)
     _, a = roots(p)
     curvature = p.whiten_curvature(jnp.asarray(h))
-    close(tangent_dense(p, curvature), case.keep(a.T @ h @ a), 1e-8)
+    close(tangent_dense(p, curvature), case.seen(a.T @ h @ a, p), 1e-8)
     # The inner product of two tangents is the trace of their product.
     np.testing.assert_allclose(
-        p.inner(tangent, curvature),
-        np.trace(case.half(mean) @ case.keep(a.T @ h @ a)),
+        p.tangent_inner(tangent, curvature),
+        np.trace(case.half(mean, p) @ case.seen(a.T @ h @ a, p)),
         atol=1e-9 * (1 + np.abs(a.T @ h @ a).max()),
     )
 

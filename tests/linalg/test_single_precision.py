@@ -97,6 +97,8 @@ def test_units_cost_no_digits_in_single_precision(case: LinearCase, seed: int) -
 
 @every_linear
 def test_many_steps_do_not_pull_the_roots_apart(case: LinearCase) -> None:
+    if not case.whitened:
+        pytest.skip("its roots are computed anew at each step, which may be too long")
     rng = np.random.default_rng(0)
     dim, steps = 5, 300
     p = in_single_precision(case, ill_conditioned(case, rng, dim))

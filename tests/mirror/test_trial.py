@@ -67,7 +67,7 @@ def test_fixed_draws_converge_to_rounding_error() -> None:
     )
     for state in (quick, plain):
         assert state.status == loop.CONVERGED
-        assert loop.fisher_length(state) < 1e-9
+        assert state.length < 1e-9
     # The quasi-Newton memory changes the way, and with it how the frame turns and what
     # the fixed draws over-fit, but not the optimum.
     assert quick.iteration < plain.iteration
