@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.bayes.fit_stream import End, Problem, fit_rows, fit_stream
 from ngvi.bayes.load import LoadedPosterior
 from ngvi.bayes.numpyro_model import ModelTarget, model_target
+from ngvi.bayes.plan import LowRank
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.programs import compiled_advance, compiled_begin, solve
 from ngvi.bayes.record import FitRecord
@@ -23,6 +26,7 @@ from ngvi.bayes.stream import Reader, Stream
 from ngvi.bayes.structure import Covariance, choose
 from ngvi.bayes.target import Target, function_target
 from ngvi.bayes.updating import weighed
+from ngvi.bayes.widening import fit_widening
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
 from ngvi.terminal.progress import Progress
@@ -34,6 +38,7 @@ def fit(
     model: Callable[..., Any],
     *args: Any,
     covariance: Covariance = "auto",
+    rank: int | None = None,
     seed: int = 0,
     init: Any = None,
     init_strategy: Callable[..., Any] | None = None,
@@ -57,9 +62,13 @@ def fit(
             compilation; other values are part of the compiled program. Data that come
             in batches are a `ngvi.Stream`, first of all.
         covariance: "full"; "structured", which keeps the correlations that the model's
-            plates leave, at a cost linear in their blocks; "diagonal"; or "auto":
-            structured where the model has the structure and more than 200 dimensions,
-            else full up to 1,000 dimensions. `posterior.structure` tells.
+            plates leave or its steps in time, at a cost linear in their number;
+            "low-rank", a diagonal precision and a few directions; "diagonal"; or
+            "auto": structured where the model has the structure and more than 200
+            dimensions, else full up to 1,000 dimensions and low-rank beyond, but
+            diagonal where data come in batches. `posterior.structure` tells.
+        rank: of "low-rank": how many directions. By default 8, and twice as many while
+            that gains.
         seed: of the base draws. The same seed gives the same answer.
         init: for a log density: a pytree of numbers where the fit starts, which also
             says what `params` looks like.
@@ -128,7 +137,9 @@ def fit(
     with compile_time.measure() as compiling, Progress(progress, name) as bar:
         rows = isinstance(target, ModelTarget) and bool(target.subsampled)
         in_batches = rows or reader is not None
-        plan, structure = choose(covariance, target, data, point, trace, in_batches)
+        plan, structure = choose(
+            covariance, target, data, point, trace, in_batches, rank
+        )
         settings = plan.settings(settings or loop.Settings())
         draws = plan.draws(seed, point.dtype)
         problem = Problem(target, data, point, plan, settings, draws)
@@ -140,6 +151,11 @@ def fit(
             end = fit_stream(problem, beginning.state, reader, bar)
         elif isinstance(target, ModelTarget) and target.subsampled:
             end = fit_rows(problem, beginning.state, target, seed, bar)
+        elif isinstance(plan, LowRank):
+            fit_once = partial(_fit_in_memory, bar=bar)
+            end, found, notes = fit_widening(problem, beginning.state, fit_once)
+            notes = (*structure.notes, *notes)
+            structure = replace(structure, rank=found, notes=notes)
         else:
             end = _fit_in_memory(problem, beginning.state, bar)
     seconds = time.perf_counter() - started

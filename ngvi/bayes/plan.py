@@ -20,7 +20,7 @@ from ngvi.linalg import (
     ChainArrow,
     Dense,
     Diagonal,
-    LinearStructure,
+    LearnedLowRank,
     PositiveDefinite,
     Tree,
 )
@@ -28,11 +28,15 @@ from ngvi.mirror import loop
 from ngvi.mirror.coloured import find_sparse_start, second_order_inside
 from ngvi.mirror.draws import Ladder, ladder
 from ngvi.mirror.estimates import Estimator, FirstOrder, Potential, first_order
+from ngvi.mirror.secants import find_diagonal_start, from_secants
 from ngvi.mirror.start import find_start
 
 # A full covariance costs D² numbers and D³ operations a step; so do a start from the
 # Hessian and a mean that steps with full curvature.
 LARGEST_FULL = 1000
+
+SMALLEST_RANK, LARGEST_RANK = 8, 256
+"""Of the ranks tried where none is given."""
 
 # Numbers in all base draws of a fit, and in those it is checked with.
 _LADDER_NUMBERS = 2**26
@@ -50,7 +54,7 @@ class Start(NamedTuple):
     """Where a fit begins."""
 
     mean: Float[Array, "d"]
-    precision: LinearStructure
+    precision: PositiveDefinite
     gradients: Int[Array, ""]
     """Gradient evaluations spent."""
     value: Float[Array, ""]
@@ -64,7 +68,7 @@ class Plan(Protocol):
 
     @property
     def covariance(self) -> str:
-        """Its name: "full", "diagonal" or "structured"."""
+        """Its name: "full", "diagonal", "structured" or "low-rank"."""
         ...
 
     def draws(self, seed: int, dtype: Any) -> Ladder:
@@ -231,6 +235,45 @@ class Chained:
         return second_order_inside(self.chain, at_once=self._at_once)
 
 
+@dataclass(frozen=True)
+class LowRank:
+    """A few directions in which coordinates are correlated, whichever they are.
+
+    Steps are towards the curvature that secants measure, as those of a chain are
+    towards the mean Hessian.
+    """
+
+    dim: int
+    rank: int
+    growing: bool = False
+    """The rank doubles while that gains."""
+
+    covariance = "low-rank"
+
+    def draws(self, seed: int, dtype: Any) -> Ladder:
+        return ladder(self.dim, 64, 5, 256, seed, dtype)
+
+    def settings(self, settings: loop.Settings) -> loop.Settings:
+        return replace(_extensive(settings, self.dim), from_hessians=True, memory=0)
+
+    def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
+        start = find_diagonal_start(potential, point)
+        nothing = jnp.zeros((self.dim, self.rank), point.dtype)
+        precision = LearnedLowRank.from_factor(start.diagonal, nothing)
+        return Start(point, precision, start.gradients, start.value, start.finite)
+
+    def estimator(self) -> Estimator:
+        return from_secants()
+
+    @property
+    def wider(self) -> LowRank | None:
+        """With twice the rank, if that may be tried."""
+        twice = min(2 * self.rank, self.dim, LARGEST_RANK)
+        if not self.growing or twice == self.rank:
+            return None
+        return replace(self, rank=twice)
+
+
 def _extensive(settings: loop.Settings, dim: int) -> loop.Settings:
     """Tolerances for what adds up over blocks, in nats: a gap for each hundred
     coordinates; half the squared Fisher length for each hundred on the way, and for
@@ -254,6 +297,8 @@ def plan_of(precision: PositiveDefinite, observations: int) -> Plan:
         return Structured(precision.tree, observations)
     if isinstance(precision, ChainArrow):
         return Chained(precision.chain, observations)
+    if isinstance(precision, LearnedLowRank):
+        return LowRank(precision.dim, precision.rank)
     raise TypeError(f"No fit has a precision that is {type(precision).__name__}.")
 
 

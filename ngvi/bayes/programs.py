@@ -43,6 +43,19 @@ def begin(
     return Beginning(state, start.value, start.finite)
 
 
+def resume(
+    target: Target,
+    plan: Plan,
+    settings: loop.Settings,
+    data: Data,
+    q: Gaussian,
+    draws: Ladder,
+) -> loop.State:
+    """The state of a fit that begins at q."""
+    potential = partial(target.potential, data)
+    return loop.initial_state(potential, plan.estimator(), q, draws, settings)
+
+
 def advance(
     target: Target,
     plan: Plan,
@@ -72,4 +85,5 @@ def solve(
 
 # Compiled once for equal targets and shapes: the data are arguments.
 compiled_begin = jax.jit(begin, static_argnums=(0, 1, 2))
+compiled_resume = jax.jit(resume, static_argnums=(0, 1, 2))
 compiled_advance = jax.jit(advance, static_argnums=(0, 1, 2))

@@ -20,13 +20,14 @@ from ngvi.linalg import (
     ChainArrow,
     Dense,
     Diagonal,
+    LearnedLowRank,
     Level,
     Piece,
     PositiveDefinite,
     Tree,
 )
 
-_KINDS = ("BlockArrow", "ChainArrow", "Dense", "Diagonal")
+_KINDS = ("BlockArrow", "ChainArrow", "Dense", "Diagonal", "LearnedLowRank")
 
 
 def store(q: Gaussian) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -59,6 +60,8 @@ def restore(arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> Gauss
         like = BlockArrow.identity(_tree(plain["levels"]), mean.dtype)
     elif plain["precision"] == "ChainArrow":
         like = ChainArrow.identity(_chain(plain["chain"]), mean.dtype)
+    elif plain["precision"] == "LearnedLowRank":
+        like = LearnedLowRank.from_factor(mean, mean[:, None])
     elif plain["precision"] == "Dense":
         like = Dense(mean, mean)
     else:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from jaxtyping import Array, Float
 
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.plan import (
     LARGEST_FULL,
+    SMALLEST_RANK,
     Chained,
     Full,
     Independent,
+    LowRank,
     Plan,
     Structured,
 )
@@ -26,7 +28,7 @@ from ngvi.linalg import Tree
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Covariance = Literal["auto", "full", "structured", "diagonal"]
+Covariance = Literal["auto", "full", "structured", "low-rank", "diagonal"]
 
 # Below this size a full covariance is as quick.
 _SMALLEST_STRUCTURED = 200
@@ -49,6 +51,8 @@ class Structure:
     """The border and the blocks, where the precision has them."""
     steps: Steps | None = None
     """The border and the chain, where the precision has one."""
+    rank: int | None = None
+    """Of a low-rank precision."""
     notes: tuple[str, ...] = ()
     """What stood in the way of more structure."""
 
@@ -74,6 +78,9 @@ class Structure:
                 lines.append(_border(size, self.steps.border))
             lines.append(str(self.steps))
             numbers = chain.numbers
+        if self.rank is not None:
+            lines.append(f"precision: a diagonal and {self.rank} directions")
+            numbers = self.dim * (self.rank + 1)
         if numbers:
             part = numbers / self.dim**2
             lines.append(f"the precision fills {part:.2g} of a full matrix")
@@ -114,32 +121,41 @@ def choose(
     point: Float[Array, "d"],
     trace: Mapping[str, Mapping[str, Any]] | None,
     in_batches: bool = False,
+    rank: int | None = None,
 ) -> tuple[Plan, Structure]:
     """How to fit a target, and what of it to tell.
 
     Args:
-        covariance: "auto", "full", "structured" or "diagonal".
+        covariance: "auto", "full", "structured", "low-rank" or "diagonal".
         target: what is fitted.
         data: its arrays.
         point: where the fit starts.
         trace: the recorded run of a NumPyro model, else None.
         in_batches: the data are not held at once.
+        rank: of "low-rank"; None to let it grow while that gains.
 
     Raises:
-        ValueError: an unknown name, or a structure was asked for that the model does
-            not have.
+        ValueError: an unknown name, a structure was asked for that the model does not
+            have or that data in batches cannot have, or a rank that is none.
     """
-    if covariance not in ("auto", "full", "structured", "diagonal"):
+    if covariance not in get_args(Covariance):
         raise ValueError(
-            "covariance must be 'auto', 'full', 'structured' or 'diagonal', not "
-            f"{covariance!r}."
+            "covariance must be 'auto', 'full', 'structured', 'low-rank' or "
+            f"'diagonal', not {covariance!r}."
         )
     dim = target.dim
+    if rank is not None:
+        _check_rank(covariance, rank, dim)
+    if covariance == "low-rank" and in_batches:
+        raise ValueError(
+            "covariance='low-rank' is for data in memory: fit a stream or a subsampled "
+            "plate with 'full' or 'diagonal'."
+        )
     notes: tuple[str, ...] = ()
     wanted = covariance == "structured"
     if wanted or (covariance == "auto" and dim > _SMALLEST_STRUCTURED):
         try:
-            plan, structure = _structured(target, data, point, trace, in_batches)
+            kept, structure = _structured(target, data, point, trace, in_batches)
         except _Unstructured as reason:
             if wanted:
                 raise ValueError(
@@ -148,13 +164,27 @@ def choose(
                 ) from reason
             notes = (f"no structure: {reason}",)
         else:
-            if wanted or _numbers(plan) < _SPARSE * dim**2:
-                return plan, structure
+            if wanted or _numbers(kept) < _SPARSE * dim**2:
+                return kept, structure
             what = "the border is most of the coordinates"
             notes = (*structure.notes, f"no structure: {what}")
     if covariance == "full" or (covariance == "auto" and dim <= LARGEST_FULL):
         return Full(dim), Structure("full", dim, notes=notes)
-    return Independent(dim), Structure("diagonal", dim, notes=notes)
+    if covariance == "diagonal" or in_batches:
+        return Independent(dim), Structure("diagonal", dim, notes=notes)
+    plan = LowRank(dim, rank or min(SMALLEST_RANK, dim), growing=rank is None)
+    return plan, Structure("low-rank", dim, rank=plan.rank, notes=notes)
+
+
+def _check_rank(covariance: str, rank: int, dim: int) -> None:
+    if covariance != "low-rank":
+        raise ValueError(
+            f"rank={rank} is for covariance='low-rank', not {covariance!r}."
+        )
+    if not 1 <= rank <= dim:
+        raise ValueError(
+            f"rank must be from 1 to the {dim} dimensions of the model, got {rank}."
+        )
 
 
 class _Unstructured(Exception):

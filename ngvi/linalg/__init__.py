@@ -19,6 +19,7 @@ from ngvi.linalg.kronecker import Kronecker
 from ngvi.linalg.kronecker_eigen import KroneckerEigen
 from ngvi.linalg.kronecker_factors import KroneckerFactors
 from ngvi.linalg.lanczos import lanczos
+from ngvi.linalg.learned_low_rank import LearnedLowRank
 from ngvi.linalg.low_rank import LowRankPlusDiagonal
 from ngvi.linalg.matrix_free import MatrixFree
 from ngvi.linalg.rank_one import DiagonalMinusRankOne
@@ -47,6 +48,7 @@ __all__ = [
     "Kronecker",
     "KroneckerEigen",
     "KroneckerFactors",
+    "LearnedLowRank",
     "Level",
     "LinearStructure",
     "LowRank",

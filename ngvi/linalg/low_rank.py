@@ -121,6 +121,13 @@ class LowRankPlusDiagonal(PositiveDefinite):
         kept = jnp.maximum(1 - (self.basis**2).sum(-1), below)
         return kept / self.root_diagonal**2
 
+    def relative_trace(self, other: PositiveDefinite) -> Float[Array, "*c"]:
+        """Σ Dᵢ (Q⁻¹)ᵢᵢ + tr(Uᵀ Q⁻¹ U)."""
+        factor = self.root_diagonal[..., None] * self.whitened
+        columns = other.whiten_gradient(jnp.moveaxis(factor, -1, 0))
+        own = (self.root_diagonal**2 * other.inverse_diagonal()).sum(-1)
+        return own + (columns**2).sum((0, -1))
+
     def dense(self) -> Float[Array, "*c d d"]:
         factor = self.root_diagonal[..., None] * self.whitened
         return diagonal_matrix(self.root_diagonal**2) + factor @ factor.mT

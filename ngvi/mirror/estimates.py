@@ -27,6 +27,7 @@ from jaxtyping import Array, Float
 
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense
+from ngvi.linalg.base import Tangent
 from ngvi.mirror.step import Direction
 
 Potential = Callable[[Float[Array, "d"]], Float[Array, ""]]
@@ -65,7 +66,7 @@ def assemble(
     values: Float[Array, "n"],
     eps: Float[Array, "n d"],
     gradients: Float[Array, "n d"],
-    curvature: Array,
+    curvature: Tangent,
     temperature: float,
     full: Float[Array, "d d"] | None = None,
 ) -> Estimate:
