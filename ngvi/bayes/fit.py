@@ -152,12 +152,13 @@ def fit(
         elif isinstance(target, ModelTarget) and target.subsampled:
             end = fit_rows(problem, beginning.state, target, seed, bar)
         elif isinstance(plan, LowRank):
-            fit_once = partial(_fit_in_memory, bar=bar)
+            fit_once = partial(_fit_in_memory, bar)
             end, found, notes = fit_widening(problem, beginning.state, fit_once)
             notes = (*structure.notes, *notes)
             structure = replace(structure, rank=found, notes=notes)
         else:
-            end = _fit_in_memory(problem, beginning.state, bar)
+            most = settings.max_iterations
+            end = _fit_in_memory(bar, problem, beginning.state, most)
     seconds = time.perf_counter() - started
     record = FitRecord.of(
         end.state,
@@ -178,13 +179,15 @@ def fit(
     return posterior
 
 
-def _fit_in_memory(problem: Problem, state: loop.State, bar: Progress) -> End:
+def _fit_in_memory(
+    bar: Progress, problem: Problem, state: loop.State, most: int
+) -> End:
     target, data, _, plan, settings, draws = problem
     stop_reason = None
-    limit, stride = 0, 1
+    limit, stride = int(state.iteration), 1
     try:
-        while int(state.status) == loop.RUNNING:
-            limit = min(limit + stride, settings.max_iterations)
+        while int(state.status) == loop.RUNNING and limit < most:
+            limit = min(limit + stride, most)
             before = time.perf_counter()
             state = compiled_advance(target, plan, settings, data, state, draws, limit)
             _show(bar, state)

@@ -13,59 +13,68 @@ from ngvi.bayes.programs import compiled_resume
 from ngvi.mirror import loop
 
 # Nats that twice the rank must gain to be doubled again, and so many a dimension.
-_WORTH, _WORTH_EACH = 1.0, 1 / 500
+_WORTH, _WORTH_EACH = 1.0, 1 / 100
+# Trial steps at a rank that is only tried.
+_TRIED = 60
+
+Fit = Callable[[Problem, loop.State, int], End]
+"""A fit at one rank, of no more trial steps in all than given."""
 
 
 def fit_widening(
-    problem: Problem,
-    state: loop.State,
-    fit: Callable[[Problem, loop.State], End],
+    problem: Problem, state: loop.State, fit: Fit
 ) -> tuple[End, int, tuple[str, ...]]:
-    """A fit at the plan's rank, then at twice the rank, while that gains.
+    """A fit at the plan's rank, or if that may grow at the last that was worth it.
+
+    Ranks are tried roughly, on few draws; only the last is fitted to the end.
 
     Args:
         problem: with a `LowRank` plan.
         state: where it begins.
-        fit: a fit at one rank.
+        fit: see `Fit`.
 
     Returns:
-        How the last fit ended, its rank, and a note on what doubling it gained.
+        How the fit ended, its rank, and a note on what doubling it gained.
     """
     plan = problem.plan
     assert isinstance(plan, LowRank)
-    end = fit(problem, state)
     notes: tuple[str, ...] = ()
-    while (wider := plan.wider) is not None and _done(end):
-        before = _objective(end.state)
-        problem = problem._replace(plan=wider)
-        q = replace(end.state.q, precision=end.state.q.precision.with_rank(wider.rank))
-        begun = compiled_resume(
-            problem.target, wider, problem.settings, problem.data, q, problem.draws
-        )
-        fresh = ("q", "estimate", "memory", "fresh", "objective", "length")
-        state = replace(
-            end.state,
-            **{name: getattr(begun, name) for name in fresh},
-            checked=jnp.asarray(False),
-            status=begun.status,
-            tries=begun.tries,
-            idle=begun.idle,
-        )
-        plan, end = wider, fit(problem, state)
+    most = problem.settings.max_iterations
+    if plan.wider is None:
+        return fit(problem, state, most), plan.rank, notes
+
+    def tried(problem: Problem, state: loop.State) -> End:
+        """Up to a loose tolerance, on the draws of the first level."""
+        settings = problem.settings
+        loose = settings.loose_tolerance
+        rough = replace(settings, tolerance=loose, gap_tolerance=float("inf"))
+        limit = min(int(state.iteration) + _TRIED, most)
+        return fit(problem._replace(settings=rough), state, limit)
+
+    end = tried(problem, state)
+    while (wider := plan.wider) is not None and end.stop_reason is None:
+        before, plan = _objective(end.state), wider
+        problem = problem._replace(plan=plan)
+        end = tried(problem, _resumed(problem, end.state, plan.rank))
         gain = before - _objective(end.state)
-        notes = (f"twice the rank of {wider.rank // 2} gained {gain:.2g} nats",)
+        notes = (f"twice the rank of {plan.rank // 2} gained {gain:.2g} nats",)
         if not gain > max(_WORTH, _WORTH_EACH * plan.dim):
             break
+    if end.stop_reason is None:
+        end = fit(problem, _resumed(problem, end.state, plan.rank), most)
     return end, plan.rank, notes
 
 
-def _done(end: End) -> bool:
-    return end.stop_reason is None and int(end.state.status) in (
-        loop.CONVERGED,
-        loop.DRAWS_EXHAUSTED,
-    )
+def _resumed(problem: Problem, state: loop.State, rank: int) -> loop.State:
+    """The same q with room for this rank, to be evaluated anew; what was counted is
+    kept."""
+    q = replace(state.q, precision=state.q.precision.with_rank(rank))
+    target, data, _, plan, settings, draws = problem
+    begun = compiled_resume(target, plan, settings, data, q, draws)
+    counted = ("iteration", "gradients", "values", "rejected", "trace")
+    return replace(begun, **{name: getattr(state, name) for name in counted})
 
 
 def _objective(state: loop.State) -> float:
-    """On draws that the fit has not seen."""
-    return float(state.objective + state.gap)
+    """On draws that the fit has not seen, where it came to look at them."""
+    return float(state.objective + jnp.where(jnp.isfinite(state.gap), state.gap, 0.0))

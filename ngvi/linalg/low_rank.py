@@ -124,6 +124,8 @@ class LowRankPlusDiagonal(PositiveDefinite):
     def relative_trace(self, other: PositiveDefinite) -> Float[Array, "*c"]:
         """Σ Dᵢ (Q⁻¹)ᵢᵢ + tr(Uᵀ Q⁻¹ U)."""
         factor = self.root_diagonal[..., None] * self.whitened
+        batch = jnp.broadcast_shapes(self.batch_shape, other.batch_shape)
+        factor = jnp.broadcast_to(factor, (*batch, *factor.shape[-2:]))
         columns = other.whiten_gradient(jnp.moveaxis(factor, -1, 0))
         own = (self.root_diagonal**2 * other.inverse_diagonal()).sum(-1)
         return own + (columns**2).sum((0, -1))

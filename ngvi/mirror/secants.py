@@ -30,7 +30,7 @@ from ngvi.families import Gaussian
 from ngvi.linalg.learned_low_rank import Measured
 from ngvi.mirror.estimates import Estimate, Estimator, Potential, assemble, over_draws
 
-_AROUND = 8
+_AROUND = 4
 """Draws around which the secants along the probes are taken."""
 _START_PROBES = 16
 

@@ -420,7 +420,15 @@ RETRACTIONS = [
 
 every_structure = pytest.mark.parametrize("case", STRUCTURES, ids=lambda c: c.name)
 every_semidefinite = pytest.mark.parametrize("case", SEMIDEFINITE, ids=lambda c: c.name)
-every_linear = pytest.mark.parametrize("case", LINEAR, ids=lambda c: c.name)
+# The programs of a chain take a minute to compile.
+every_linear = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(c, marks=pytest.mark.slow) if c.name == "chain" else c
+        for c in LINEAR
+    ],
+    ids=lambda c: c.name,
+)
 # Whose steps are functions of the tangent's spectrum.
 every_spectral = pytest.mark.parametrize(
     "case", [c for c in LINEAR if c.levels is None and c.whitened], ids=lambda c: c.name
