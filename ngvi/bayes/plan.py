@@ -28,7 +28,7 @@ from ngvi.mirror import loop
 from ngvi.mirror.coloured import find_sparse_start, second_order_inside
 from ngvi.mirror.draws import Ladder, ladder
 from ngvi.mirror.estimates import Estimator, FirstOrder, Potential, first_order
-from ngvi.mirror.secants import find_diagonal_start, from_secants
+from ngvi.mirror.secants import find_diagonal_start, from_secants, secants
 from ngvi.mirror.start import find_start
 
 # A full covariance costs D² numbers and D³ operations a step; so do a start from the
@@ -46,6 +46,8 @@ _CHECK_NUMBERS = 2**25
 _NUMBERS_AT_ONCE = 2**17
 # The same for a model that goes through its steps one by one.
 _STEPS_AT_ONCE = 2**24
+# Of a low-rank fit's first level, whose secants tell the diagonal.
+_SECANT_DRAWS = 64
 # Numbers in all base draws of a chain, each with a Hessian.
 _CHAIN_NUMBERS = 2**24
 
@@ -225,7 +227,10 @@ class Chained:
         return ladder(self.dim, first, levels, first, seed, dtype)
 
     def settings(self, settings: loop.Settings) -> loop.Settings:
-        return replace(_extensive(settings, self.dim), from_hessians=True)
+        # A product with a Hessian counts as two.
+        each = 1 + 2 * self.chain.colours
+        settings = _extensive(settings, self.dim)
+        return replace(settings, from_hessians=True, gradients_a_draw=each)
 
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
         start = find_sparse_start(potential, point, self.chain)
@@ -251,10 +256,15 @@ class LowRank:
     covariance = "low-rank"
 
     def draws(self, seed: int, dtype: Any) -> Ladder:
-        return ladder(self.dim, 64, 5, 256, seed, dtype)
+        return ladder(self.dim, _SECANT_DRAWS, 5, 256, seed, dtype)
 
     def settings(self, settings: loop.Settings) -> loop.Settings:
-        return replace(_extensive(settings, self.dim), from_hessians=True, memory=0)
+        return replace(
+            _extensive(settings, self.dim),
+            from_hessians=True,
+            gradients_a_draw=1 + -(-secants(self.rank) // _SECANT_DRAWS),
+            memory=0,
+        )
 
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
         start = find_diagonal_start(potential, point)

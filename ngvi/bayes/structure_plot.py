@@ -33,11 +33,16 @@ def plot(structure: Structure, ax: Axes | None = None) -> Any:
         for name, colour in zip(names, _COLOURS, strict=False):
             handles.append(Patch(color=colour, label=name))
     elif structure.plates is None or structure.tree is None:
-        whole = structure.covariance == "full"
-        draw = _rectangles if whole else _band
-        draw(ax, 0, dim, 0, dim, 1 if whole else dim, _COLOURS[0])
-        label = "all coordinates" if whole else "each coordinate by itself"
-        handles.append(Patch(color=_COLOURS[0], label=label))
+        if structure.covariance != "diagonal":
+            rank = structure.rank
+            label = "all coordinates" if rank is None else f"in {rank} directions"
+            colour = _COLOURS[0 if rank is None else 1]
+            _rectangles(ax, 0, dim, 0, dim, 1, colour)
+            handles.append(Patch(color=colour, label=label))
+        if structure.covariance != "full":
+            _band(ax, 0, dim, 0, dim, dim, _COLOURS[0])
+            label = "each coordinate by itself"
+            handles.append(Patch(color=_COLOURS[0], label=label))
     else:
         names = [" × ".join(group.plates) for group in structure.plates.groups]
         if structure.plates.border.pieces:

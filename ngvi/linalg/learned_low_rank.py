@@ -52,6 +52,11 @@ _BEYOND, _RANDOM = 8, 4
 """Columns that are known beside those of P, and random ones."""
 
 
+def count_probes(rank: int) -> int:
+    """k, of a matrix of this rank."""
+    return rank + _BEYOND + _RANDOM
+
+
 class Measured(NamedTuple):
     """What is measured of a symmetric matrix; linear in it."""
 

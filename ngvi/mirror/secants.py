@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ngvi.families import Gaussian
-from ngvi.linalg.learned_low_rank import Measured
+from ngvi.linalg.learned_low_rank import Measured, count_probes
 from ngvi.mirror.estimates import Estimate, Estimator, Potential, assemble, over_draws
 
 _AROUND = 4
@@ -76,6 +76,11 @@ def from_secants(temperature: float = 1.0, at_once: int | None = None) -> Estima
         )
 
     return estimate
+
+
+def secants(rank: int) -> int:
+    """Gradients that an estimate takes beside those of its draws, for this rank."""
+    return 2 * _AROUND * count_probes(rank)
 
 
 class DiagonalStart(NamedTuple):

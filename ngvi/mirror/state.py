@@ -46,6 +46,8 @@ class Settings:
     from_hessians: bool = False
     """Estimates are of Hessians, which no objective on the level's draws has for its
     gradient."""
+    gradients_a_draw: int = 1
+    """What an estimate takes, for the record."""
     at_once: int = 256
     """Unseen draws at which ℓ is evaluated in one go."""
 

@@ -268,7 +268,7 @@ def decide(
             state.idle + 1,
         ),
         iteration=state.iteration + 1,
-        gradients=state.gradients + used,
+        gradients=state.gradients + used * settings.gradients_a_draw,
         rejected=state.rejected + ~accept,
     )
     return _record(moved, jnp.where(accept, rho, 0.0), used, settings)
