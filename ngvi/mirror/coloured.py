@@ -69,12 +69,15 @@ def second_order_inside(
             colours = pattern.probes(z.dtype).shape[0]
             return second_order(potential, z, pattern, colours)
 
-        points = q.mean + q.precision.unwhiten_matched(eps)
+        away = q.precision.unwhiten_matched(eps)
+        points = q.mean + away
         values, gradients, hessians = over_draws(one, points, at_once)
         hessian = jax.tree.map(lambda h: h.mean(0), hessians)
         whitened = q.precision.whiten_gradient(gradients)
         curvature = q.precision.as_tangent(hessian)
-        return assemble(q, values, eps, whitened, curvature, temperature)
+        # Of the points' own ε: the matched ones are not at A times those given.
+        own = q.precision.whiten(away)
+        return assemble(q, values, own, whitened, curvature, temperature)
 
     return estimate
 

@@ -143,9 +143,8 @@ def check(
     """What to do with a level at rest: refine it, climb to the next, or stop."""
     if settings.from_hessians:
         estimate = estimator(potential, state.q, draws.check)
-        return _settle(
-            state, _by_estimate(state, estimate, draws, settings), draws, settings
-        )
+        state, unseen = _by_estimate(state, estimate, draws, settings)
+        return _settle(state, unseen, draws, settings)
     values = values_at(potential, state.q, draws.check, settings.at_once)
     return compare(state, values, draws, settings)
 
@@ -165,14 +164,21 @@ def compare(
 
 def _by_estimate(
     state: State, estimate: Estimate, draws: Ladder, settings: Settings
-) -> _Unseen:
+) -> tuple[State, _Unseen]:
     """Where no objective was minimised that could be over-fitted: if the mean of N
-    draws is zero, that of M others has the squared Fisher length V/M + V/N."""
+    draws is zero, that of M others has the squared Fisher length V/M + V/N.
+
+    So the state learns what γ's error comes from: with draws that are matched where q
+    sees them, pairs differ by much that cancels in their mean.
+    """
     squared = fisher_length(state.q.precision, estimate.gradient) ** 2
     m, n = draws.check.shape[0], draws.batch_size * 2**state.level
-    misled = squared / 2 * m / (m + n)
+    share = m / (m + n)
+    spread = estimate.gradient.mean**2 * share * (n // 2)
+    known = replace(state, estimate=state.estimate._replace(spread=spread))
     gap = _gap(state, estimate.value, settings)
-    return _Unseen(gap, misled, jnp.zeros_like(misled))
+    misled = squared / 2 * share
+    return known, _Unseen(gap, misled, jnp.zeros_like(misled))
 
 
 def _gap(state: State, mean_potential: Array, settings: Settings) -> Array:

@@ -175,6 +175,8 @@ def test_a_scan_is_a_chain_and_equals_the_dense_fit(scanned: ngvi.Posterior) -> 
     sd = np.sqrt(np.asarray(dense.gaussian.variance))
     error = (scanned.gaussian.mean - dense.gaussian.mean) / sd
     assert np.abs(error).max() < 0.1
+    # Draws matched along the chain leave little, and it says so.
+    assert (scanned.summary()["mcse"] < 0.1 * scanned.summary()["sd"]).all()
     np.testing.assert_allclose(np.sqrt(scanned.gaussian.variance), sd, rtol=0.05)
 
 
