@@ -143,7 +143,8 @@ class LearnedLowRank(LowRankPlusDiagonal):
         return LowRankPlusDiagonal.from_factor(*_nearest(curve, entries, rank, begun))
 
     def _towards(self, c: LowRankPlusDiagonal, rho: float | Array) -> Self:
-        """The P⁺ nearest to (1 − ρ) P + ρ C."""
+        """The P⁺ nearest to (1 − ρ) P + ρ C, of those whose U is in the span of theirs:
+        without the rest the divergence is larger by a thousandth or so."""
         both = jnp.sqrt(1 - rho) * _factor(self), jnp.sqrt(rho) * _factor(c)
         factor = jnp.concatenate(both, 1)
         own = self.root_diagonal**2
