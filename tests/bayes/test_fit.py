@@ -330,7 +330,7 @@ def test_a_log_density_that_is_not_finite_at_the_start():
 
 
 def test_wrong_options():
-    with pytest.raises(ValueError, match="'structured' or 'diagonal', not 'dense'"):
+    with pytest.raises(ValueError, match="'low-rank' or 'diagonal', not 'dense'"):
         ngvi.fit(lambda z: -(z**2), init=0.0, covariance="dense")
     with pytest.raises(ValueError, match=r"returned shape \(2,\)"):
         ngvi.fit(lambda z: z, init=np.zeros(2))
