@@ -135,8 +135,8 @@ def fit(
     name = getattr(model, "__name__", type(model).__name__)
 
     with compile_time.measure() as compiling, Progress(progress, name) as bar:
-        rows = isinstance(target, ModelTarget) and bool(target.subsampled)
-        in_batches = rows or reader is not None
+        rows = _subsampled(target)
+        in_batches = rows is not None or reader is not None
         plan, structure = choose(
             covariance, target, data, point, trace, in_batches, rank
         )
@@ -149,8 +149,8 @@ def fit(
             raise ValueError(_not_finite(trace, beginning.value) + undefined)
         if reader is not None:
             end = fit_stream(problem, beginning.state, reader, bar)
-        elif isinstance(target, ModelTarget) and target.subsampled:
-            end = fit_rows(problem, beginning.state, target, seed, bar)
+        elif rows is not None:
+            end = fit_rows(problem, beginning.state, rows, seed, bar)
         elif isinstance(plan, LowRank):
             fit_once = partial(_fit_in_memory, bar)
             end, found, notes = fit_widening(problem, beginning.state, fit_once)
@@ -177,6 +177,13 @@ def fit(
         end.error.posterior = posterior
         raise end.error
     return posterior
+
+
+def _subsampled(target: Target) -> ModelTarget | None:
+    """The model, where one of its plates takes its data in batches."""
+    if isinstance(target, ModelTarget) and target.subsampled:
+        return target
+    return None
 
 
 def _fit_in_memory(

@@ -35,10 +35,9 @@ def begin(
     draws: Ladder,
 ) -> Beginning:
     """The state a fit starts from: a descent from `point`, or `point` itself."""
-    potential = partial(target.potential, data)
-    start = plan.start(potential, point)
+    start = plan.start(partial(target.potential, data), point)
     q = Gaussian(start.mean, start.precision)
-    state = loop.initial_state(potential, plan.estimator(), q, draws, settings)
+    state = resume(target, plan, settings, data, q, draws)
     state = replace(state, gradients=state.gradients + start.gradients)
     return Beginning(state, start.value, start.finite)
 

@@ -51,8 +51,11 @@ def fit_widening(
         limit = min(int(state.iteration) + _TRIED, most)
         return fit(problem._replace(settings=rough), state, limit)
 
+    def may_go_on(end: End) -> bool:
+        return end.stop_reason is None and int(end.state.iteration) < most
+
     end = tried(problem, state)
-    while (wider := plan.wider) is not None and end.stop_reason is None:
+    while (wider := plan.wider) is not None and may_go_on(end):
         before, plan = _objective(end.state), wider
         problem = problem._replace(plan=plan)
         end = tried(problem, _resumed(problem, end.state, plan.rank))
@@ -60,7 +63,7 @@ def fit_widening(
         notes = (f"twice the rank of {plan.rank // 2} gained {gain:.2g} nats",)
         if not gain > max(_WORTH, _WORTH_EACH * plan.dim):
             break
-    if end.stop_reason is None:
+    if may_go_on(end):
         end = fit(problem, _resumed(problem, end.state, plan.rank), most)
     return end, plan.rank, notes
 

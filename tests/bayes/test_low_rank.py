@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import ngvi
+from ngvi.mirror.loop import Settings
 
 RNG = np.random.default_rng(0)
 DIM, ROWS = 40, 400
@@ -23,7 +25,7 @@ def log_density(b: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     return (y * logits - jnp.logaddexp(0, logits)).sum() - b @ b / 2
 
 
-def fit(covariance: str, **options: int) -> ngvi.Posterior:
+def fit(covariance: str, **options: Any) -> ngvi.Posterior:
     start = jnp.zeros(DIM)
     chosen = {"covariance": covariance, **options}
     return ngvi.fit(log_density, X, Y, init=start, progress=False, **chosen)
@@ -66,6 +68,14 @@ def test_the_rank_grows_while_that_gains(
         progress=False,
     )
     assert again.record.diagnostics.converged
+
+
+def test_no_rank_is_tried_beyond_the_last_iteration() -> None:
+    posterior = fit("low-rank", settings=Settings(max_iterations=5))
+    assert posterior.diagnostics.iterations == 5
+    assert "iterations allowed were used up" in posterior.diagnostics.stop_reason
+    assert np.isfinite(posterior.diagnostics.fisher_length)
+    assert posterior.diagnostics.fisher_length > 0
 
 
 @pytest.mark.parametrize(

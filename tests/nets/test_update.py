@@ -372,6 +372,7 @@ def test_kept_draws_change_signs_layer_by_layer() -> None:
 def test_signs_of_correlated_layers_change_together() -> None:
     batch = problems.X[0], problems.LABELS[0]
     for uses, message in ((2, ""), (4, "fresh_every=4 gives .* layers are correlated")):
-        algorithm = full(problems.apply, "categorical", 40, fresh_every=uses)
-        with pytest.raises(ValueError, match=message) if message else nullcontext():
-            algorithm.init(problems.PARAMS, batch)
+        for row in (full, slang):
+            algorithm = row(problems.apply, "categorical", 40, fresh_every=uses)
+            with pytest.raises(ValueError, match=message) if message else nullcontext():
+                algorithm.init(problems.PARAMS, batch)
