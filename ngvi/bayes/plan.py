@@ -174,15 +174,15 @@ class Structured:
         depth = self.tree.depth
         # Far from the optimum few draws do; each level starts where the last one ended.
         first = max(16, 2 * (depth + 2))
-        largest = min(max(64 * depth, 1024), _LADDER_NUMBERS // self.dim)
+        largest = min(max(64 * depth, 2048), _LADDER_NUMBERS // self.dim)
         levels = 1 + int(np.floor(np.log2(max(largest / first, 1))))
-        fewest = 2 * (depth + 2)
-        check = int(np.clip(_CHECK_NUMBERS // self.dim // 2 * 2, fewest, 1024))
+        check = first * int(np.clip(_CHECK_NUMBERS // self.dim // first, 1, 16))
         identity = BlockArrow.identity(self.tree, jnp.result_type(float))
         return ladder(self.dim, first, levels, check, seed, dtype, identity)
 
     def settings(self, settings: loop.Settings) -> loop.Settings:
-        return replace(_extensive(settings, self.dim), at_once=self._at_once)
+        settings = _extensive(settings, self.dim)
+        return replace(settings, unseen="estimate", at_once=self._at_once)
 
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
         start = find_sparse_start(potential, point, self.tree)
@@ -230,7 +230,9 @@ class Chained:
         # A product with a Hessian counts as two.
         each = 1 + 2 * self.chain.colours
         settings = _extensive(settings, self.dim)
-        return replace(settings, from_hessians=True, gradients_a_draw=each)
+        return replace(
+            settings, from_hessians=True, unseen="estimate", gradients_a_draw=each
+        )
 
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
         start = find_sparse_start(potential, point, self.chain)
@@ -262,6 +264,7 @@ class LowRank:
         return replace(
             _extensive(settings, self.dim),
             from_hessians=True,
+            unseen="estimate",
             gradients_a_draw=1 + -(-secants(self.rank) // _SECANT_DRAWS),
             memory=0,
         )

@@ -168,7 +168,10 @@ def choose(
                 return kept, structure
             what = "the border is most of the coordinates"
             notes = (*structure.notes, f"no structure: {what}")
-    if covariance == "full" or (covariance == "auto" and dim <= LARGEST_FULL):
+    if rank == dim:
+        notes = (*notes, f"{rank} directions are all there are: no low rank")
+    all_correlations = covariance == "full" or rank == dim
+    if all_correlations or (covariance == "auto" and dim <= LARGEST_FULL):
         return Full(dim), Structure("full", dim, notes=notes)
     if covariance == "diagonal" or in_batches:
         return Independent(dim), Structure("diagonal", dim, notes=notes)

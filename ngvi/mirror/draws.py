@@ -99,6 +99,14 @@ class Ladder:
         """Draws in one batch; level k has 2ᵏ times as many."""
         return self.batches.shape[1]
 
+    @property
+    def check_batches(self) -> Float[Array, "s/n n d"]:
+        """`check` in batches, as many draws as fill them."""
+        half, dim = self.batch_size // 2, self.batches.shape[2]
+        pairs = self.check[: len(self.check) // 2]
+        pairs = pairs[: len(pairs) // half * half].reshape(-1, half, dim)
+        return jnp.concatenate([pairs, -pairs], axis=1)
+
 
 def ladder(
     dim: int,

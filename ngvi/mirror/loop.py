@@ -35,7 +35,14 @@ from ngvi.mirror.state import (
     Trace,
 )
 from ngvi.mirror.step import fisher_length
-from ngvi.mirror.trial import objective_of, smallest_radius, trial
+from ngvi.mirror.trial import (
+    decide,
+    evaluate,
+    objective_of,
+    propose,
+    smallest_radius,
+    trial,
+)
 
 __all__ = [
     "CONVERGED",
@@ -135,16 +142,11 @@ class _Unseen(NamedTuple):
 
 def check(
     potential: Potential,
-    estimator: Estimator,
     state: State,
     draws: Ladder,
     settings: Settings,
 ) -> State:
     """What to do with a level at rest: refine it, climb to the next, or stop."""
-    if settings.from_hessians:
-        estimate = estimator(potential, state.q, draws.check)
-        state, unseen = _by_estimate(state, estimate, draws, settings)
-        return _settle(state, unseen, draws, settings)
     values = values_at(potential, state.q, draws.check, settings.at_once)
     return compare(state, values, draws, settings)
 
@@ -162,23 +164,25 @@ def compare(
     return _settle(state, _Unseen(gap, jnp.abs(gap), error), draws, settings)
 
 
-def _by_estimate(
+def _compare_estimates(
     state: State, estimate: Estimate, draws: Ladder, settings: Settings
-) -> tuple[State, _Unseen]:
-    """Where no objective was minimised that could be over-fitted: if the mean of N
-    draws is zero, that of M others has the squared Fisher length V/M + V/N.
+) -> State:
+    """`check`, from the estimate of the unseen draws: if the mean of N draws is zero,
+    that of M others has the squared Fisher length V/M + V/N; the objective was
+    over-fitted by V/N, of which half is lost.
 
-    So the state learns what γ's error comes from: with draws that are matched where q
-    sees them, pairs differ by much that cancels in their mean.
+    The state learns from these what γ's error comes from: where draws are matched only
+    as far as a structure sees, pairs differ by much that cancels in their mean.
     """
     squared = fisher_length(state.q.precision, estimate.gradient) ** 2
-    m, n = draws.check.shape[0], draws.batch_size * 2**state.level
+    m, n = draws.check_batches[..., 0].size, draws.batch_size * 2**state.level
     share = m / (m + n)
     spread = estimate.gradient.mean**2 * share * (n // 2)
-    known = replace(state, estimate=state.estimate._replace(spread=spread))
+    state = replace(state, estimate=state.estimate._replace(spread=spread))
     gap = _gap(state, estimate.value, settings)
-    misled = squared / 2 * share
-    return known, _Unseen(gap, misled, jnp.zeros_like(misled))
+    misled = squared * share
+    unseen = _Unseen(gap, misled, jnp.zeros_like(misled))
+    return _settle(state, unseen, draws, settings)
 
 
 def _gap(state: State, mean_potential: Array, settings: Settings) -> Array:
@@ -246,6 +250,25 @@ def run(
     """
 
     limit = jnp.minimum(limit, settings.max_iterations)
+    if settings.unseen == "estimate":
+        state = _by_turns(potential, estimator, state, draws, settings, limit)
+    else:
+        state = _by_levels(potential, estimator, state, draws, settings, limit)
+    exhausted = (state.status == RUNNING) & (state.iteration >= settings.max_iterations)
+    return replace(
+        state, status=jnp.where(exhausted, ITERATIONS_EXHAUSTED, state.status)
+    )
+
+
+def _by_levels(
+    potential: Potential,
+    estimator: Estimator,
+    state: State,
+    draws: Ladder,
+    settings: Settings,
+    limit: Array,
+) -> State:
+    """Trials until a level is at rest, then its check: unseen draws are asked for ℓ."""
 
     def moving(state: State) -> Array:
         return ~at_rest(state, settings) & (state.iteration < limit)
@@ -264,13 +287,40 @@ def run(
         state = converge(state)
         return jax.lax.cond(
             at_rest(state, settings),
-            lambda s: check(potential, estimator, s, draws, settings),
+            lambda s: check(potential, s, draws, settings),
             lambda s: s,
             state,
         )
 
-    state = jax.lax.while_loop(go_on, level, state)
-    exhausted = (state.status == RUNNING) & (state.iteration >= settings.max_iterations)
-    return replace(
-        state, status=jnp.where(exhausted, ITERATIONS_EXHAUSTED, state.status)
-    )
+    return jax.lax.while_loop(go_on, level, state)
+
+
+def _by_turns(
+    potential: Potential,
+    estimator: Estimator,
+    state: State,
+    draws: Ladder,
+    settings: Settings,
+    limit: Array,
+) -> State:
+    """The same where unseen draws are asked for what a trial's are: each turn is a
+    trial or a check, and the two share one evaluation."""
+
+    def go_on(state: State) -> Array:
+        left = (state.iteration < limit) | at_rest(state, settings)
+        return (state.status == RUNNING) & left
+
+    def turn(state: State) -> State:
+        resting = at_rest(state, settings)
+        proposal = propose(state, settings)
+        q = jax.tree.map(
+            lambda a, b: jnp.where(resting, a, b), state.q, proposal.step.q
+        )
+        estimate = evaluate(potential, estimator, q, draws, state.level, resting)
+        return jax.lax.cond(
+            resting,
+            lambda: _compare_estimates(state, estimate, draws, settings),
+            lambda: decide(state, proposal, estimate, draws, settings),
+        )
+
+    return jax.lax.while_loop(go_on, turn, state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int
 
@@ -46,6 +46,9 @@ class Settings:
     from_hessians: bool = False
     """Estimates are of Hessians, which no objective on the level's draws has for its
     gradient."""
+    unseen: Literal["values", "estimate"] = "values"
+    """What unseen draws are asked for: ℓ alone, or the natural gradient, of which fewer
+    draws tell more where the errors of many coordinates add up."""
     gradients_a_draw: int = 1
     """What an estimate takes, for the record."""
     at_once: int = 256

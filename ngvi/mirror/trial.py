@@ -52,16 +52,29 @@ def objective_of(q: Gaussian, mean_potential: Array, settings: Settings) -> Arra
 
 
 def evaluate(
-    potential: Potential, estimator: Estimator, q: Gaussian, draws: Ladder, level: Array
+    potential: Potential,
+    estimator: Estimator,
+    q: Gaussian,
+    draws: Ladder,
+    level: Array,
+    unseen: Bool[Array, ""] | None = None,
 ) -> Estimate:
-    """The estimate from all batches of a level."""
-    count = 2**level
-    shapes = jax.eval_shape(lambda eps: estimator(potential, q, eps), draws.batches[0])
+    """The estimate from all batches of a level, or where `unseen` from those that none
+    has seen: the estimator is long to compile, and stands here once."""
+    batches, first, count = draws.batches, 2**level - 1, 2**level
+    shapes = jax.eval_shape(lambda eps: estimator(potential, q, eps), batches[0])
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    if unseen is not None:
+        checks = draws.check_batches
+        count = jnp.where(unseen, len(checks), count)
+
+    def batch(i: Array) -> Array:
+        if unseen is None:
+            return batches[first + i]
+        return jax.lax.cond(unseen, lambda: checks[i], lambda: batches[first + i])
 
     def add(i: Array, total: Estimate) -> Estimate:
-        part = estimator(potential, q, draws.batches[count - 1 + i])
-        return jax.tree.map(jnp.add, total, part)
+        return jax.tree.map(jnp.add, total, estimator(potential, q, batch(i)))
 
     total = jax.lax.fori_loop(0, count, add, zero)
     return jax.tree.map(lambda x: x / count, total)
