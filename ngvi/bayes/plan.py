@@ -39,7 +39,7 @@ SMALLEST_RANK, LARGEST_RANK = 8, 256
 """Of the ranks tried where none is given."""
 
 # Numbers in all base draws of a fit, and in those it is checked with.
-_LADDER_NUMBERS = 2**26
+_LADDER_NUMBERS = 2**25
 _CHECK_NUMBERS = 2**25
 # Observations and parameters of all draws that are evaluated in one go: beyond what a
 # processor's cache holds, one draw after the other is the faster.
@@ -48,6 +48,9 @@ _NUMBERS_AT_ONCE = 2**17
 _STEPS_AT_ONCE = 2**24
 # Of a low-rank fit's first level, whose secants tell the diagonal.
 _SECANT_DRAWS = 64
+# The natural gradient tells a gap more sharply than values do, and single sds are known
+# only so well as what is left is small.
+_SHARPER = 0.25
 # Numbers in all base draws of a chain, each with a Hessian.
 _CHAIN_NUMBERS = 2**24
 
@@ -182,7 +185,12 @@ class Structured:
 
     def settings(self, settings: loop.Settings) -> loop.Settings:
         settings = _extensive(settings, self.dim)
-        return replace(settings, unseen="estimate", at_once=self._at_once)
+        return replace(
+            settings,
+            unseen="estimate",
+            gap_tolerance=_SHARPER * settings.gap_tolerance,
+            at_once=self._at_once,
+        )
 
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
         start = find_sparse_start(potential, point, self.tree)
