@@ -122,6 +122,15 @@ class LatentDirichletAllocation(
         self.max_visit_iter = max_visit_iter
         self.random_state = random_state
 
+    topics_: Dirichlet
+    n_iter_: int
+    n_batch_iter_: int
+    history_: list[float]
+    bound_: float | None
+    _priors: Priors
+    _rng: np.random.RandomState
+    _layout: Layout
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = True
@@ -225,8 +234,7 @@ class LatentDirichletAllocation(
         start = self._rng.gamma(100.0, 0.01, (k, words))
         self.topics_ = Dirichlet(jnp.asarray(start, dtype))
         self.n_batch_iter_ = self.n_iter_ = 0
-        self.history_: list[float] = []
-        self.bound_: float | None = None
+        self.history_, self.bound_ = [], None
         return counts
 
     def _check(self) -> None:

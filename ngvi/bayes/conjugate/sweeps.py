@@ -157,7 +157,7 @@ class Sweeps:
     @property
     def documents(self) -> Dirichlet:
         """q(θ) of all documents."""
-        return Dirichlet(self._gamma)
+        return Dirichlet(jnp.asarray(self._gamma))
 
     def stochastic(self, keep: bool) -> None:
         """A sweep of stochastic steps.

@@ -9,10 +9,11 @@ With r² = Σ_j (x_j − x′_j)²/ℓ_j² and variance s,
     Constant    s
     Linear      s Σ_j x_j x′_j / ℓ_j²
 
-and sums and products of them, k + k and k * k. A kernel is a pytree whose leaves are all
-positive, so that `jax.tree.map(jnp.log, kernel)` has no borders.
+and sums and products of them, k + k and k * k. A kernel is a pytree whose leaves are
+all positive, so that `jax.tree.map(jnp.log, kernel)` has no borders.
 
-Source: Rasmussen and Williams (2006), Gaussian processes for machine learning, chapter 4.
+Source: Rasmussen and Williams (2006), Gaussian processes for machine learning,
+chapter 4.
 """
 
 from __future__ import annotations
@@ -21,12 +22,11 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from ngvi.families.domains import POSITIVE
 from ngvi.families.parameters import checked, is_concrete
-from ngvi.pytrees import pytree
+from ngvi.families.parameters import family as record
 
 Inputs = Float[Array, "n d"]
 
@@ -49,6 +49,14 @@ class Kernel(ABC):
         return Product(self, other)
 
 
+def _hold_positive(kernel: Kernel, *names: str) -> None:
+    for name in names:
+        value = getattr(kernel, name)
+        if is_concrete(value):
+            whole = f"{type(kernel).__name__}: {name}"
+            object.__setattr__(kernel, name, checked(value, POSITIVE, whole))
+
+
 class _Scaled(Kernel):
     """A kernel of inputs in units of their lengthscales."""
 
@@ -56,14 +64,7 @@ class _Scaled(Kernel):
     lengthscale: Any
 
     def __post_init__(self) -> None:
-        for name in ("variance", "lengthscale"):
-            value = getattr(self, name)
-            # A pytree may be put together of anything; numbers are looked at.
-            if isinstance(value, int | float | list | np.ndarray) or (
-                isinstance(value, Array) and is_concrete(value)
-            ):
-                whole = f"{type(self).__name__}: {name}"
-                object.__setattr__(self, name, checked(value, POSITIVE, whole))
+        _hold_positive(self, "variance", "lengthscale")
 
     def _units(self, x: Inputs) -> Inputs:
         count = jnp.shape(self.lengthscale)
@@ -98,7 +99,7 @@ def _distance(square: Array) -> Array:
     return jnp.where(some, jnp.sqrt(jnp.where(some, square, 1)), 0)
 
 
-@pytree
+@record
 class RBF(_Stationary):
     """s exp(−½ r²): infinitely smooth functions.
 
@@ -120,7 +121,7 @@ class RBF(_Stationary):
         return jnp.exp(-square / 2)
 
 
-@pytree
+@record
 class Matern12(_Stationary):
     """s exp(−r): continuous functions without derivatives; see `RBF`."""
 
@@ -131,7 +132,7 @@ class Matern12(_Stationary):
         return jnp.exp(-_distance(square))
 
 
-@pytree
+@record
 class Matern32(_Stationary):
     """s (1 + √3 r) exp(−√3 r): functions with one derivative; see `RBF`."""
 
@@ -143,7 +144,7 @@ class Matern32(_Stationary):
         return (1 + r) * jnp.exp(-r)
 
 
-@pytree
+@record
 class Matern52(_Stationary):
     """s (1 + √5 r + 5/3 r²) exp(−√5 r): functions with two derivatives; see `RBF`."""
 
@@ -155,11 +156,14 @@ class Matern52(_Stationary):
         return (1 + r + r * r / 3) * jnp.exp(-r)
 
 
-@pytree
+@record
 class Constant(Kernel):
     """s everywhere: a level that is not known."""
 
     variance: Any = 1.0
+
+    def __post_init__(self) -> None:
+        _hold_positive(self, "variance")
 
     def __call__(self, x: Inputs, y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return jnp.broadcast_to(self.variance, (len(x), len(y)))
@@ -168,7 +172,7 @@ class Constant(Kernel):
         return jnp.broadcast_to(self.variance, x.shape[:1])
 
 
-@pytree
+@record
 class Linear(_Scaled):
     """s Σ_j x_j x′_j/ℓ_j²: linear functions through the origin."""
 
@@ -182,7 +186,7 @@ class Linear(_Scaled):
         return self.variance * (self._units(x) ** 2).sum(-1)
 
 
-@pytree
+@record
 class Sum(Kernel):
     """k₁ + k₂: the sum of two independent functions."""
 
@@ -196,7 +200,7 @@ class Sum(Kernel):
         return self.first.diagonal(x) + self.second.diagonal(x)
 
 
-@pytree
+@record
 class Product(Kernel):
     """k₁ k₂."""
 

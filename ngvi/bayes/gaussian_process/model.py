@@ -1,0 +1,193 @@
+"""A latent Gaussian model and its learned parameters.
+
+The parameters θ (of the kernel, the noise's scale, inducing inputs) maximise the bound
+max_q ELBO(q, θ). By the envelope theorem its gradient is ∂ELBO/∂θ with q(u) held where
+it is best; q(u) being that of whitened u, it is also a good start for the next θ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
+from scipy.optimize import Bounds, OptimizeResult, minimize
+
+from ngvi.bayes.gaussian_process import cvi, prior
+from ngvi.bayes.gaussian_process.prior import Rows
+from ngvi.families import Gaussian
+from ngvi.fisher.likelihoods import Elementwise
+
+FARTHEST = 1e4
+"""How many times larger or smaller a positive parameter may become."""
+
+
+class Model(NamedTuple):
+    """f ~ GP(0, kernel), y_i ~ p(y | f(x_i))."""
+
+    kernel: Any
+    likelihood: Elementwise
+    inducing: Any
+    """Inputs Z; None where they are those of the data."""
+
+    def lower(self, x: Float[Array, "n d"]) -> Float[Array, "m m"]:
+        """L, of these inducing inputs or, for an exact process, of x."""
+        return prior.root(self.kernel, x if self.inducing is None else self.inducing)
+
+    def rows(self, x: Float[Array, "n d"]) -> Rows:
+        """Those of the data."""
+        lower = self.lower(x)
+        if self.inducing is None:
+            return prior.exact_rows(lower)
+        return prior.rows(self.kernel, lower, self.inducing, x)
+
+
+class Learned(NamedTuple):
+    """What of a model is learned, without borders; None for what is not."""
+
+    log_kernel: Any
+    log_scale: Any
+    inducing: Any
+
+    @classmethod
+    def of(cls, model: Model, inducing: bool) -> Self:
+        """The present values.
+
+        Args:
+            model: which.
+            inducing: whether inducing inputs are learned.
+        """
+        floats = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), model.kernel)
+        scale = getattr(model.likelihood, "scale", None)
+        return cls(
+            jax.tree.map(jnp.log, floats),
+            None if scale is None else jnp.log(jnp.asarray(scale, float)),
+            model.inducing if inducing else None,
+        )
+
+    def put(self, model: Model) -> Model:
+        """The model with these values."""
+        likelihood: Any = model.likelihood
+        if self.log_scale is not None:
+            likelihood = dataclasses.replace(likelihood, scale=jnp.exp(self.log_scale))
+        inducing = model.inducing if self.inducing is None else self.inducing
+        return Model(jax.tree.map(jnp.exp, self.log_kernel), likelihood, inducing)
+
+
+class Best(NamedTuple):
+    """The best bound of a model, and its slope."""
+
+    loss: Float[Array, ""]
+    """−ELBO."""
+    slope: Learned
+    fit: cvi.Fit
+
+
+@jax.jit
+def best(
+    learned: Learned,
+    model: Model,
+    x: Float[Array, "n d"],
+    y: Float[Array, "n"],
+    q: Gaussian,
+    tol: float | Float[Array, ""],
+    most: int | Int[Array, ""],
+) -> Best:
+    """Fit q(u), and differentiate the bound in what is learned.
+
+    Args:
+        learned: values to put into the model.
+        model: the rest of it.
+        x, y: the data.
+        q: of u, to start from.
+        tol: of `cvi.fit`.
+        most: iterations of it; one is enough for a Gaussian likelihood.
+    """
+    now = learned.put(model)
+    fit = cvi.fit(q, now.rows(x), now.likelihood, y, tol, most)
+    found = jax.lax.stop_gradient(fit.q)
+
+    def loss(learned: Learned) -> Float[Array, ""]:
+        then = learned.put(model)
+        return -cvi.elbo(found, then.rows(x), then.likelihood, y)
+
+    value, slope = jax.value_and_grad(loss)(learned)
+    return Best(value, slope, fit)
+
+
+class Found(NamedTuple):
+    """A model with what was learned, q(u), and how the search ended."""
+
+    model: Model
+    fit: cvi.Fit
+    search: OptimizeResult | None
+
+
+def learn(
+    model: Model,
+    x: Float[Array, "n d"],
+    y: Float[Array, "n"],
+    *,
+    inducing: bool,
+    tol: float,
+    most: int,
+    searches: int,
+) -> Found:
+    """Maximise the bound in the parameters by L-BFGS.
+
+    Args:
+        model: with the values to start from.
+        x, y: the data.
+        inducing: whether inducing inputs are learned.
+        tol, most: of each fit of q(u).
+        searches: iterations of L-BFGS, at most; 0 for a fit at the given values.
+    """
+    start = Learned.of(model, inducing)
+    flat, unravel = ravel_pytree(start)
+    size = len(x) if model.inducing is None else len(model.inducing)
+    last = best(start, model, x, y, prior.standard(size, y.dtype), tol, most)
+    if not np.isfinite(last.loss):
+        raise ValueError(
+            "the covariance of the inputs under this kernel has no root, or the bound "
+            f"is not finite at the start ({float(last.loss)}): take other lengthscales "
+            "and variances, fewer inducing inputs, or double precision, "
+            'jax.config.update("jax_enable_x64", True)'
+        )
+    if not searches:
+        return Found(model, last.fit, None)
+
+    def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal last
+        learned = unravel(jnp.asarray(values, flat.dtype))
+        tried = best(learned, model, x, y, last.fit.q, tol, most)
+        slope = np.asarray(ravel_pytree(tried.slope)[0], float)
+        loss = float(tried.loss)
+        if not (np.isfinite(loss) and np.isfinite(slope).all()):
+            # The line search turns back.
+            return 1e10 * (1 + abs(float(last.loss))), np.zeros_like(slope)
+        last = tried
+        return loss, slope
+
+    search = minimize(
+        objective,
+        np.asarray(flat, float),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=_bounds(start),
+        options={"maxiter": searches},
+    )
+    learned = unravel(jnp.asarray(search.x, flat.dtype))
+    final = best(learned, model, x, y, last.fit.q, tol, most)
+    return Found(learned.put(model), final.fit, search)
+
+
+def _bounds(start: Learned) -> Bounds:
+    far = np.log(FARTHEST)
+    logs = ravel_pytree(start._replace(inducing=None))[0]
+    free = 0 if start.inducing is None else np.size(start.inducing)
+    middle, reach = np.r_[logs, np.zeros(free)], np.r_[far + 0 * logs, [np.inf] * free]
+    return Bounds(middle - reach, middle + reach)
