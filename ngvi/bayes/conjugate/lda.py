@@ -52,7 +52,7 @@ class LatentDirichletAllocation(
     Args:
         n_components: K, topics, two or more.
         doc_topic_prior: α of every topic, 1/K by default; or "learned", an α for each
-            topic, by maximising the bound after each sweep.
+            topic, by maximising the bound too once it stays at 1/K.
         topic_word_prior: η, 1/K by default.
         learning_method: "incremental" replaces a batch's own share of the statistics
             by a new one, with steps of length one, once a first stochastic sweep has
@@ -66,9 +66,9 @@ class LatentDirichletAllocation(
         total_samples: documents in all, for `partial_fit`.
         tol: stop when a sweep gains less than this part of the bound ("incremental").
         mean_change_tol: a document's iterations stop when γ moves less on average.
-        max_doc_update_iter: of them, at most, for a new document.
-        max_visit_iter: of them, at most, at one visit in `fit`; the next one goes on.
-            More are no gain: they hold documents to topics that are not found yet.
+        max_doc_update_iter: of them, at most, once the topics are known.
+        max_visit_iter: of them, at most, at one visit while they are learned. More are
+            no gain: they hold documents to topics that are not found yet.
         random_state: of the topics at the start and the order of the documents.
 
     Attributes:
@@ -161,18 +161,23 @@ class LatentDirichletAllocation(
             self._rng,
         )
         keep = self.learning_method == "incremental"
+        # Not at once: of topics not found yet, a small α keeps what is wrong.
+        fixed = self.doc_topic_prior != "learned"
+        learning = False
         for sweep in range(self.max_iter):
             if keep and sweep > 0:
                 run.incremental()
             else:
                 run.stochastic(keep)
             self.n_iter_ = sweep + 1
-            if self.doc_topic_prior == "learned":
+            if learning:
                 run.learn_prior()
             if keep:
                 self.history_.append(run.bound())
-                if self._stays():
+            if self._stays() if keep else sweep == self.max_iter // 2:
+                if keep and (fixed or learning):
                     break
+                learning = not fixed
         self.topics_, self._priors, self._layout = run.topics, run.priors, run.layout
         self.n_batch_iter_ = run.taken
         self.bound_ = self.history_[-1] if keep else None
@@ -189,7 +194,7 @@ class LatentDirichletAllocation(
         `total_samples`; y is ignored."""
         new = not hasattr(self, "topics_")
         counts = self._begin(X) if new else self._counts(X)
-        for part, _, expected in self._visits(counts):
+        for part, _, expected in self._visits(counts, self.max_visit_iter):
             self.n_batch_iter_ += 1
             self.topics_ = step(
                 self.topics_,
@@ -201,12 +206,15 @@ class LatentDirichletAllocation(
         self.n_iter_ += 1
         return self
 
-    def _visits(self, counts: Any) -> Iterator[tuple[Part, Visit, Statistics]]:
+    def _visits(
+        self, counts: Any, most: int
+    ) -> Iterator[tuple[Part, Visit, Statistics]]:
         """New documents, as they come, batch after batch, with the topics of then."""
         layout = Layout.of(counts, self.batch_size)
         # One layout for all calls, with more room where a document needs it.
         self._layout = Layout(*map(max, layout, getattr(self, "_layout", layout)))
-        start, inner = fresh(counts, self._priors.documents), self._inner
+        start = fresh(counts, self._priors.documents)
+        inner = Inner(self.mean_change_tol, most)
         for part in cut(counts, self._layout, np.arange(counts.shape[0])):
             gamma = filled(start[part.documents], self._layout)
             prior, none = self._priors.documents, no_shares(part, self.topics_)
@@ -276,10 +284,6 @@ class LatentDirichletAllocation(
         return counts
 
     @property
-    def _inner(self) -> Inner:
-        return Inner(self.mean_change_tol, self.max_doc_update_iter)
-
-    @property
     def _steps(self) -> Steps:
         return Steps(self.learning_offset, self.learning_decay)
 
@@ -320,7 +324,9 @@ class LatentDirichletAllocation(
         check_is_fitted(self)
         gamma = [
             np.asarray(found.documents.concentration)[: len(part.documents)]
-            for part, found, _ in self._visits(self._counts(X))
+            for part, found, _ in self._visits(
+                self._counts(X), self.max_doc_update_iter
+            )
         ]
         whole = np.concatenate(gamma)
         return whole / whole.sum(1, keepdims=True)
@@ -335,7 +341,9 @@ class LatentDirichletAllocation(
         prior = self._priors.documents
         return sum(
             float(look(self.topics_, prior, part.batch, found))
-            for part, found, _ in self._visits(self._counts(X))
+            for part, found, _ in self._visits(
+                self._counts(X), self.max_doc_update_iter
+            )
         )
 
     def perplexity(self, X: Any) -> float:
