@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any, Self
 
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ngvi.bayes.conjugate.checks import check_decay, check_one_of, check_whole
 from ngvi.bayes.conjugate.documents import Layout, Part, cut
 from ngvi.bayes.conjugate.sweeps import (
     Inner,
@@ -252,28 +252,14 @@ class LatentDirichletAllocation(
                 "doc_topic_prior must be a positive number, 'learned' or None, got "
                 f"{self.doc_topic_prior!r}"
             )
-        if self.learning_method not in METHODS:
-            raise ValueError(
-                f"learning_method must be one of {', '.join(METHODS)}, got "
-                f"{self.learning_method!r}"
-            )
-        least = {"n_components": 2, "max_iter": 1, "batch_size": 1}
-        least |= {"max_doc_update_iter": 1, "max_visit_iter": 1}
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < smallest:
-                raise ValueError(
-                    f"{name} must be a whole number, {smallest} or more, got {value!r}"
-                )
+        check_one_of(self, "learning_method", METHODS)
+        check_whole(self, n_components=2, max_iter=1, batch_size=1)
+        check_whole(self, max_doc_update_iter=1, max_visit_iter=1)
+        check_decay(self)
         for name in ("doc_topic_prior", "topic_word_prior", "total_samples"):
             value = getattr(self, name)
             if value is not None and value != "learned" and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value!r}")
-        if not 0.5 < self.learning_decay <= 1:
-            raise ValueError(
-                "learning_decay must be above 0.5 and at most 1, for stochastic steps "
-                f"to converge, got {self.learning_decay!r}"
-            )
 
     def _counts(self, X: Any, reset: bool = False) -> Any:
         """Checked, as a sparse matrix."""

@@ -16,10 +16,12 @@ section 2.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from ngvi.families import ExponentialFamily
 from ngvi.families.base import Params
@@ -53,3 +55,55 @@ def conjugate_step(
 def robbins_monro(step: int, delay: float, decay: float) -> float:
     """ρ_t = (t + delay)^−κ of step t = 1, 2, …"""
     return (step + delay) ** -decay
+
+
+class Ascent(NamedTuple):
+    """How far coordinate ascent went."""
+
+    state: Any
+    bounds: Float[Array, "room"]
+    """Of each iteration; NaN for those not taken."""
+    iterations: Int[Array, ""]
+
+    @property
+    def history(self) -> list[float]:
+        """The bounds there are."""
+        return [float(b) for b in self.bounds[: int(self.iterations)]]
+
+
+def room_for(most: int) -> int:
+    """A power of two: the same program for many numbers of iterations."""
+    return max(512, 1 << (most - 1).bit_length())
+
+
+def ascend(
+    step: Callable[[Any], tuple[Any, Float[Array, ""]]],
+    start: Any,
+    tol: float | Float[Array, ""],
+    most: int | Int[Array, ""],
+    room: int,
+) -> Ascent:
+    """Repeat an update of all factors until the bound stays.
+
+    Args:
+        step: from a state to the next, and the bound of it or of the one it came from.
+        start: the first state.
+        tol: stop when an iteration gains less.
+        most: iterations, at most.
+        room: for bounds, `most` or more; see `room_for`.
+    """
+    dtype = jax.eval_shape(step, start)[1].dtype
+
+    def keep_on(now: Ascent) -> Array:
+        i = now.iterations
+        gain = now.bounds[i - 1] - now.bounds[i - 2]
+        # A bound that is NaN ends it too.
+        return (i < most) & ((i < 2) | (gain > tol))
+
+    def again(now: Ascent) -> Ascent:
+        state, bound = step(now.state)
+        bounds = now.bounds.at[now.iterations].set(bound)
+        return Ascent(state, bounds, now.iterations + 1)
+
+    nothing = jnp.full(room, jnp.nan, dtype)
+    return jax.lax.while_loop(keep_on, again, Ascent(start, nothing, jnp.asarray(0)))

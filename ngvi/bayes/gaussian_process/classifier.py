@@ -112,4 +112,5 @@ class GaussianProcessClassifier(ClassifierMixin, GaussianProcess):
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable classes."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        chosen = self.predict_proba(X).argmax(1)
+        return self.classes_[chosen]

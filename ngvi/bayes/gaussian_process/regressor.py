@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ngvi.bayes.gaussian_process.base import GaussianProcess
 from ngvi.bayes.gaussian_process.expectations import (
@@ -178,6 +178,7 @@ class GaussianProcessRegressor(RegressorMixin, GaussianProcess):
 
     def log_score(self, X: Any, y: Any) -> float:
         """The mean log predictive density of y."""
+        check_is_fitted(self)
         X, y = validate_data(self, X, y, reset=False, dtype=np.float64, y_numeric=True)
         f = self._marginals(self.process_, X)
         labels = jnp.asarray(self._inside(np.asarray(y, np.float64)), f.mean.dtype)
@@ -185,4 +186,5 @@ class GaussianProcessRegressor(RegressorMixin, GaussianProcess):
         return float(each.mean()) - float(np.log(self._scale))
 
     def _marginals_of(self, X: Any) -> Any:
-        return self._marginals(self.process_, self._new(X))
+        x = self._new(X)
+        return self._marginals(self.process_, x)
