@@ -52,8 +52,8 @@ class ARDRegression(RegressorMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        relevance_prior: tuple[float, float] = (1e-3, 1e-3),
-        noise_prior: tuple[float, float] = (1e-3, 1e-3),
+        relevance_prior: tuple[float, float] = (1e-6, 1e-6),
+        noise_prior: tuple[float, float] = (1e-6, 1e-6),
         tol: float = 1e-3,
         max_iter: int = 500,
     ) -> None:

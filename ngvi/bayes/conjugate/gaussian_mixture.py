@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Key
 
 from ngvi.bayes.conjugate.update import Ascent, ascend, conjugate_step
 from ngvi.families import (
@@ -139,6 +139,27 @@ def begin(prior: Mixture, x: Data, r: Float[Array, "n K"]) -> Mixture:
         prior.components,
     )
     return move(Mixture(prior.weights, repeated), prior, x, r)
+
+
+@jax.jit
+def responsibilities(q: Mixture, x: Data) -> Float[Array, "n K"]:
+    """r."""
+    return jax.nn.softmax(log_joint(q, x), axis=1)
+
+
+@partial(jax.jit, static_argnames="count")
+def sample(q: Mixture, key: Key[Array, ""], count: int) -> tuple[Data, Int[Array, "n"]]:
+    """New data, each with parameters of its own, and their components."""
+    of_weights, of_labels, of_parts, of_rows = jax.random.split(key, 4)
+    weights = q.weights.sample(of_weights, (count,))
+    labels = jax.random.categorical(of_labels, jnp.log(weights))
+    parts = q.components.sample(of_parts, (count,))
+    mean, spread = jax.tree.map(lambda leaf: leaf[jnp.arange(count), labels], parts)
+    eps = jax.random.normal(of_rows, mean.shape, mean.dtype)
+    if isinstance(q.components, NormalGamma):
+        return mean + eps / jnp.sqrt(spread), labels
+    root = jnp.linalg.cholesky(spread)
+    return mean + jnp.einsum("nij,nj->ni", root, eps), labels
 
 
 @jax.jit

@@ -189,19 +189,21 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):
         alpha = self.weight_concentration_prior
         weights = Dirichlet(jnp.full(k, 1 / k if alpha is None else alpha, dtype))
         centre = X.mean(0) if self.mean_prior is None else np.asarray(self.mean_prior)
-        df = (
-            p
-            if self.degrees_of_freedom_prior is None
-            else (self.degrees_of_freedom_prior)
-        )
-        scale = self._scale(X)
         if centre.shape != (p,):
             raise ValueError(f"mean_prior must have shape ({p},), got {centre.shape}")
-        kappa, loc = self.mean_precision_prior, jnp.asarray(centre - self.shift_, dtype)
-        scale = jnp.asarray(scale, dtype)
+        given = self.degrees_of_freedom_prior
+        loc, kappa, df, scale = (
+            jnp.asarray(value, dtype)
+            for value in (
+                centre - self.shift_,
+                self.mean_precision_prior,
+                p if given is None else given,
+                self._scale(X),
+            )
+        )
         if self.covariance_type == "diag":
             return Mixture(weights, NormalGamma(loc, kappa, df / 2, scale / 2))
-        return Mixture(weights, NormalInverseWishart(loc, kappa, float(df), scale))
+        return Mixture(weights, NormalInverseWishart(loc, kappa, df, scale))
 
     def _scale(self, X: np.ndarray) -> np.ndarray:
         p, diagonal = X.shape[1], self.covariance_type == "diag"
@@ -252,8 +254,7 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """r: the probabilities of the components, (n, K)."""
-        logs = steps.log_joint(self.posterior_, self._new(X))
-        return np.asarray(jax.nn.softmax(logs, axis=1))
+        return np.asarray(steps.responsibilities(self.posterior_, self._new(X)))
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable component of each row."""
@@ -277,20 +278,8 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):
         """New rows, each with parameters of its own, and their components."""
         check_is_fitted(self)
         rng = check_random_state(random_state)
-        of_labels, of_parts, of_rows = jax.random.split(
-            jax.random.key(int(rng.randint(2**31 - 1))), 3
-        )
-        q = self.posterior_
-        pi = q.weights.sample(of_labels, (n_samples,))
-        labels = jax.random.categorical(of_labels, jnp.log(pi))
-        parts = q.components.sample(of_parts, (n_samples,))
-        chosen = jax.tree.map(lambda leaf: leaf[jnp.arange(n_samples), labels], parts)
-        mean, spread = chosen
-        eps = jax.random.normal(of_rows, mean.shape, mean.dtype)
-        if isinstance(q.components, NormalGamma):
-            rows = mean + eps / jnp.sqrt(spread)
-        else:
-            rows = mean + jnp.einsum("nij,nj->ni", jnp.linalg.cholesky(spread), eps)
+        key = jax.random.key(int(rng.randint(2**31 - 1)))
+        rows, labels = steps.sample(self.posterior_, key, n_samples)
         return self.shift_ + np.asarray(rows, np.float64), np.asarray(labels)
 
     def _new(self, X: Any) -> Any:

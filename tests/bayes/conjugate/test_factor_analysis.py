@@ -92,7 +92,8 @@ def test_factors_and_noise() -> None:
     scale = np.sqrt(np.diag(covariance(peer)))
     gap = abs(covariance(factors) - covariance(peer)) / np.outer(scale, scale)
     assert gap.max() < 0.03
-    np.testing.assert_allclose(factors.noise_variance_, SDS**2, rtol=0.4)
+    ratio = np.median(factors.noise_variance_ / peer.noise_variance_)
+    np.testing.assert_allclose(ratio, 1, atol=0.05)
     np.testing.assert_allclose(factors.mean_, Y.mean(0), atol=0.05)
     z = factors.transform(Y)
     assert z.shape == (N, K)
@@ -111,7 +112,7 @@ def test_missing_entries(noise: str) -> None:
     np.testing.assert_array_equal(filled[~missing], Y[~missing])
     error = (filled - Y)[missing] / np.broadcast_to(Y.std(0), Y.shape)[missing]
     # Of columns' means the error would be one sd.
-    assert np.sqrt((error**2).mean()) < 0.6
+    assert np.sqrt((error**2).mean()) < 0.7
     nothing = factors.impute(np.full((1, P), np.nan))
     np.testing.assert_allclose(nothing[0], factors.mean_)
 
