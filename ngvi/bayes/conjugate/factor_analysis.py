@@ -70,43 +70,47 @@ class Columns(NamedTuple):
     """q(τ_j), of (p,), or of (1,) where all columns have the same."""
 
 
-def second(q: Gaussian) -> Float[Array, "*b d d"]:
-    """E[x xᵀ]."""
-    mean = q.mean
-    return q.precision.inverse_dense() + mean[..., :, None] * mean[..., None, :]
+class Moments(NamedTuple):
+    """E x and E[x xᵀ] of a batch of vectors."""
+
+    mean: Float[Array, "b d"]
+    second: Float[Array, "b d d"]
+
+    @classmethod
+    def of(cls, q: Gaussian) -> Moments:
+        outer = q.mean[..., :, None] * q.mean[..., None, :]
+        return cls(q.mean, q.precision.inverse_dense() + outer)
+
+    def with_one(self) -> Moments:
+        """Those of (x, 1)."""
+        ones = jnp.ones((len(self.mean), 1), self.mean.dtype)
+        mean = jnp.concatenate([self.mean, ones], 1)
+        inner = jnp.concatenate([self.second, self.mean[:, None]], 1)
+        return Moments(mean, jnp.concatenate([inner, mean[..., None]], 2))
 
 
 def rows(columns: Columns, data: Data) -> Gaussian:
     """q(z_i), a batch of (n,): Bayes' rule, given the columns."""
+    v = Moments.of(columns.loadings)
     k = columns.loadings.dim - 1
     weight = data.there * columns.noise.mean
-    moments = second(columns.loadings)
-    linear = (weight * data.y) @ columns.loadings.mean[:, :k]
-    linear -= weight @ moments[:, :k, k]
-    precision = jnp.einsum("ij,jkl->ikl", weight, moments[:, :k, :k])
+    linear = (weight * data.y) @ v.mean[:, :k] - weight @ v.second[:, :k, k]
+    precision = jnp.einsum("ij,jkl->ikl", weight, v.second[:, :k, :k])
     eye = jnp.broadcast_to(jnp.eye(k, dtype=linear.dtype), precision.shape)
     prior = Gaussian(jnp.zeros_like(linear), Dense(eye, eye))
     return conjugate_step(prior, prior, (linear, -precision / 2))
 
 
-def with_one(q: Gaussian) -> tuple[Float[Array, "n k"], Float[Array, "n k k"]]:
-    """E z̃ and E[z̃ z̃ᵀ]."""
-    ones = jnp.ones((len(q.mean), 1), q.mean.dtype)
-    mean = jnp.concatenate([q.mean, ones], 1)
-    inner = jnp.concatenate([second(q), q.mean[:, None]], 1)
-    return mean, jnp.concatenate([inner, mean[..., None]], 2)
+def misfit(v: Moments, z: Moments, data: Data) -> Float[Array, "p"]:
+    """Σ_i o_ij E(y_ij − v_jᵀ z̃_i)² of each column.
 
-
-def misfit(loadings: Gaussian, z: Gaussian, data: Data) -> Float[Array, "p"]:
-    """Σ_i o_ij E(y_ij − v_jᵀ z̃_i)² of each column."""
-    mean, moments = with_one(z)
-    error = data.there * (data.y - mean @ loadings.mean.T)
-    outer = loadings.mean[:, :, None] * loadings.mean[:, None]
-    # E(…)² = (y − E v · E z̃)² + tr(E[vvᵀ] E[z̃z̃ᵀ]) − (E v · E z̃)².
-    spread = jnp.einsum("ij,ikl->jkl", data.there, moments)
-    level = jnp.einsum("ij,ik,il->jkl", data.there, mean, mean)
-    extra = (second(loadings) * spread - outer * level).sum((1, 2))
-    return (error**2).sum(0) + extra
+    E(…)² = (y − E v · E z̃)² + tr(E[vvᵀ] E[z̃z̃ᵀ]) − (E v · E z̃)².
+    """
+    error = data.there * (data.y - z.mean @ v.mean.T)
+    outer = v.mean[:, :, None] * v.mean[:, None]
+    spread = jnp.einsum("ij,ikl->jkl", data.there, z.second)
+    level = jnp.einsum("ij,ik,il->jkl", data.there, z.mean, z.mean)
+    return (error**2).sum(0) + (v.second * spread - outer * level).sum((1, 2))
 
 
 def loadings_prior(columns: Columns) -> Gaussian:
@@ -124,17 +128,25 @@ def loadings_prior(columns: Columns) -> Gaussian:
 def move(
     columns: Columns,
     priors: Priors,
-    z: Gaussian,
+    z: Moments,
     data: Data,
     step_size: float | Float[Array, ""] = 1.0,
     scale: float | Float[Array, ""] = 1.0,
 ) -> Columns:
-    """A step of everything global along the statistics of some rows."""
+    """A step of everything global along the statistics of some rows.
+
+    Args:
+        columns: as they are.
+        priors: of relevance and noise.
+        z: of the rows' z̃.
+        data: the rows.
+        step_size: ρ.
+        scale: N/B of a minibatch.
+    """
     p, k = columns.loadings.mean.shape[0], columns.loadings.dim - 1
-    mean, moments = with_one(z)
     noise = jnp.broadcast_to(columns.noise.mean, (p,))
-    linear = noise[:, None] * ((data.there * data.y).T @ mean)
-    curvature = jnp.einsum("ij,ikl->jkl", data.there, moments)
+    linear = noise[:, None] * ((data.there * data.y).T @ z.mean)
+    curvature = jnp.einsum("ij,ikl->jkl", data.there, z.second)
     loadings = conjugate_step(
         columns.loadings,
         loadings_prior(columns),
@@ -142,14 +154,14 @@ def move(
         step_size,
         scale,
     )
-    errors = misfit(loadings, z, data)
-    counts = data.there.sum(0)
+    v = Moments.of(loadings)
+    errors, counts = misfit(v, z, data), data.there.sum(0)
     if columns.noise.batch_shape == (1,):
         errors, counts = errors.sum(keepdims=True), counts.sum(keepdims=True)
     new_noise = conjugate_step(
         columns.noise, priors.noise, (counts / 2, -errors / 2), step_size, scale
     )
-    squares = jnp.diagonal(second(loadings), axis1=1, axis2=2)[:, :k].sum(0)
+    squares = jnp.diagonal(v.second, axis1=1, axis2=2)[:, :k].sum(0)
     half = jnp.full_like(squares, p / 2)
     # Of the columns, not of the rows: nothing to scale.
     relevance = conjugate_step(
@@ -159,31 +171,40 @@ def move(
 
 
 def bound(
-    columns: Columns, priors: Priors, z: Gaussian, data: Data
+    columns: Columns, priors: Priors, q: Gaussian, z: Moments, data: Data
 ) -> Float[Array, ""]:
-    """The evidence lower bound of the entries that are there."""
+    """The evidence lower bound of the entries that are there.
+
+    Args:
+        columns: the global part of q.
+        priors: of relevance and noise.
+        q: the rows' z.
+        z: the moments of their z̃.
+        data: the rows.
+    """
     p, k = columns.loadings.mean.shape[0], columns.loadings.dim - 1
+    v = Moments.of(columns.loadings)
     log_noise, noise = columns.noise.mean_params
-    counts = data.there.sum(0)
-    errors = misfit(columns.loadings, z, data)
-    likelihood = (counts * (log_noise - LOG_2PI) - noise * errors).sum() / 2
-    eye = jnp.broadcast_to(jnp.eye(k, dtype=data.y.dtype), (len(z.mean), k, k))
-    price = z.kl(Gaussian(jnp.zeros_like(z.mean), Dense(eye, eye))).sum()
+    errors = misfit(v, z, data)
+    likelihood = (data.there.sum(0) * (log_noise - LOG_2PI) - noise * errors).sum()
+    # log p(z), of which the last square is that of the one.
+    squares = jnp.trace(z.second, axis1=1, axis2=2).sum() - len(z.mean)
+    of_rows = -squares - len(z.mean) * k * LOG_2PI
+    # log p(w, b).
     log_relevance, relevance = columns.relevance.mean_params
-    squares = jnp.diagonal(second(columns.loadings), axis1=1, axis2=2).sum(0)
-    level = p * math.log(LEVEL_PRECISION) - LEVEL_PRECISION * squares[k]
-    prior = (p * log_relevance - relevance * squares[:k]).sum() + level
-    price -= (prior - p * (k + 1) * LOG_2PI) / 2 + columns.loadings.entropy().sum()
-    for q, one in (
+    squares = jnp.diagonal(v.second, axis1=1, axis2=2).sum(0)
+    of_columns = (p * log_relevance - relevance * squares[:k]).sum()
+    of_columns += p * math.log(LEVEL_PRECISION) - LEVEL_PRECISION * squares[k]
+    of_columns -= p * (k + 1) * LOG_2PI
+    price = jnp.zeros_like(of_rows)
+    for factor, one in (
         (columns.relevance, priors.relevance),
         (columns.noise, priors.noise),
     ):
-        alike = Gamma(
-            jnp.broadcast_to(one.concentration, q.batch_shape),
-            jnp.broadcast_to(one.rate, q.batch_shape),
-        )
-        price += q.kl(alike).sum()
-    return likelihood - price
+        alike = jax.tree.map(lambda a, b: jnp.broadcast_to(a, b.shape), one, factor)
+        price += factor.kl(alike).sum()
+    entropy = q.entropy().sum() + columns.loadings.entropy().sum()
+    return (likelihood + of_rows + of_columns) / 2 + entropy - price
 
 
 @partial(jax.jit, static_argnames="room")
@@ -193,8 +214,9 @@ def fit(
     """Coordinate ascent; each bound is that before the columns move."""
 
     def step(columns: Any) -> tuple[Any, Float[Array, ""]]:
-        z = rows(columns, data)
-        now = bound(columns, priors, z, data)
+        q = rows(columns, data)
+        z = Moments.of(q).with_one()
+        now = bound(columns, priors, q, z, data)
         return move(columns, priors, z, data), now
 
     return ascend(step, start, tol, most, room)
@@ -205,7 +227,7 @@ def stochastic_step(
     columns: Columns, priors: Priors, data: Data, step_size: float, scale: float
 ) -> Columns:
     """A step along the statistics of a minibatch of rows, `scale` times."""
-    z = rows(columns, data)
+    z = Moments.of(rows(columns, data)).with_one()
     return move(columns, priors, z, data, step_size, scale)
 
 
@@ -214,5 +236,5 @@ def look(
     columns: Columns, priors: Priors, data: Data
 ) -> tuple[Gaussian, Float[Array, ""]]:
     """q(z) of rows, and the bound with it."""
-    z = rows(columns, data)
-    return z, bound(columns, priors, z, data)
+    q = rows(columns, data)
+    return q, bound(columns, priors, q, Moments.of(q).with_one(), data)

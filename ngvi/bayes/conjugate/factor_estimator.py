@@ -245,7 +245,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """E[z] of rows, missing entries allowed, (n, K)."""
         check_is_fitted(self)
         data = self._data(self._numbers(X))
-        return np.asarray(steps.rows(self.posterior_, data).mean)
+        return np.asarray(steps.look(self.posterior_, self._priors, data)[0].mean)
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
         """The rows that factors stand for, (n, p)."""

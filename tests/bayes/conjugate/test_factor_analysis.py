@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -30,6 +31,12 @@ def test_scikit_learns_check(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
+def one_step(columns: Any, priors: Any, data: Any) -> Any:
+    q = steps.rows(columns, data)
+    z = steps.Moments.of(q).with_one()
+    return q, steps.move(columns, priors, z, data)
+
+
 def test_update_written_out() -> None:
     n, p, k = 7, 3, 2
     rng = np.random.default_rng(1)
@@ -45,8 +52,7 @@ def test_update_written_out() -> None:
     )
     priors = steps.Priors(Gamma(0.3, 0.4), Gamma(0.5, 0.6))
     data = steps.Data.of(jnp.asarray(y), jnp.asarray(there))
-    z = steps.rows(columns, data)
-    moved = steps.move(columns, priors, z, data)
+    z, moved = jax.jit(one_step)(columns, priors, data)
     second = sigma + np.einsum("ja,jb->jab", v, v)
     means, seconds = np.ones((n, k + 1)), np.zeros((n, k + 1, k + 1))
     for i in range(n):
@@ -103,9 +109,8 @@ def test_factors_and_noise() -> None:
     np.testing.assert_allclose(other.bound_, factors.bound_ - Y.size * np.log(10))
 
 
-@pytest.mark.parametrize("noise", ["columns", "shared"])
-def test_missing_entries(noise: str) -> None:
-    factors = FactorAnalysis(K, noise=noise, random_state=0).fit(HOLES)
+def test_missing_entries() -> None:
+    factors = FactorAnalysis(K, noise="shared", random_state=0).fit(HOLES)
     assert (np.diff(factors.history_) > -1e-8).all()
     missing = np.isnan(HOLES)
     filled = factors.impute(HOLES)
