@@ -21,7 +21,7 @@ from ngvi.bayes.gaussian_process.kernels import Kernel
 from ngvi.bayes.gaussian_process.model import Model
 from ngvi.bayes.gaussian_process.prior import Marginals
 from ngvi.families import Gaussian as GaussianFamily
-from ngvi.fisher.likelihoods import Elementwise, Gaussian
+from ngvi.fisher.likelihoods import Elementwise
 
 ROWS_AT_ONCE = 4096
 
@@ -176,8 +176,7 @@ class GaussianProcess(BaseEstimator):
             labels,
             inducing=self.learn_inducing and inducing is not None,
             tol=self.tol,
-            # One step is Bayes' rule.
-            most=1 if isinstance(likelihood, Gaussian) else self.max_steps,
+            most=self.max_steps,
             searches=self.max_iter if self.optimize else 0,
         )
         self._warn(found)
@@ -195,8 +194,7 @@ class GaussianProcess(BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=4,
             )
-        gaussian = isinstance(found.model.likelihood, Gaussian)
-        if not gaussian and found.fit.iterations >= self.max_steps:
+        if found.fit.iterations >= self.max_steps > 1:
             warnings.warn(
                 f"q still moved by {float(found.fit.change):.1g} after "
                 f"{self.max_steps} steps: raise max_steps",

@@ -26,7 +26,7 @@ process models, for the sites.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -153,8 +153,3 @@ def _change(old: Marginals, new: Marginals) -> Float[Array, ""]:
     mean = jnp.abs(new.mean - old.mean) / jnp.sqrt(old.variance)
     spread = jnp.abs(jnp.log(new.variance / old.variance))
     return jnp.maximum(mean, spread).max()
-
-
-def elbo(q: Any, rows: Rows, likelihood: Elementwise, y: Values) -> Float[Array, ""]:
-    """The bound alone, to be differentiated in the model's parameters."""
-    return look_at(q, rows, likelihood, y).elbo

@@ -3,17 +3,28 @@
 The parameters θ (of the kernel, the noise's scale, inducing inputs) maximise the bound
 max_q ELBO(q, θ). By the envelope theorem its gradient is ∂ELBO/∂θ with q(u) held where
 it is best; q(u) being that of whitened u, it is also a good start for the next θ.
+
+For Gaussian noise the best q is known, and with it the bound: with f = A u + rest,
+
+    log N(y | 0, A Aᵀ + σ² I) − Σ rest / (2σ²),
+
+the collapsed bound, or for an exact process the evidence itself.
+
+Source: Titsias (2009), Variational learning of inducing variables in sparse Gaussian
+processes, equation 9.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Int
 from scipy.optimize import Bounds, OptimizeResult, minimize
 
@@ -21,7 +32,9 @@ from ngvi.bayes.gaussian_process import cvi, prior
 from ngvi.bayes.gaussian_process.prior import Rows
 from ngvi.families import Gaussian
 from ngvi.fisher.likelihoods import Elementwise
+from ngvi.fisher.likelihoods import Gaussian as Normal
 
+LOG_2PI = math.log(2 * math.pi)
 FARTHEST = 1e4
 """How many times larger or smaller a positive parameter may become."""
 
@@ -78,13 +91,35 @@ class Learned(NamedTuple):
         return Model(jax.tree.map(jnp.exp, self.log_kernel), likelihood, inducing)
 
 
+def collapsed(
+    model: Model, x: Float[Array, "n d"], y: Float[Array, "n"]
+) -> Float[Array, ""]:
+    """The bound of the best q, for Gaussian noise."""
+    likelihood: Any = model.likelihood
+    noise = jnp.asarray(likelihood.scale) ** 2
+    if model.inducing is None:
+        covariance = prior.covariance(model.kernel, x)
+        root = jnp.linalg.cholesky(covariance + noise * jnp.eye(len(x)))
+        white = solve_triangular(root, y, lower=True)
+        square, log_det = white @ white, 2 * jnp.log(jnp.diagonal(root)).sum()
+        return -(square + log_det + len(y) * LOG_2PI) / 2
+    weights, rest = model.rows(x)
+    system = jnp.eye(weights.shape[1]) + weights.T @ weights / noise
+    root = jnp.linalg.cholesky(system)
+    white = solve_triangular(root, weights.T @ y / noise, lower=True)
+    square = (y @ y + rest.sum()) / noise - white @ white
+    log_det = 2 * jnp.log(jnp.diagonal(root)).sum() + len(y) * jnp.log(noise)
+    return -(square + log_det + len(y) * LOG_2PI) / 2
+
+
 class Best(NamedTuple):
     """The best bound of a model, and its slope."""
 
     loss: Float[Array, ""]
     """−ELBO."""
     slope: Learned
-    fit: cvi.Fit
+    q: Gaussian
+    """What it takes; as it was, where the noise is Gaussian."""
 
 
 @jax.jit
@@ -105,18 +140,33 @@ def best(
         x, y: the data.
         q: of u, to start from.
         tol: of `cvi.fit`.
-        most: iterations of it; one is enough for a Gaussian likelihood.
+        most: iterations of it.
     """
-    now = learned.put(model)
-    fit = cvi.fit(q, now.rows(x), now.likelihood, y, tol, most)
-    found = jax.lax.stop_gradient(fit.q)
+    known = isinstance(model.likelihood, Normal)
+    found = q if known else conclude(learned.put(model), x, y, q, tol, most).q
 
     def loss(learned: Learned) -> Float[Array, ""]:
-        then = learned.put(model)
-        return -cvi.elbo(found, then.rows(x), then.likelihood, y)
+        now = learned.put(model)
+        if known:
+            return -collapsed(now, x, y)
+        return -cvi.look_at(found, now.rows(x), now.likelihood, y).elbo
 
     value, slope = jax.value_and_grad(loss)(learned)
-    return Best(value, slope, fit)
+    return Best(value, slope, found)
+
+
+@jax.jit
+def conclude(
+    model: Model,
+    x: Float[Array, "n d"],
+    y: Float[Array, "n"],
+    q: Gaussian,
+    tol: float | Float[Array, ""],
+    most: int | Int[Array, ""],
+) -> cvi.Fit:
+    """The best q(u) of a model; one step where the noise is Gaussian."""
+    steps = 1 if isinstance(model.likelihood, Normal) else most
+    return cvi.fit(q, model.rows(x), model.likelihood, y, tol, steps)
 
 
 class Found(NamedTuple):
@@ -149,21 +199,16 @@ def learn(
     start = Learned.of(model, inducing)
     flat, unravel = ravel_pytree(start)
     size = len(x) if model.inducing is None else len(model.inducing)
-    last = best(start, model, x, y, prior.standard(size, y.dtype), tol, most)
-    if not np.isfinite(last.loss):
-        raise ValueError(
-            "the covariance of the inputs under this kernel has no root, or the bound "
-            f"is not finite at the start ({float(last.loss)}): take other lengthscales "
-            "and variances, fewer inducing inputs, or double precision, "
-            'jax.config.update("jax_enable_x64", True)'
-        )
+    q = prior.standard(size, y.dtype)
     if not searches:
-        return Found(model, last.fit, None)
+        return Found(model, _finite(conclude(model, x, y, q, tol, most)), None)
+    last = best(start, model, x, y, q, tol, most)
+    _check_bound(last.loss)
 
     def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal last
         learned = unravel(jnp.asarray(values, flat.dtype))
-        tried = best(learned, model, x, y, last.fit.q, tol, most)
+        tried = best(learned, model, x, y, last.q, tol, most)
         slope = np.asarray(ravel_pytree(tried.slope)[0], float)
         loss = float(tried.loss)
         if not (np.isfinite(loss) and np.isfinite(slope).all()):
@@ -180,9 +225,23 @@ def learn(
         bounds=_bounds(start),
         options={"maxiter": searches},
     )
-    learned = unravel(jnp.asarray(search.x, flat.dtype))
-    final = best(learned, model, x, y, last.fit.q, tol, most)
-    return Found(learned.put(model), final.fit, search)
+    final = unravel(jnp.asarray(search.x, flat.dtype)).put(model)
+    return Found(final, _finite(conclude(final, x, y, last.q, tol, most)), search)
+
+
+def _finite(fit: cvi.Fit) -> cvi.Fit:
+    _check_bound(fit.elbo)
+    return fit
+
+
+def _check_bound(bound: Float[Array, ""]) -> None:
+    if not np.isfinite(bound):
+        raise ValueError(
+            "the covariance of the inputs under this kernel has no root, or the bound "
+            f"is not finite ({float(bound)}): take other lengthscales and variances, "
+            "fewer inducing inputs, or double precision, "
+            'jax.config.update("jax_enable_x64", True)'
+        )
 
 
 def _bounds(start: Learned) -> Bounds:

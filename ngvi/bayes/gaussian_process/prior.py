@@ -44,12 +44,16 @@ class Marginals(NamedTuple):
     variance: Float[Array, "n"]
 
 
+def covariance(kernel: Any, x: Float[Array, "m d"]) -> Float[Array, "m m"]:
+    """K, with a few units of rounding on its diagonal."""
+    values = kernel(x, x)
+    nugget = 10 * jnp.finfo(values.dtype).eps * len(x) * kernel.diagonal(x).mean()
+    return values + nugget * jnp.eye(len(x))
+
+
 def root(kernel: Any, inducing: Float[Array, "m d"]) -> Float[Array, "m m"]:
-    """L, of K with a few units of rounding on its diagonal."""
-    covariance = kernel(inducing, inducing)
-    diagonal = kernel.diagonal(inducing)
-    nugget = 10 * jnp.finfo(covariance.dtype).eps * len(inducing) * diagonal.mean()
-    return jnp.linalg.cholesky(covariance + nugget * jnp.eye(len(inducing)))
+    """L."""
+    return jnp.linalg.cholesky(covariance(kernel, inducing))
 
 
 def exact_rows(lower: Float[Array, "n n"]) -> Rows:
