@@ -205,17 +205,19 @@ def learn(
     last = best(start, model, x, y, q, tol, most)
     _check_bound(last.loss)
 
+    # The first step of L-BFGS is as long as the slope: one e-fold, to begin with.
+    scale = 1 / max(1e-3, float(jnp.linalg.norm(ravel_pytree(last.slope)[0])))
+
     def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal last
         learned = unravel(jnp.asarray(values, flat.dtype))
         tried = best(learned, model, x, y, last.q, tol, most)
         slope = np.asarray(ravel_pytree(tried.slope)[0], float)
-        loss = float(tried.loss)
-        if not (np.isfinite(loss) and np.isfinite(slope).all()):
-            # The line search turns back.
-            return 1e10 * (1 + abs(float(last.loss))), np.zeros_like(slope)
+        if not (np.isfinite(tried.loss) and np.isfinite(slope).all()):
+            # A wall, not too high: the line search turns back by a part of the way.
+            return scale * (1 + 2 * abs(float(last.loss))), np.zeros_like(slope)
         last = tried
-        return loss, slope
+        return scale * float(tried.loss), scale * slope
 
     search = minimize(
         objective,
