@@ -59,7 +59,9 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):
         >>> import numpy as np
         >>> x = np.r_[np.random.default_rng(0).normal(size=(60, 2)), np.zeros((60, 2))]
         >>> x[60:] = x[:60] + 8
-        >>> mixture = BayesianGaussianMixture(2, random_state=0).fit(x)
+        >>> mixture = BayesianGaussianMixture(
+        ...     2, covariance_type="diag", random_state=0
+        ... ).fit(x)
         >>> sorted(float(m.round()) for m in mixture.means_[:, 0])
         [0.0, 8.0]
     """

@@ -33,7 +33,8 @@ class GaussianProcessClassifier(ClassifierMixin, GaussianProcess):
     Example:
         >>> import numpy as np
         >>> x = np.linspace(0, 6, 40)[:, None]
-        >>> gp = GaussianProcessClassifier().fit(x, np.sin(x[:, 0]) > 0)
+        >>> gp = GaussianProcessClassifier(RBF(4.0, 0.8), optimize=False)
+        >>> gp = gp.fit(x, np.sin(x[:, 0]) > 0)
         >>> gp.predict([[1.5], [4.5]]).tolist()
         [True, False]
     """

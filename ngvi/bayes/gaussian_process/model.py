@@ -39,6 +39,10 @@ FARTHEST = 1e4
 """How many times larger or smaller a positive parameter may become."""
 
 
+SLOPE = 1e-3
+"""A search ends where no parameter gains more, in nats an e-fold."""
+
+
 class Model(NamedTuple):
     """f ~ GP(0, kernel), y_i ~ p(y | f(x_i))."""
 
@@ -225,7 +229,7 @@ def learn(
         jac=True,
         method="L-BFGS-B",
         bounds=_bounds(start),
-        options={"maxiter": searches},
+        options={"maxiter": searches, "gtol": SLOPE * scale},
     )
     final = unravel(jnp.asarray(search.x, flat.dtype)).put(model)
     return Found(final, _finite(conclude(final, x, y, last.q, tol, most)), search)
