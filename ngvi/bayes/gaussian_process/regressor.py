@@ -34,8 +34,8 @@ class GaussianProcessRegressor(RegressorMixin, GaussianProcess):
             `normalize_y`.
         likelihood: "gaussian", "student_t" (noise with outliers) or "poisson" (counts,
             f the logarithm of their mean); or one of `ngvi.fisher.likelihoods` with one
-            output, whose values are where the learning starts: the scale of a noise is
-            learned, what else it has is not.
+            output. Its scale, in units of y standardised where `normalize_y`, is where
+            the learning of it starts; what else it has is not learned.
         normalize_y: whether y is centred and scaled for the fit; not for counts.
 
     Attributes:

@@ -17,6 +17,7 @@ from ngvi.bayes.conjugate import LatentDirichletAllocation
 from ngvi.bayes.conjugate.documents import Layout, cut
 from ngvi.bayes.conjugate.sweeps import Inner, Priors, Steps, Sweeps
 from ngvi.families import Dirichlet
+from tests.bayes.conjugate.one_component import REFUSED
 
 K, WORDS, DOCUMENTS = 3, 60, 50
 ALPHA, ETA = 0.4, 0.2
@@ -30,24 +31,10 @@ COUNTS = np.stack(
 QUICK: dict[str, Any] = {"batch_size": 16, "random_state": 0}
 
 
-ONE_TOPIC = dict.fromkeys(
-    (
-        "check_dont_overwrite_attributes",
-        "check_dont_overwrite_parameters",
-        "check_fit2d_1feature",
-        "check_fit2d_1sample",
-        "check_fit2d_predict1d",
-        "check_methods_sample_order_invariance",
-        "check_methods_subset_invariance",
-    ),
-    "asks for one topic, which is refused",
-)
-
-
 @pytest.mark.slow
 @parametrize_with_checks(
     [LatentDirichletAllocation(2, max_iter=3)],
-    expected_failed_checks=lambda _: ONE_TOPIC,
+    expected_failed_checks=lambda _: REFUSED,
 )
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_check(estimator: Any, check: Any) -> None:
