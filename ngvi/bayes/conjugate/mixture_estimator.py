@@ -256,7 +256,8 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """r: the probabilities of the components, (n, K)."""
-        return np.asarray(steps.responsibilities(self.posterior_, self._new(X)))
+        x = self._new(X)
+        return np.asarray(steps.responsibilities(self.posterior_, x))
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable component of each row."""
@@ -268,7 +269,8 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):
 
     def score_samples(self, X: Any) -> np.ndarray:
         """log p(x | data) of each row, the parameters integrated over."""
-        return np.asarray(steps.log_predictive(self.posterior_, self._new(X)))
+        x = self._new(X)
+        return np.asarray(steps.log_predictive(self.posterior_, x))
 
     def score(self, X: Any, y: Any = None) -> float:
         """Their mean."""
