@@ -174,10 +174,10 @@ class LatentDirichletAllocation(
                 run.learn_prior()
             if keep:
                 self.history_.append(run.bound())
-            if self._stays() if keep else sweep == self.max_iter // 2:
-                if keep and (fixed or learning):
-                    break
-                learning = not fixed
+            stays = self._stays() if keep else sweep == self.max_iter // 2
+            if stays and keep and (fixed or learning):
+                break
+            learning |= stays and not fixed
         self.topics_, self._priors, self._layout = run.topics, run.priors, run.layout
         self.n_batch_iter_ = run.taken
         self.bound_ = self.history_[-1] if keep else None
@@ -203,6 +203,7 @@ class LatentDirichletAllocation(
                 robbins_monro(self.n_batch_iter_, *self._steps),
                 self.total_samples / len(part.documents),
             )
+        self.history_, self.bound_ = [], None
         self.n_iter_ += 1
         return self
 
