@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 import scipy.stats
 
 import ngvi
@@ -105,6 +106,22 @@ def test_nets_guide():
     assert int(any_model["state"].steps) == 50
     assert any_model["draws"][0]["w"].shape == (10, 1, 20)
     assert np.isfinite(any_model["predicted"].mean).all()
+
+
+@pytest.mark.slow
+def test_conjugate_guide():
+    *_, names = run_guide("conjugate.md")
+    assert names["lda"].perplexity(names["counts"][250:]) < 100
+    assert np.abs(names["factors"].impute(names["holes"]) - names["x"]).max() < 2
+
+
+@pytest.mark.slow
+def test_gaussian_processes_guide():
+    *_, names = run_guide("gaussian_processes.md")
+    mean = names["mean"]
+    for model, near in (("sparse", 0.1), ("robust", 1.0), ("batches", 1.0)):
+        assert np.abs(names[model].predict(names["x"][:5]) - mean).max() < near
+    assert names["classifier"].predict_proba(names["x"][:5]).shape == (5, 2)
 
 
 def test_structured_guide(capsys):

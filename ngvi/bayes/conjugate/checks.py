@@ -1,0 +1,64 @@
+"""What the estimators hold their settings to."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ngvi.families import Gamma
+
+
+def check_whole(estimator: Any, **least: int) -> None:
+    """Hold settings to whole numbers, each to its least or more.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, smallest in least.items():
+        value = getattr(estimator, name)
+        if not isinstance(value, Integral) or value < smallest:
+            raise ValueError(
+                f"{name} must be a whole number, {smallest} or more, got {value!r}"
+            )
+
+
+def check_one_of(estimator: Any, name: str, known: tuple[str, ...]) -> None:
+    """Hold a setting to one of a few names.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value = getattr(estimator, name)
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+def check_decay(estimator: Any) -> None:
+    """Hold κ to where stochastic steps converge.
+
+    Raises:
+        ValueError: it is elsewhere.
+    """
+    if not 0.5 < estimator.learning_decay <= 1:
+        raise ValueError(
+            "learning_decay must be above 0.5 and at most 1, for stochastic steps to "
+            f"converge, got {estimator.learning_decay!r}"
+        )
+
+
+def gamma_prior(estimator: Any, name: str) -> Gamma:
+    """The Gamma distribution that a setting names by concentration and rate.
+
+    Raises:
+        ValueError: they are not two positive numbers.
+    """
+    given = np.asarray(getattr(estimator, name), float)
+    if given.shape != (2,) or not (given > 0).all():
+        raise ValueError(
+            f"{name} must be the concentration and the rate of a Gamma distribution, "
+            f"both positive, got {getattr(estimator, name)!r}"
+        )
+    return Gamma(*(jnp.asarray(v, jnp.result_type(float)) for v in given))
