@@ -73,6 +73,10 @@ class Drawn:
         sites = {name: sites[name] for name in order}
         return Evaluated(log_p, np.asarray(self.q.log_prob(points)), sites)
 
+    def log_p(self, points: Float[Array, "s d"]) -> np.ndarray:
+        """log p alone."""
+        return self.density.at(points, self._batch_size)[0]
+
     @property
     def _batch_size(self) -> int:
         """How many draws the model is evaluated at in one go."""

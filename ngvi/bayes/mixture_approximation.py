@@ -32,17 +32,23 @@ class MixtureApproximation:
     @property
     def dim(self) -> int:
         """D."""
-        return self.mixture.components.mean.shape[-1]
+        return self._components.dim
 
     @property
     def dtype(self) -> Any:
         """Of its draws."""
-        return self.mixture.components.mean.dtype
+        return self._components.mean.dtype
+
+    @property
+    def _components(self) -> Gaussian:
+        components = self.mixture.components
+        assert isinstance(components, Gaussian)
+        return components
 
     @property
     def gaussian(self) -> Gaussian:
         """The Gaussian that has its mean and covariance."""
-        weights, parts = self.mixture.weights, self.mixture.components
+        weights, parts = self.mixture.weights, self._components
         centre = weights @ parts.mean
         shift = parts.mean - centre
         each = parts.precision.inverse_dense() + shift[:, :, None] * shift[:, None, :]
@@ -64,14 +70,14 @@ class MixtureApproximation:
         owners = np.concatenate([which, which])
         owners = owners[np.argsort(owners, kind="stable")][order]
         eps = jnp.asarray(np.concatenate(parts)[order], self.dtype)
-        return _placed(self.mixture.components, jnp.asarray(owners), eps)
+        return _placed(self._components, jnp.asarray(owners), eps)
 
     def sample(self, key: Key[Array, ""], count: int) -> Float[Array, "s d"]:
         """Independent draws."""
         of_owners, of_draws = jax.random.split(key)
         owners = jax.random.categorical(of_owners, self.mixture.logits, shape=(count,))
         eps = jax.random.normal(of_draws, (count, self.dim), self.dtype)
-        return _placed(self.mixture.components, owners, eps)
+        return _placed(self._components, owners, eps)
 
     def log_prob(self, points: Float[Array, "s d"]) -> Float[Array, "s"]:
         """log q."""
@@ -91,7 +97,7 @@ class MixtureApproximation:
         shares = np.asarray(responsibilities(self.mixture, points))
         total = np.zeros(values.shape[1])
         for k, variance in enumerate(self.mean_variance):
-            q_k = jax.tree.map(lambda leaf, k=k: leaf[k], self.mixture.components)
+            q_k = jax.tree.map(lambda leaf, k=k: leaf[k], self._components)
             eps = np.asarray(q_k.precision.whiten(points - q_k.mean))
             share = shares[:, k] / max(shares[:, k].sum(), 1e-300)
             centred = values - share @ values

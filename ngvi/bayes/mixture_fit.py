@@ -3,11 +3,10 @@
 A round places components, moves them until they rest (`ngvi.mirror.mixture`), and looks
 at draws: where the target exceeds q, the next round has components too; those that have
 become empty go. Descents from many points, once at the start, tell of modes that no
-draw of the Gaussian comes near. All draws that were ever evaluated are kept: weighed by
-what they were drawn from all together, the old ones count as the new ones do.
+draw of the Gaussian comes near. Draws of all rounds are used by all later ones.
 
 Source: Arenz, Zhong and Neumann (2020), Trust-region variational inference with
-Gaussian mixture models; Cornuet et al. (2012), Adaptive multiple importance sampling.
+Gaussian mixture models.
 """
 
 from __future__ import annotations
@@ -16,36 +15,33 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
-from scipy.special import logsumexp, softmax
+from jaxtyping import Array
+from scipy.special import softmax
 
-from ngvi.bayes.diagnostics import pareto_smoothed
+from ngvi.bayes.diagnostics import INTERRUPTED, pareto_smoothed
 from ngvi.bayes.mixture_approximation import (
     MixtureApproximation,
     log_density,
     responsibilities,
 )
+from ngvi.bayes.modes import find_modes
+from ngvi.bayes.pool import Pool, at_points
 from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian, Mixture
 from ngvi.linalg import Dense
 from ngvi.mirror import mixture as steps
 from ngvi.mirror.draws import antithetic, sobol_normals
-from ngvi.mirror.start import Start, find_start
 
 LARGEST_MIXTURE = 200
 """Dimensions: every component has a full covariance."""
 _ROUNDS = 12
 _ITERATIONS = 60
 """Of one round."""
-_STARTS = 16
-"""Descents side by side; there are more until they find no new mode."""
-_BATCHES = 6
-_CHUNK = 512
 _CHECK = 2048
 """Draws that a round is looked at with, half of them from q itself."""
 _WIDER = np.array([1.0, 3.0])
@@ -60,9 +56,10 @@ _EMPTY = 2e-3
 _AT_ONCE = 4
 """Components that a round may add."""
 _NEAR = 0.5
-"""Bandwidth of what lies near a point, in the sds of the component that it is of."""
-_FAINT = 12.0
-"""Nats below the best mode at which another is no part of the posterior."""
+"""Bandwidth of what lies near a point, in the sds of the component that it is of; in
+many dimensions more, up to one."""
+_LIGHTEST = -3.0
+"""Log weight of a mode beside the best one, at least: it is yet to be fitted."""
 
 
 def room(dim: int) -> int:
@@ -89,67 +86,17 @@ def _run(
     return steps.run(partial(target.potential, data), state, eps, limit)
 
 
-@partial(jax.jit, static_argnums=0)
-def _descents(target: Target, data: Data, points: Float[Array, "s d"]) -> Start:
-    return jax.vmap(partial(find_start, partial(target.potential, data)))(points)
-
-
-def _at(function: Callable, q: Mixture, points: np.ndarray) -> np.ndarray:
-    """A function of a mixture at points, some at a time: one program for any number."""
-    count = len(points)
-    padded = np.pad(points, ((0, -count % _CHUNK), (0, 0)), mode="edge")
-    parts = [
-        np.asarray(function(q, jnp.asarray(padded[start : start + _CHUNK])))
-        for start in range(0, len(padded), _CHUNK)
-    ]
-    return np.concatenate(parts)[:count]
-
-
-class Pool:
-    """Evaluated draws from several mixtures, weighed by all of them together."""
-
-    def __init__(self) -> None:
-        self.points = np.zeros((0, 0))
-        self.log_p = np.zeros(0)
-        self._sources: list[tuple[Mixture, int]] = []
-        self._log_q: list[np.ndarray] = []
-
-    def add(self, source: Mixture, points: np.ndarray, log_p: np.ndarray) -> None:
-        """Draws from one more mixture, and log p there."""
-        self._log_q = [
-            np.concatenate([known, _at(log_density, earlier, points)])
-            for known, (earlier, _) in zip(self._log_q, self._sources, strict=True)
-        ]
-        self._sources.append((source, len(points)))
-        before = self.points.reshape(-1, points.shape[1])
-        self.points = np.concatenate([before, points])
-        self.log_p = np.concatenate([self.log_p, log_p])
-        self._log_q.append(_at(log_density, source, self.points))
-
-    @property
-    def log_q(self) -> np.ndarray:
-        """log density of what all draws together are drawn from."""
-        counts = np.array([count for _, count in self._sources], float)
-        shares = np.log(counts / counts.sum())
-        return logsumexp(np.stack(self._log_q) + shares[:, None], axis=0)
-
-    @property
-    def log_evidence(self) -> float:
-        """The importance-weighted estimate of log ∫p."""
-        return float(logsumexp(self.log_p - self.log_q) - np.log(self.log_p.size))
-
-
-@dataclass
+@dataclass(frozen=True)
 class Fitted:
     """A mixture, and how it came about."""
 
     q: MixtureApproximation
     elbo: float
     length: float
-    rounds: list[dict[str, float]]
-    evaluations: int
+    history: dict[str, np.ndarray]
+    """A row a round."""
+    gradients: int
     values: int
-    converged: bool
     stop_reason: str
 
 
@@ -185,22 +132,6 @@ def fit_mixture(
     return _Growth(target, data, log_p_at, seed, q.mean.dtype).fit(q, deadline, shown)
 
 
-class _Mode(NamedTuple):
-    """Where a component may begin."""
-
-    mass: float
-    """log ∫p around it, by Laplace's approximation."""
-    point: np.ndarray
-    root: np.ndarray
-    """Inverse root of the precision."""
-
-    def same(self, other: _Mode) -> bool:
-        """Whether it is as near as draws from either would be."""
-        shift, limit = self.point - other.point, 4.0 + 2 * len(self.point)
-        roots = (self.root, other.root)
-        return any((np.linalg.solve(r, shift) ** 2).sum() < limit for r in roots)
-
-
 class _Growth:
     """The rounds of one fit."""
 
@@ -216,113 +147,82 @@ class _Growth:
         self.dim, self.dtype = target.dim, dtype
         self.rng = np.random.default_rng([seed, 77])
         self.pool = Pool()
+        self.near = float(np.clip(_NEAR * (self.dim / 8) ** 0.5, _NEAR, 1.0))
         self.evaluations = 0
 
     def fit(self, q: Gaussian, deadline: float, shown: Callable[..., Any]) -> Fitted:
+        """From the Gaussian until more components gain nothing."""
         means, roots, logits = self._first(q)
-        rounds: list[dict[str, float]] = []
-        best: tuple[float, steps.MixtureState] | None = None
-        reason, converged, slow = "the rounds allowed were used up", False, 0
+        history: list[dict[str, float]] = []
+        best, best_elbo, slow = None, -np.inf, 0
+        reason = "the rounds allowed were used up"
         for number in range(_ROUNDS):
-            state = self._moved(means, roots, logits)
-            elbo, enough = self._look(state.q)
-            row = {
-                "iteration": number + 1,
-                "elbo": elbo,
-                "fisher_length": float(state.length),
-                "components": float((state.logits > np.log(_EMPTY)).sum()),
-                "draws": _draws(self.dim),
-            }
-            rounds.append(row)
-            shown(**row)
-            gained = elbo - best[0] if best else np.inf
-            if best is None or gained > 0:
-                best = elbo, state
-            slow = slow + 1 if gained < _GAIN else 0
-            if enough:
-                reason, converged = "converged: more components gain nothing", True
+            try:
+                state = self._moved(means, roots, logits)
+                elbo, enough = self._look(state)
+            except KeyboardInterrupt:
+                if best is None:
+                    raise
+                reason = INTERRUPTED
                 break
-            if slow == 2:
-                reason, converged = "converged: two rounds gained nothing", True
+            history.append(self._row(number + 1, elbo, state))
+            shown(iteration=number + 1, elbo=elbo, fisher_length=float(state.length))
+            slow = 0 if elbo - best_elbo >= _GAIN else slow + 1
+            if best is None or elbo > best_elbo:
+                best, best_elbo = state, elbo
+            if enough or slow == 2:
+                reason = "converged: more components gain nothing"
                 break
             if time.perf_counter() > deadline:
                 reason = "the time allowed was used up"
                 break
-            means, roots, logits = self._grown(best[1])
+            means, roots, logits = self._grown(best)
         assert best is not None
-        values = self.pool.log_p.size
         return Fitted(
-            self._compact(best[1]),
-            best[0],
-            float(best[1].length),
-            rounds,
+            self._compact(best),
+            best_elbo,
+            float(best.length),
+            {name: np.array([row[name] for row in history]) for name in history[0]},
             self.evaluations,
-            values,
-            converged,
+            self.pool.log_p.size,
             reason,
         )
+
+    def _row(
+        self, number: int, elbo: float, state: steps.MixtureState
+    ) -> dict[str, float]:
+        return {
+            "iteration": number,
+            "elbo": elbo,
+            "fisher_length": float(state.length),
+            "step": 1.0,
+            "draws": _draws(self.dim),
+            "components": len(self._kept(state)),
+        }
 
     # -- placing -----------------------------------------------------------------
 
     def _first(self, q: Gaussian) -> tuple[list, list, list]:
-        """The Gaussian and the modes that descents find apart from it: means, inverse
-        roots, and log masses by Laplace's approximation."""
-        precision = q.precision
-        dense = (
-            precision
-            if isinstance(precision, Dense)
-            else Dense.from_dense(precision.dense())
+        """The Gaussian, and the modes apart from it."""
+        modes, gradients = find_modes(
+            self.target, self.data, q, self.log_p_at, self.rng
         )
-        draws = q.sample(jax.random.key(int(self.rng.integers(2**31))), (256,))
-        ratio = self.log_p_at(draws) - np.asarray(q.log_prob(draws))
-        mass = float(np.mean(ratio[np.isfinite(ratio)]))
-        found = [_Mode(mass, np.asarray(q.mean), np.asarray(dense.inverse_root))]
-        in_vain = 0
-        for _ in range(_BATCHES):
-            in_vain = 0 if self._new_modes(q, found) else in_vain + 1
-            if in_vain == 2:
-                break
-        found.sort(key=lambda mode: -mode.mass)
-        found = [m for m in found if m.mass > found[0].mass - _FAINT][: room(self.dim)]
-        logits = [max(mode.mass - found[0].mass, -3.0) for mode in found]
-        return [m.point for m in found], [m.root for m in found], logits
-
-    def _new_modes(self, q: Gaussian, found: list[_Mode]) -> bool:
-        """Add the modes that a batch of descents finds; whether there are any."""
-        starts = self._starts(q)
-        ends = jax.device_get(_descents(self.target, self.data, starts))
-        self.evaluations += int(np.sum(ends.gradients))
-        log_p = self.log_p_at(jnp.asarray(ends.point))
-        before = len(found)
-        for i in np.argsort(-log_p):
-            if ends.descended[i] and np.isfinite(log_p[i]):
-                root = ends.inverse_root[i]
-                log_det = np.linalg.slogdet(root)[1]
-                mass = log_p[i] + log_det + self.dim / 2 * np.log(2 * np.pi)
-                mode = _Mode(float(mass), ends.point[i], root)
-                if not any(mode.same(other) for other in found):
-                    found.append(mode)
-        return len(found) > before
-
-    def _starts(self, q: Gaussian) -> Float[Array, "s d"]:
-        """Points at all distances, half of them from q and half from the origin."""
-        eps = self.rng.standard_normal((_STARTS, self.dim))
-        widths = np.exp(self.rng.uniform(0, np.log(30), (_STARTS, 1)))
-        from_q = np.asarray(q.place(jnp.asarray(widths * eps, self.dtype)))
-        half = np.arange(_STARTS)[:, None] % 2 == 0
-        return jnp.asarray(np.where(half, from_q, widths * eps), self.dtype)
+        self.evaluations += gradients
+        modes = modes[: room(self.dim)]
+        logits = [max(mode.mass - modes[0].mass, _LIGHTEST) for mode in modes]
+        return [m.point for m in modes], [m.root for m in modes], logits
 
     def _grown(self, state: steps.MixtureState) -> tuple[list, list, list]:
         """The mixture with components where the target exceeds it."""
-        q, kept = state.q, self._kept(state)
-        means = list(np.asarray(q.components.mean)[kept])
-        roots = list(np.asarray(q.components.precision.inverse_root)[kept])
+        q, parts, kept = state.q, state.components.q, self._kept(state)
+        means = list(np.asarray(parts.mean)[kept])
+        roots = list(np.asarray(parts.precision.inverse_root)[kept])
         logits = list(np.asarray(q.log_weights)[kept])
         free = room(self.dim) - len(means)
         points = self.pool.points
-        log_q, proposed = _at(log_density, q, points), self.pool.log_q
+        log_q, proposed = at_points(log_density, q, points), self.pool.log_q
         excess = softmax(self.pool.log_p - proposed) - softmax(log_q - proposed)
-        owner = _at(responsibilities, q, points)[:, kept].argmax(1)
+        owner = at_points(responsibilities, q, points)[:, kept].argmax(1)
         likely = np.argsort(-excess)[:128]
         near = np.stack([self._kernel(points, i, roots[owner[i]]) for i in likely])
         for _ in range(min(free, max(_AT_ONCE, len(means) // 2))):
@@ -331,8 +231,10 @@ class _Growth:
             if masses[best] < _EMPTY:
                 break
             chosen = likely[best]
-            means.append(points[chosen])
-            roots.append(_NEAR * roots[owner[chosen]])
+            # Where there are many dimensions no point is typical of its surroundings.
+            around = near[best] * np.maximum(excess, 0)
+            means.append(around @ points / around.sum())
+            roots.append(self.near * roots[owner[chosen]])
             logits.append(np.log(np.clip(masses[best], 0.02, 0.3)))
             excess = excess * (1 - near[best])
         return means, roots, logits
@@ -340,7 +242,7 @@ class _Growth:
     def _kernel(self, points: np.ndarray, i: int, root: np.ndarray) -> np.ndarray:
         """How near points are to the i-th, (S,), in units of a component's sds."""
         away = (points - points[i]) @ np.linalg.inv(root).T
-        return np.exp(-(away**2).sum(1) / (2 * _NEAR**2 * self.dim))
+        return np.exp(-(away**2).sum(1) / (2 * self.near**2 * self.dim))
 
     # -- moving and looking ----------------------------------------------------------
 
@@ -372,17 +274,18 @@ class _Growth:
         order = np.argsort(-weights)
         return order[: max(int((weights > _EMPTY).sum()), 1)]
 
-    def _look(self, q: Mixture) -> tuple[float, bool]:
+    def _look(self, state: steps.MixtureState) -> tuple[float, bool]:
         """The ELBO on new draws, which join the pool, and whether the pool's evidence
         is hardly above it."""
+        q, parts = state.q, state.components.q
         points = self._drawn(q, _CHECK // 2)
         log_p = self.log_p_at(jnp.asarray(points))
-        elbo = float((log_p - _at(log_density, q, points)).mean())
+        ratio = log_p - at_points(log_density, q, points)
+        elbo = float(ratio.mean()) if np.isfinite(ratio).all() else -np.inf
         self.pool.add(q, points, np.where(np.isnan(log_p), -np.inf, log_p))
         for stretch in (1 + _WIDER / np.sqrt(self.dim)) ** 2:
             scale = jnp.full(len(q.logits), 1 / stretch, self.dtype)
-            precision = q.components.precision.scale(scale)
-            wide = Mixture(q.logits, Gaussian(q.components.mean, precision))
+            wide = Mixture(q.logits, Gaussian(parts.mean, parts.precision.scale(scale)))
             points = self._drawn(wide, _CHECK // 4)
             log_p = self.log_p_at(jnp.asarray(points))
             self.pool.add(wide, points, np.where(np.isnan(log_p), -np.inf, log_p))

@@ -179,6 +179,10 @@ class Posterior(Summaries):
         host: log p and log q, (S,) each, and the sites."""
         return self._drawn.at(points)
 
+    def log_density(self, points: Float[Array, "s d"]) -> np.ndarray:
+        """log p at unconstrained points, (S,): the target's, up to a constant."""
+        return self._drawn.log_p(points)
+
     @cached_property
     def _drawn(self) -> Drawn:
         seed = self.record.diagnostics.seed

@@ -4,7 +4,7 @@
 
 With the responsibilities r_k ∝ w_k q_k held where they are,
 
-    L(q) ≤ Σ_k w_k ( E_k[ℓ − log r_k] − Entropy(q_k) + log w_k ) =: Σ_k w_k (c_k + log w_k)
+    L(q) ≤ Σ_k w_k (c_k + log w_k),     c_k = E_k[ℓ − log r_k] − Entropy(q_k) + log w_k
 
 with equality, and equal gradients, at the q that they are of. So every component takes
 an accepted step inside its own trust region on the potential ℓ − log r_k (its natural
