@@ -27,6 +27,8 @@ SHORT = {
     EPOCHS_USED: "Allow more: ngvi.Stream(..., epochs=...).",
 }
 """What to do about a fit that was asked to be short, by its stop reason."""
+SHAPES = {"mixture": "a mixture of Gaussians", "draws": "draws"}
+"""Of what q may be beside a Gaussian."""
 KHAT_LIMIT = 0.7
 MEAN_LIMIT = 0.25
 """Posterior sds by which a mean may differ from the reweighted one."""
@@ -61,6 +63,11 @@ class Diagnostics:
     seed: int
     epochs: int = 0
     """Passes over data that were read in batches; 0 for data in memory."""
+
+    @property
+    def shape(self) -> str:
+        """Of q, in words."""
+        return SHAPES.get(self.covariance, f"{self.covariance} covariance")
 
 
 @dataclass(frozen=True)
