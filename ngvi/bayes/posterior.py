@@ -252,6 +252,16 @@ class Posterior(Summaries):
         """log p − log q of the draws that k-hat and the verdict are computed from."""
         return self._weighed.log_weight
 
+    @property
+    def log_evidence(self) -> float:
+        """log ∫p by importance: the log of the mean weight of the verdict's draws,
+        never less than the ELBO on them. NaN where q is draws."""
+        if isinstance(self.approximation, WeightedDraws):
+            return float("nan")
+        weights = self.log_weights
+        largest = weights.max()
+        return float(largest + np.log(np.mean(np.exp(weights - largest))))
+
     @cached_property
     def comparison(self) -> Comparison:
         """Means and sds of every quantity held against the reweighted draws."""
