@@ -10,7 +10,7 @@ Every row runs in a fresh process of its own, in float64. The rows:
 - the names of the posteriors with known answers, and eight_schools_centered (whose
   answers are those of eight_schools): `ngvi.fit(...).refine()`, nothing touched. Shown
   are the rms and the largest error of the means, in reference sds, the largest relative
-  error of an sd, the last rung, the verdict, and seconds, beside those of NUTS (NumPyro,
+  error of an sd, the last rung, the verdict, and seconds, beside NUTS (of NumPyro,
   4 chains side by side of 1,000 + 1,000 draws) and its errors.
 """
 

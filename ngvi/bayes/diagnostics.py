@@ -16,6 +16,8 @@ from typing import Literal
 
 import numpy as np
 
+from ngvi.bayes.psis import smoothed
+
 Level = Literal["trustworthy", "means only", "do not trust"]
 
 INTERRUPTED = "interrupted: the best state so far is kept"
@@ -96,7 +98,7 @@ class Comparison:
 
 
 def pareto_smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
-    """Normalised, Pareto-smoothed weights and k-hat, by ArviZ.
+    """Normalised, Pareto-smoothed weights and k-hat.
 
     Args:
         log_weight: log p − log q of S draws, shape (S,).
@@ -109,18 +111,8 @@ def pareto_smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
         return np.full(log_weight.shape, np.nan), float("inf")
     if np.ptp(log_weight) < 1e-5:  # q is the posterior; a tail of rounding has no shape
         return np.full(log_weight.shape, 1 / log_weight.size), 0.0
-    try:
-        from arviz_stats.base import array_stats  # ArviZ 1.x
-    except ImportError:
-        from arviz import psislw
-
-        smoothed, khat = psislw(log_weight)
-    else:
-        # ArviZ 1.x takes log ratios with the opposite sign.
-        smoothed, khat = array_stats.psislw(-log_weight)
-    smoothed = np.asarray(smoothed)
-    weights = np.exp(smoothed - smoothed.max())
-    return weights / weights.sum(), float(khat)
+    log_weights, khat = smoothed(log_weight)
+    return np.exp(log_weights), khat
 
 
 def efficiency(weights: np.ndarray) -> float:

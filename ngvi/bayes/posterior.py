@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ngvi.bayes.archive import Archive
+    from ngvi.bayes.loo import LeaveOneOut
     from ngvi.bayes.refinement import Refinement
 
 
@@ -339,6 +340,19 @@ class Posterior(Summaries):
         from ngvi.bayes.predictions import log_likelihood
 
         return log_likelihood(self, num_samples, seed)
+
+    def loo(self) -> LeaveOneOut:
+        """Leave-one-out cross-validation by Pareto-smoothed importance weights that
+        correct for q too; see `ngvi.bayes.loo`.
+
+        Raises:
+            TypeError: the posterior is of a plain log density, its data were read in
+                batches, discrete sites were summed out, or nothing is observed.
+            ValueError: log p or a log likelihood is not finite at a draw.
+        """
+        from ngvi.bayes.loo import loo
+
+        return loo(self)
 
     # -- out -----------------------------------------------------------------------
 
