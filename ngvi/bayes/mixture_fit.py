@@ -67,6 +67,15 @@ def room(dim: int) -> int:
     return 32 if dim <= 8 else 16 if dim <= 40 else 8
 
 
+def check_size(dim: int) -> None:
+    """Raise a ValueError where there are too many dimensions for a mixture."""
+    if dim > LARGEST_MIXTURE:
+        raise ValueError(
+            f"Every component of a mixture has a full covariance: {dim:,d} dimensions "
+            f"are too many (at most {LARGEST_MIXTURE})."
+        )
+
+
 def _draws(dim: int) -> int:
     """Of a component: what over-fits full covariances by a twentieth of a nat."""
     return int(np.clip(16 * (dim + 1), 128, max(1024, 4 * (dim + 1)))) // 2 * 2
@@ -124,11 +133,7 @@ def fit_mixture(
     Raises:
         ValueError: there are too many dimensions.
     """
-    if q.dim > LARGEST_MIXTURE:
-        raise ValueError(
-            f"Every component of a mixture has a full covariance: {q.dim:,d} "
-            f"dimensions are too many (at most {LARGEST_MIXTURE})."
-        )
+    check_size(q.dim)
     return _Growth(target, data, log_p_at, seed, q.mean.dtype).fit(q, deadline, shown)
 
 

@@ -84,7 +84,8 @@ def _relative_quantiles(levels: np.ndarray, k: float) -> np.ndarray:
     """F⁻¹ in units of σ."""
     if abs(k) < 1e-12:
         return -np.log1p(-levels)
-    return np.expm1(-k * np.log1p(-levels)) / k
+    with np.errstate(over="ignore"):  # none is above the largest weight in the end
+        return np.expm1(-k * np.log1p(-levels)) / k
 
 
 def _log_tiny(x: np.ndarray) -> float:
