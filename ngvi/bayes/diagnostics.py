@@ -159,7 +159,10 @@ def judge(
         mean_error: the largest standard error of a mean that comes from the finite
             draws, in posterior sds.
     """
-    mcmc = "For exact draws run NUTS from the fit: ngvi.fit(...).nuts()."
+    mcmc = (
+        "posterior.refine() goes on to a better q until the verdict is good, at last "
+        "by NUTS from the fit, posterior.nuts()."
+    )
     if diagnostics.covariance == "diagonal":
         mcmc = f'Fit with covariance="full". {mcmc}'
     if diagnostics.stop_reason == INTERRUPTED:
