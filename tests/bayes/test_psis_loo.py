@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import ngvi
-from ngvi.bayes.diagnostics import pareto_smoothed
+from ngvi.bayes.diagnostics import pareto_smoothed, site_khats
 from ngvi.bayes.loo import leave_one_out
 from ngvi.bayes.psis import fit_generalised_pareto, smoothed
 
@@ -119,3 +119,28 @@ def test_what_cannot_be_left_out(density_posterior, fitted):
     ).loo()
     assert far.unsure == 6 and "refine the fit" in str(far)
     assert jnp.isfinite(far.elpd)
+
+
+def test_khat_of_each_site(schools):
+    khats = schools.site_khats
+    assert set(khats) == {"mu", "tau", "z", "theta"}
+    # The tail of tau is what the Gaussian on log tau misses.
+    assert khats["tau"] > khats["z"]
+    weights = schools.log_weights
+    rng = np.random.default_rng(0)
+    sites = {"tail": rng.standard_t(2, (weights.size, 1)), "fixed": np.ones((9, 1))}
+    found = site_khats(np.zeros(weights.size), {"tail": sites["tail"]})
+    # t with 2 degrees of freedom: its square has a tail of index 1.
+    assert 0.7 < found["tail"] < 1.3
+    assert site_khats(np.zeros(9), {"fixed": sites["fixed"]}) == {"fixed": 0.0}
+
+
+def test_predictive_checks(fitted, density_posterior):
+    table = fitted.check()
+    assert list(table.index) == ["y: mean", "y: sd", "y: smallest", "y: largest"]
+    np.testing.assert_allclose(table["observed"], [Y.mean(), Y.std(), -1.0, 2.5])
+    assert table["p"].between(0.1, 0.9).all()
+    odd = fitted.check({"rows above 100": lambda y: float((y > 100).sum())})
+    assert odd["p"].tolist() == [0.5]
+    with pytest.raises(TypeError, match="plain log density"):
+        density_posterior.check()
