@@ -65,7 +65,7 @@ class MixtureState(NamedTuple):
     objective: Float[Array, ""]
     """L(q) on the draws."""
     length: Float[Array, ""]
-    """The Fisher length of its natural gradient."""
+    """The root mean square Fisher length of the components' natural gradients."""
     idle: Int[Array, ""]
     iteration: Int[Array, ""]
     evaluations: Int[Array, ""]
