@@ -11,10 +11,13 @@ Source: Yao, Vehtari, Simpson and Gelman (2018), Yes, but did it work?; Vehtari 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from ngvi.bayes.psis import smoothed
 
 Level = Literal["trustworthy", "means only", "do not trust"]
 
@@ -22,11 +25,15 @@ INTERRUPTED = "interrupted: the best state so far is kept"
 ONE_STEP = "one natural step was taken"
 ONE_PASS = "each batch was read once"
 EPOCHS_USED = "the epochs allowed were used up"
+_MOST_ENTRIES = 100
+"""Of a site, whose k-hat is computed."""
 SHORT = {
     ONE_STEP: "Fit to the end: ngvi.fit(model, ..., prior=posterior).",
     EPOCHS_USED: "Allow more: ngvi.Stream(..., epochs=...).",
 }
 """What to do about a fit that was asked to be short, by its stop reason."""
+SHAPES = {"mixture": "a mixture of Gaussians", "draws": "draws"}
+"""Of what q may be beside a Gaussian."""
 KHAT_LIMIT = 0.7
 MEAN_LIMIT = 0.25
 """Posterior sds by which a mean may differ from the reweighted one."""
@@ -62,6 +69,11 @@ class Diagnostics:
     epochs: int = 0
     """Passes over data that were read in batches; 0 for data in memory."""
 
+    @property
+    def shape(self) -> str:
+        """Of q, in words."""
+        return SHAPES.get(self.covariance, f"{self.covariance} covariance")
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -89,7 +101,7 @@ class Comparison:
 
 
 def pareto_smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
-    """Normalised, Pareto-smoothed weights and k-hat, by ArviZ.
+    """Normalised, Pareto-smoothed weights and k-hat.
 
     Args:
         log_weight: log p − log q of S draws, shape (S,).
@@ -102,18 +114,34 @@ def pareto_smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
         return np.full(log_weight.shape, np.nan), float("inf")
     if np.ptp(log_weight) < 1e-5:  # q is the posterior; a tail of rounding has no shape
         return np.full(log_weight.shape, 1 / log_weight.size), 0.0
-    try:
-        from arviz_stats.base import array_stats  # ArviZ 1.x
-    except ImportError:
-        from arviz import psislw
+    log_weights, khat = smoothed(log_weight)
+    return np.exp(log_weights), khat
 
-        smoothed, khat = psislw(log_weight)
-    else:
-        # ArviZ 1.x takes log ratios with the opposite sign.
-        smoothed, khat = array_stats.psislw(-log_weight)
-    smoothed = np.asarray(smoothed)
-    weights = np.exp(smoothed - smoothed.max())
-    return weights / weights.sum(), float(khat)
+
+def site_khats(
+    log_weight: np.ndarray, sites: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """k-hat of w (z − z̄)², the worst over the entries of each site.
+
+    Args:
+        log_weight: log p − log q of S draws, shape (S,).
+        sites: the draws, (S, *site shape). Of very many entries some are looked at.
+    """
+    found = {}
+    for name, draws in sites.items():
+        entries = np.reshape(draws, (len(draws), -1))
+        if not np.isrealobj(entries) or not np.isfinite(log_weight).all():
+            found[name] = float("nan")
+            continue
+        stride = -(-entries.shape[1] // _MOST_ENTRIES)
+        khats = [0.0]
+        for column in entries[:, ::stride].T.astype(np.float64):
+            deviation = np.abs(column - column.mean())
+            if (deviation > 0).any():
+                size = np.maximum(deviation, np.finfo(float).tiny)
+                khats.append(pareto_smoothed(log_weight + 2 * np.log(size))[1])
+        found[name] = max(khats)
+    return found
 
 
 def efficiency(weights: np.ndarray) -> float:
@@ -160,7 +188,10 @@ def judge(
         mean_error: the largest standard error of a mean that comes from the finite
             draws, in posterior sds.
     """
-    mcmc = "For exact draws run NUTS from the fit: ngvi.fit(...).nuts()."
+    mcmc = (
+        "posterior.refine() goes on to a better q until the verdict is good, at last "
+        "by NUTS from the fit, posterior.nuts()."
+    )
     if diagnostics.covariance == "diagonal":
         mcmc = f'Fit with covariance="full". {mcmc}'
     if diagnostics.stop_reason == INTERRUPTED:

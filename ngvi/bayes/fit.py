@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Array
@@ -17,6 +17,8 @@ from ngvi.bayes.density import InMemory
 from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.bayes.fit_stream import End, Problem, fit_rows, fit_stream
 from ngvi.bayes.load import LoadedPosterior
+from ngvi.bayes.mixed import mixed
+from ngvi.bayes.mixture_fit import check_size
 from ngvi.bayes.numpyro_model import ModelTarget, model_target
 from ngvi.bayes.plan import LowRank
 from ngvi.bayes.posterior import Posterior
@@ -33,10 +35,13 @@ from ngvi.terminal.progress import Progress
 
 __all__ = ["fit", "solve"]
 
+Family = Literal["gaussian", "mixture"]
+
 
 def fit(
     model: Callable[..., Any],
     *args: Any,
+    family: Family = "gaussian",
     covariance: Covariance = "auto",
     rank: int | None = None,
     seed: int = 0,
@@ -61,12 +66,15 @@ def fit(
         *args: the model's arguments. Arrays may change between fits without a new
             compilation; other values are part of the compiled program. Data that come
             in batches are a `ngvi.Stream`, first of all.
-        covariance: "full"; "structured", which keeps the correlations that the model's
-            plates leave or its steps in time, at a cost linear in their number;
-            "low-rank", a diagonal precision and a few directions; "diagonal"; or
-            "auto": structured where the model has the structure and more than 200
-            dimensions, else full up to 1,000 dimensions and low-rank beyond, but
-            diagonal where data come in batches. `posterior.structure` tells.
+        family: of q on the unconstrained space: "gaussian", or "mixture", of Gaussians
+            with full covariances, for a posterior with several modes or a strong skew.
+        covariance: of the Gaussian, which a mixture begins with: "full"; "structured",
+            which keeps the correlations that the model's plates leave or its steps in
+            time, at a cost linear in their number; "low-rank", a diagonal precision and
+            a few directions; "diagonal"; or "auto": structured where the model has the
+            structure and more than 200 dimensions, else full up to 1,000 dimensions and
+            low-rank beyond, but diagonal where data come in batches.
+            `posterior.structure` tells.
         rank: of "low-rank": how many directions. By default 8, and twice as many while
             that gains.
         seed: of the base draws. The same seed gives the same answer.
@@ -112,6 +120,9 @@ def fit(
     (2020), Handling the positive-definite constraint in the Bayesian learning rule.
     """
     started = time.perf_counter()
+    if family not in get_args(Family):
+        known = ", ".join(f'"{name}"' for name in get_args(Family))
+        raise ValueError(f"family must be one of {known}, not {family!r}.")
     reader = None
     if args and isinstance(args[0], Stream):
         reader = Reader(args[0], args[1:], kwargs)
@@ -129,6 +140,12 @@ def fit(
             "that every batch would be a program of its own. Give such numbers as "
             "plain ints after the stream: ngvi.fit(model, stream, 250)."
         )
+    if family == "mixture":
+        if reader is not None:
+            raise TypeError(
+                "A mixture needs the data in memory: give them without a stream."
+            )
+        check_size(target.dim)
     data = weighed(data, target, trace, prior, forgetting, likelihood_power)
     if data.prior is not None and init_strategy is None:
         point = data.prior.mean
@@ -176,6 +193,8 @@ def fit(
     if end.error is not None:
         end.error.posterior = posterior
         raise end.error
+    if family == "mixture" and end.stop_reason != INTERRUPTED:
+        return mixed(posterior, progress=progress)
     return posterior
 
 
