@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ngvi.bayes.archive import Archive
+    from ngvi.bayes.linear_response import LinearResponse
     from ngvi.bayes.loo import LeaveOneOut
     from ngvi.bayes.refinement import Refinement
+    from ngvi.bayes.restarts import Restarts
 
 
 class Posterior(Judged):
@@ -337,6 +339,50 @@ class Posterior(Judged):
         from ngvi.bayes.loo import loo
 
         return loo(self)
+
+    def linear_response(self) -> LinearResponse:
+        """The covariance by linear response, beside q's own: how the optimal mean
+        answers to a change of the model. It sees correlations that a diagonal q lacks.
+
+        Returns:
+            Both covariances of the D unconstrained coordinates; printing it compares
+            their sds.
+
+        Raises:
+            TypeError: q is not a Gaussian, or the data were read in batches.
+            ValueError: more than 200 dimensions, a covariance that is neither full nor
+                diagonal, or an ELBO that is not at a maximum.
+
+        Source: Giordano, Broderick and Jordan (2018), Covariances, robustness and
+        variational Bayes.
+        """
+        from ngvi.bayes.linear_response import linear_response
+
+        self._needs_gaussian("linear_response()", "fit with family='gaussian'")
+        self._needs_data("linear_response()", "fit a model to data in memory")
+        return linear_response(self)
+
+    def restarts(self, number: int = 4, *, distance: float = 3.0) -> Restarts:
+        """Fits from elsewhere, to see whether they come to the same answer.
+
+        Args:
+            number: how many.
+            distance: of their starting points, in posterior sds in every direction.
+
+        Returns:
+            ELBO, convergence and largest distance of a mean, for this fit and each of
+            the others; printing it shows the table.
+
+        Raises:
+            TypeError: q is not a Gaussian, or the data were read in batches.
+            ValueError: the number or the distance is not positive, or the density is
+                not finite at a start.
+        """
+        from ngvi.bayes.restarts import restarts
+
+        self._needs_gaussian("restarts()", "fit with family='gaussian'")
+        self._needs_data("restarts()", "fit a model to data in memory")
+        return restarts(self, number, distance)
 
     # -- out -----------------------------------------------------------------------
 
