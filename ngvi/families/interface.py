@@ -91,6 +91,22 @@ class Interface(ABC):
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Any:
         """Draws of shape `shape + batch shape + event shape`."""
 
+    @property
+    def base_size(self) -> int:
+        """How many standard normals `place` makes one draw of."""
+        raise self._lacks("draws placed by normals")
+
+    def place(self, eps: Float[Array, "*b n"]) -> Any:
+        """Where base draws ε ~ N(0, I) lie under this distribution.
+
+        At fixed ε a smooth function of the parameters where x is continuous, so that
+        an expectation over fixed draws is one too.
+
+        Args:
+            eps: shape (*sample, *batch, `base_size`).
+        """
+        raise self._lacks("draws placed by normals")
+
     def log_base_measure(self, x: Any) -> Float[Array, "*b"]:
         """log h(x); zero by default."""
         return jnp.zeros(self.support.batch_shape(x), self.dtype)

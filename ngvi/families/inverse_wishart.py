@@ -96,8 +96,17 @@ class InverseWishart(ExponentialFamily):
         return value.log_det(), value.inverse()
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Matrix:
+        return self._scaled(terms.bartlett(key, self.df, self.dim, shape))
+
+    @property
+    def base_size(self) -> int:
+        return terms.bartlett_size(self.dim)
+
+    def place(self, eps: Float[Array, "*b n"]) -> Matrix:
+        return self._scaled(terms.place_bartlett(eps, self.df, self.dim))
+
+    def _scaled(self, b: Matrix) -> Matrix:
         # With Ψ = L Lᵀ: X = L (B Bᵀ)⁻¹ Lᵀ, and no inverse of Ψ is formed.
-        b = terms.bartlett(key, self.df, self.dim, shape)
         return gram(multiply(inverse_triangular(b), factor(self.scale).root.mT))
 
     @property

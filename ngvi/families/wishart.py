@@ -93,6 +93,16 @@ class Wishart(ExponentialFamily):
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Matrix:
         b = terms.bartlett(key, self.df, self.dim, shape)
+        return self._scaled(b)
+
+    @property
+    def base_size(self) -> int:
+        return terms.bartlett_size(self.dim)
+
+    def place(self, eps: Float[Array, "*b n"]) -> Matrix:
+        return self._scaled(terms.place_bartlett(eps, self.df, self.dim))
+
+    def _scaled(self, b: Matrix) -> Matrix:
         return gram(multiply(factor(self.scale).root, b).mT)
 
     @property
