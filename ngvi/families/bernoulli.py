@@ -98,6 +98,7 @@ class Bernoulli(Successes):
     logits: Values = parameter(REAL)
 
     support: ClassVar[Domain] = whole_numbers(0, 1)
+    natural_everywhere: ClassVar[bool] = True
     numpyro_names: ClassVar[tuple[str, ...]] = ("BernoulliLogits", "BernoulliProbs")
 
     @classmethod

@@ -116,6 +116,7 @@ class Categorical(ClassCounts):
 
     logits: Classes = parameter(LOGITS)
 
+    natural_everywhere: ClassVar[bool] = True
     numpyro_names: ClassVar[tuple[str, ...]] = ("CategoricalLogits", "CategoricalProbs")
 
     @classmethod

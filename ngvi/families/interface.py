@@ -43,6 +43,9 @@ class Interface(ABC):
     """Whether matrices among λ lack symmetry, all of them or leaf by leaf; symmetric
     ones have d(d+1)/2 entries."""
 
+    natural_everywhere: ClassVar[bool] = False
+    """Whether every λ of the family's layout is a member's."""
+
     numpyro_names: ClassVar[tuple[str, ...]] = ()
     """The classes of `numpyro.distributions` that `from_numpyro` takes."""
 
@@ -114,6 +117,10 @@ class Interface(ABC):
     def expected_log_base_measure(self) -> Float[Array, "*b"]:
         """E_q[log h(x)]; zero by default."""
         return jnp.zeros(self.batch_shape, self.dtype)
+
+    def narrower_domains(self) -> dict[str, Domain]:
+        """Of the parameters that relations hold to less than their own domains."""
+        return {}
 
     def relations(self) -> list[tuple[Array, Bool[Array, "*b"], str]]:
         """What must hold between parameters, besides each one's own domain: a value to

@@ -32,7 +32,9 @@ from ngvi.families.domains import (
     POSITIVE_DEFINITE,
     REAL,
     REAL_VECTOR,
+    Domain,
     Joint,
+    above,
 )
 from ngvi.families.factored import Factored, apply, factor, stein_loss
 from ngvi.families.inverse_wishart import InverseWishart
@@ -97,6 +99,9 @@ class NormalInverseWishart(ExponentialFamily):
                 f"is {self.dim} × {self.dim}"
             )
         return [terms.enough_df(self.df, self.dim)]
+
+    def narrower_domains(self) -> dict[str, Domain]:
+        return {"df": above(self.dim - 1)}
 
     @property
     def dim(self) -> int:

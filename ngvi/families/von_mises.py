@@ -57,6 +57,7 @@ class VonMises(ExponentialFamily):
     concentration: Float[Array, "*b"] = parameter(NON_NEGATIVE)
 
     support: ClassVar[Domain] = ANGLE
+    natural_everywhere: ClassVar[bool] = True
     numpyro_names: ClassVar[tuple[str, ...]] = ("VonMises",)
 
     @property

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from ngvi.families import wishart_terms as terms
 from ngvi.families.base import ExponentialFamily
-from ngvi.families.domains import POSITIVE_DEFINITE, REAL, Domain
+from ngvi.families.domains import POSITIVE_DEFINITE, REAL, Domain, above
 from ngvi.families.factored import Factored, factor, inverse, stein_loss
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special.multivariate import (
@@ -57,6 +57,9 @@ class Wishart(ExponentialFamily):
 
     def relations(self) -> list[tuple[Array, Bool[Array, "*b"], str]]:
         return [terms.enough_df(self.df, self.dim)]
+
+    def narrower_domains(self) -> dict[str, Domain]:
+        return {"df": above(self.dim - 1)}
 
     @property
     def dim(self) -> int:
