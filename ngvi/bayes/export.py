@@ -109,9 +109,10 @@ class _Exporter:
             {"log_weight": weights}, {}, {"check_draw": np.arange(weights.size)}
         )
         try:
+            self.posterior._needs_gaussian("the group", "only its draws are kept")
             arrays, self.gaussian = store(self.posterior.gaussian)
         except TypeError as error:
-            self.notes.append(f"gaussian is left out: {error}.")
+            self.notes.append(f"gaussian is left out: {str(error).rstrip('.')}.")
         else:
             self.groups["gaussian"] = dataset(arrays, {})
         history = dict(self.posterior.history)

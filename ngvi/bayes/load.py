@@ -58,8 +58,8 @@ class LoadedPosterior(Summaries):
         stored = self._archive.groups.get("gaussian")
         if stored is None:
             raise ValueError(
-                "The file holds no Gaussian: it was written by an older ngvi, or with "
-                "a covariance that has no form in a file. Save the fit anew."
+                "The file holds no Gaussian: it was written by an older ngvi, or q is "
+                "none, or one with a covariance that has no form in a file."
             )
         arrays = {str(k): v.to_numpy() for k, v in stored.data_vars.items()}
         return restore(arrays, self._archive.record["gaussian"])

@@ -1,79 +1,41 @@
-"""What `ngvi.fit` returns: a Gaussian on ℝᴰ and everything asked of it."""
+"""What `ngvi.fit` returns: a distribution on ℝᴰ and everything asked of it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ngvi.bayes.approximation import Approximation, GaussianApproximation
 from ngvi.bayes.density import Density, InMemory
-from ngvi.bayes.diagnostics import (
-    EVEN_WEIGHTS,
-    Comparison,
-    Diagnostics,
-    Verdict,
-    compare,
-    efficiency,
-    judge,
-    pareto_smoothed,
-)
+from ngvi.bayes.diagnostics import Comparison, Diagnostics, Verdict, compare, judge
+from ngvi.bayes.drawn import Drawn, Evaluated, Weighed
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.record import FitRecord
-from ngvi.bayes.replicates import generative, log_likelihoods, observed_sites
 from ngvi.bayes.structure import Structure
 from ngvi.bayes.summaries import Sites, Summaries, columns
 from ngvi.bayes.target import Data, Target, coordinate_names
 from ngvi.families import Gaussian
-from ngvi.mirror.draws import antithetic, sobol_normals
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ngvi.bayes.archive import Archive
 
-SUMMARY_DRAWS = 2048
-# The tails that a Gaussian misses are rare under it: they take more draws to be seen
-# than a mean takes to be known.
-_CHECK_BLOCKS = 4
-_LARGEST_CHECK = 30_000_000
-# Fewer draws of very many coordinates, and fewer at a time where there are many numbers
-# to compute: memory stays bounded.
-_FEWEST_DRAWS = 128
-_SUMMARY_NUMBERS = 2**25
-_BATCH = 256
-_BATCH_NUMBERS = 2**22
-_LARGEST_SLOPES = 25_000_000
-_PROBES = 64
-
-
-class Weighed(NamedTuple):
-    """Draws from q with their importance weights."""
-
-    log_weight: np.ndarray
-    weights: np.ndarray
-    """Pareto-smoothed, summing to 1."""
-    khat: float
-    sites: Sites
-
-    @classmethod
-    def of(cls, log_p: np.ndarray, log_q: np.ndarray, sites: Sites) -> Weighed:
-        log_weight = (log_p - log_q).astype(np.float64)
-        return cls(log_weight, *pareto_smoothed(log_weight), sites)
-
 
 class Posterior(Summaries):
-    """A Gaussian approximation of a posterior, and how far it can be trusted.
+    """An approximation of a posterior, and how far it can be trusted.
 
     Printing it shows the table of `summary` and the verdict.
 
     Attributes:
-        gaussian: q on the unconstrained space, a `ngvi.families.Gaussian`; its
-            coordinates are named by `coordinate_names`.
+        approximation: q on the unconstrained space, whose coordinates are named by
+            `coordinate_names`; where it is a Gaussian, `gaussian` is it.
         history: one entry a trial step: iteration, elbo, fisher_length, step (0 where
             rejected), draws.
         record: how the fit went, before anything was computed from its draws.
@@ -83,12 +45,14 @@ class Posterior(Summaries):
         self,
         target: Target,
         data: Data,
-        gaussian: Gaussian,
+        q: Approximation | Gaussian,
         record: FitRecord,
         trace: dict[str, dict[str, Any]] | None,
         density: Density | None = None,
     ) -> None:
-        self.gaussian = gaussian
+        if isinstance(q, Gaussian):
+            q = GaussianApproximation(q, record.mean_variance)
+        self.approximation = q
         self.history = record.history
         self.name = record.name
         self._target = target
@@ -97,16 +61,34 @@ class Posterior(Summaries):
         self._trace = trace
         self._density = density or InMemory(target, data)
 
+    def with_approximation(
+        self, q: Approximation | Gaussian, record: FitRecord | None = None
+    ) -> Posterior:
+        """The same model and data under another q.
+
+        Args:
+            q: on the same unconstrained space.
+            record: how it was found; by default, for comparisons, that of this one.
+        """
+        record = record or self.record
+        return Posterior(
+            self._target, self._data, q, record, self._trace, self._density
+        )
+
     def with_gaussian(self, gaussian: Gaussian) -> Posterior:
         """The same model and data under another Gaussian, for comparisons."""
-        return Posterior(
-            self._target,
-            self._data,
-            gaussian,
-            self.record,
-            self._trace,
-            self._density,
-        )
+        return self.with_approximation(gaussian)
+
+    @property
+    def gaussian(self) -> Gaussian:
+        """q on the unconstrained space if it is a Gaussian, and the Gaussian with its
+        mean and covariance if it is another distribution."""
+        return self.approximation.gaussian
+
+    def _needs_gaussian(self, what: str, instead: str) -> None:
+        if not isinstance(self.approximation, GaussianApproximation):
+            kind = self.approximation.kind
+            raise TypeError(f"{what} needs a Gaussian, and q is {kind}: {instead}.")
 
     @property
     def structure(self) -> Structure | None:
@@ -140,17 +122,18 @@ class Posterior(Summaries):
             ValueError: the model has other sites with these data, or the data are
                 undefined; the message names the site.
             TypeError: the posterior is of a log density that is not known to be a
-                likelihood alone.
+                likelihood alone, or q is no Gaussian.
         """
         from ngvi.bayes.updating import update
 
+        self._needs_gaussian("update()", "fit again, with prior=posterior.gaussian")
         return update(self, self._target, self._data, args, kwargs)
 
     # -- draws -------------------------------------------------------------------
 
     @property
     def coordinate_names(self) -> tuple[str, ...]:
-        """Names of the unconstrained coordinates, in the order of `gaussian`."""
+        """Names of the unconstrained coordinates, in their order in q."""
         return self._target.names
 
     def sample(
@@ -176,20 +159,12 @@ class Posterior(Summaries):
             rng = np.random.default_rng(seed)
             chosen = rng.choice(len(weights), num_samples, p=weights)
             return {k: jnp.asarray(v[chosen]) for k, v in sites.items()}
-        eps = jax.random.normal(
-            jax.random.key(seed), (num_samples, self.gaussian.dim), self._dtype
-        )
-        sites = self.evaluate(eps)[2]
+        points = self.approximation.sample(jax.random.key(seed), num_samples)
+        sites = self._drawn.at(points).sites
         return {name: jnp.asarray(value) for name, value in sites.items()}
 
-    @property
-    def _dtype(self) -> Any:
-        return self.gaussian.mean.dtype
-
-    def evaluate(
-        self, eps: Float[Array, "s d"]
-    ) -> tuple[np.ndarray, np.ndarray, Sites]:
-        """What lies at base draws ε, computed in batches and gathered on the host.
+    def evaluate(self, eps: Float[Array, "s d"]) -> Evaluated:
+        """What lies at base draws ε of `gaussian`.
 
         Args:
             eps: shape (S, D); the draws are `gaussian.place(eps)`.
@@ -197,93 +172,50 @@ class Posterior(Summaries):
         Returns:
             log p and log q of the unconstrained draws, (S,) each, and the sites.
         """
-        points = self.gaussian.place(eps)
-        log_p, sites = self._density.at(points, self._batch_size)
-        # JAX sorts dictionaries; a reader expects the order of the model's program.
-        order = [name for name in self._trace or sites if name in sites]
-        sites = {name: sites[name] for name in order}
-        log_q = np.asarray(self.gaussian.log_prob(points))
-        return log_p, log_q, sites
+        return self.at(self.gaussian.place(eps))
+
+    def at(self, points: Float[Array, "s d"]) -> Evaluated:
+        """What lies at unconstrained points, computed in batches and gathered on the
+        host: log p and log q, (S,) each, and the sites."""
+        return self._drawn.at(points)
+
+    @cached_property
+    def _drawn(self) -> Drawn:
+        seed = self.record.diagnostics.seed
+        return Drawn(self.approximation, self._density, self._trace or {}, seed)
 
     @property
-    def _batch_size(self) -> int:
-        """How many draws the model is evaluated at in one go."""
-        trace = self._trace or {}
-        observed = sum(np.size(trace[name]["value"]) for name in observed_sites(trace))
-        each = self.gaussian.dim + observed
-        return int(np.clip(_BATCH_NUMBERS // each, 1, _BATCH))
+    def _summary_draws(self) -> Evaluated:
+        return self._drawn.summary
 
     @property
-    def _num_draws(self) -> int:
-        """How many draws a summary is computed from."""
-        affordable = _SUMMARY_NUMBERS // self.gaussian.dim // 2 * 2
-        return int(np.clip(affordable, _FEWEST_DRAWS, SUMMARY_DRAWS))
-
-    def _block_eps(self, block: int) -> np.ndarray:
-        """Matched Sobol draws, so that Gaussian moments are exact, in random order."""
-        rng = np.random.default_rng([self.record.diagnostics.seed, block])
-        half = sobol_normals(self.gaussian.dim, self._num_draws // 2, rng)
-        return rng.permutation(antithetic(half))
-
-    @cached_property
-    def _summary_eps(self) -> np.ndarray:
-        return self._block_eps(0)
-
-    @cached_property
-    def _summary_draws(self) -> tuple[np.ndarray, np.ndarray, Sites]:
-        return self.evaluate(jnp.asarray(self._summary_eps, self._dtype))
-
-    @cached_property
     def _weighed(self) -> Weighed:
-        """Draws to hold q against the posterior: the summary's, and more where the
-        weights are uneven."""
-        blocks = [self._summary_draws]
-        weighed = Weighed.of(*blocks[0])
-        numbers = self._flat[1].size * _CHECK_BLOCKS
-        if efficiency(weighed.weights) > EVEN_WEIGHTS or numbers > _LARGEST_CHECK:
-            return weighed
-        for block in range(1, _CHECK_BLOCKS):
-            eps = jnp.asarray(self._block_eps(block), self._dtype)
-            blocks.append(self.evaluate(eps))
-        return Weighed.of(*jax.tree.map(lambda *x: np.concatenate(x), *blocks))
+        return self._drawn.weighed
 
     # -- moments -----------------------------------------------------------------
 
     @property
     def _sites(self) -> Sites:
-        return self._summary_draws[2]
+        return self._summary_draws.sites
 
     @cached_property
     def _standard_errors(self) -> np.ndarray:
-        """Of each scalar quantity's mean, from the finite draws of the fit, (K,).
+        """Of each scalar quantity's mean, from the finite draws of the fit, (K,)."""
+        names, values = self._flat
+        whole = self._whole_coordinates()
+        coordinates = np.array([whole.get(name, -1) for name in names], int)
+        return self.approximation.mean_errors(self._drawn.points, values, coordinates)
 
-        A shift δ of the whitened mean moves E[f] by Cov(f, ε)·δ (Stein's lemma). Where
-        there are too many slopes to compute, a site that is a coordinate by itself has
-        that one's share of its sd, and others have none (NaN).
-        """
-        values = self._flat[1]
-        if values.shape[1] * self.gaussian.dim > _LARGEST_SLOPES:
-            return values.std(0) * self._relative_errors()
-        slopes = (values - values.mean(0)).T @ self._summary_eps / len(values)
-        return np.sqrt(slopes**2 @ self.record.mean_variance)
-
-    def _relative_errors(self) -> np.ndarray:
-        """Standard errors of the coordinates' means in sds, by random signs, at the
-        quantities that are coordinates; NaN elsewhere."""
-        rng = np.random.default_rng(0)
-        signs = rng.choice([-1.0, 1.0], (_PROBES, self.gaussian.dim))
-        shifts = np.sqrt(self.record.mean_variance) * signs
-        moved = self.gaussian.precision.unwhiten(jnp.asarray(shifts, self._dtype))
-        variance = np.asarray(self.gaussian.variance)
-        of_coordinates = np.sqrt((np.asarray(moved) ** 2).mean(0) / variance)
-        found = dict(zip(self.coordinate_names, of_coordinates, strict=True))
+    def _whole_coordinates(self) -> dict[str, int]:
+        """The quantities that are functions of one coordinate, by its name."""
+        found = {name: i for i, name in enumerate(self.coordinate_names)}
         if isinstance(self._target, ModelTarget):
             # The coordinates of a simplex, say, are none of its entries.
             for site in self._target.sites:
                 if site.shape != site.unconstrained_shape:
-                    names = coordinate_names(site.name, site.unconstrained_shape)
-                    found.update(dict.fromkeys(names, np.nan))
-        return np.array([found.get(name, np.nan) for name in self._flat[0]])
+                    for name in coordinate_names(site.name, site.unconstrained_shape):
+                        found.pop(name, None)
+        return found
 
     def summary(self) -> pd.DataFrame:
         """A row for every scalar quantity: mean, sd, 5 %, 50 %, 95 % quantiles, and the
@@ -354,15 +286,6 @@ class Posterior(Summaries):
         args, kwargs = self._target.arguments.join(self._data)
         return self._target, args, kwargs
 
-    def _latent_draws(self, num_samples: int | None, seed: int) -> dict[str, Array]:
-        target = self._model()[0]
-        draws = (
-            self._summary_draws[2]
-            if num_samples is None
-            else self.sample(num_samples, seed=seed)
-        )
-        return {site.name: jnp.asarray(draws[site.name]) for site in target.sites}
-
     def predictive(
         self,
         *args: Any,
@@ -384,18 +307,9 @@ class Posterior(Summaries):
         Raises:
             TypeError: the posterior is of a plain log density.
         """
-        from numpyro.infer import Predictive
+        from ngvi.bayes.predictions import predictive
 
-        target, fitted_args, fitted_kwargs = self._model()
-        if not args and not kwargs:
-            self._needs_data("predictive()", "give it arguments of the model")
-            args, kwargs = fitted_args, fitted_kwargs
-        latent = self._latent_draws(num_samples, seed)
-        predict = Predictive(
-            generative(target.program), posterior_samples=latent, parallel=True
-        )
-        draws = predict(jax.random.key(seed), *args, **kwargs)
-        return {k: v for k, v in draws.items() if k not in latent}
+        return predictive(self, args, kwargs, num_samples, seed)
 
     def log_likelihood(self, num_samples: int | None = None, *, seed: int = 0) -> Sites:
         """log p(yᵢ | draw) for each observed site, shape (S, *site batch shape).
@@ -404,20 +318,9 @@ class Posterior(Summaries):
             TypeError: the posterior is of a plain log density, or discrete sites were
                 summed out, so that single observations have no density of their own.
         """
-        target = self._model()[0]
-        if target.enumerated:
-            raise TypeError(
-                "Discrete sites were summed out of this model: its log likelihood does "
-                "not split into observations given the continuous sites."
-            )
-        self._needs_data(
-            "log_likelihood()", "fit a part of them with prior=posterior, and ask that"
-        )
-        trace = self._trace or {}
-        sites = observed_sites(trace)
-        numbers = sum(np.size(trace[name]["value"]) for name in sites)
-        latent = jax.device_get(self._latent_draws(num_samples, seed))
-        return log_likelihoods(target, self._data, latent, sites, numbers)
+        from ngvi.bayes.predictions import log_likelihood
+
+        return log_likelihood(self, num_samples, seed)
 
     # -- out -----------------------------------------------------------------------
 
@@ -453,6 +356,7 @@ class Posterior(Summaries):
         `numpyro.infer.Predictive(guide=…, params=…)` and the like."""
         from ngvi.bayes.guide import as_guide
 
+        self._needs_gaussian("as_guide()", "use posterior.sample(n)")
         return as_guide(self)
 
     def nuts(self, **options: Any) -> Any:

@@ -63,7 +63,7 @@ def weighed(
     Raises:
         ValueError: the prior is of other sites than the model, or of other shapes; a
             weight is not in its range or has nothing to weigh.
-        TypeError: the prior is neither a posterior nor a Gaussian.
+        TypeError: the prior is neither a posterior nor a Gaussian, or its q is none.
     """
     if not 0 <= forgetting <= 1:
         raise ValueError(f"forgetting must be from 0 to 1, not {forgetting}.")
@@ -107,6 +107,10 @@ def _gaussian(
             f"space, not {type(prior).__name__}."
         )
     _same_sites(prior, target, trace)
+    if not isinstance(prior, LoadedPosterior):
+        prior._needs_gaussian(
+            "A prior", "prior=posterior.gaussian has its mean and covariance"
+        )
     return prior.gaussian
 
 
