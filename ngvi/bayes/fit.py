@@ -20,6 +20,7 @@ from ngvi.bayes.load import LoadedPosterior
 from ngvi.bayes.numpyro_model import ModelTarget, model_target
 from ngvi.bayes.plan import LowRank
 from ngvi.bayes.posterior import Posterior
+from ngvi.bayes.site_families import is_mean_field
 from ngvi.bayes.programs import compiled_advance, compiled_begin, solve
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.stream import Reader, Stream
@@ -37,6 +38,7 @@ __all__ = ["fit", "solve"]
 def fit(
     model: Callable[..., Any],
     *args: Any,
+    family: Any = "gaussian",
     covariance: Covariance = "auto",
     rank: int | None = None,
     seed: int = 0,
@@ -111,6 +113,19 @@ def fit(
     Source: Khan and Rue (2023), The Bayesian learning rule; Lin, Schmidt and Khan
     (2020), Handling the positive-definite constraint in the Bayesian learning rule.
     """
+    if is_mean_field(family):
+        from ngvi.bayes.fit_mean_field import fit_mean_field
+
+        return fit_mean_field(
+            model,
+            args,
+            kwargs,
+            family=family,
+            seed=seed,
+            init_strategy=init_strategy,
+            progress=progress,
+            settings=settings,
+        )
     started = time.perf_counter()
     reader = None
     if args and isinstance(args[0], Stream):

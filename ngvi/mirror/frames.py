@@ -57,15 +57,18 @@ def _general(q: ExponentialFamily) -> tuple[Callable[[Vector], Any], int]:
     free = to_free(q)
     shape = free.shape
 
-    def natural(coordinates: Array) -> Array:
+    def both(coordinates: Array) -> tuple[Array, Array]:
         member = from_free(q, coordinates)
-        return member.flatten(member.natural_params)
+        params = member.natural_params, member.mean_params
+        return member.flatten(params[0]), member.flatten(params[1])
 
-    def column(unit: Vector) -> Array:
-        return jax.jvp(natural, (free,), (jnp.broadcast_to(unit, shape),))[1]
+    def row(unit: Vector) -> tuple[Array, Array]:
+        return jax.jvp(both, (free,), (jnp.broadcast_to(unit, shape),))[1]
 
-    slopes = jnp.moveaxis(jax.vmap(column)(jnp.eye(shape[-1], dtype=free.dtype)), 0, -1)
-    fisher = slopes.mT @ q.fisher.dense() @ slopes
+    # ∂μ/∂φ is the Fisher matrix in λ times ∂λ/∂φ.
+    natural, mean = jax.vmap(row)(jnp.eye(shape[-1], dtype=free.dtype))
+    fisher = jnp.einsum("i...k,j...k->...ij", natural, mean)
+    fisher = (fisher + fisher.mT) / 2
     # In units of its diagonal: parameters may differ in scale by many decades.
     units = jnp.sqrt(jnp.diagonal(fisher, axis1=-2, axis2=-1))
     scaled = fisher / (units[..., :, None] * units[..., None, :])
