@@ -165,6 +165,17 @@ class NormalInverseWishart(ExponentialFamily):
         of_covariance, of_mean = jax.random.split(key)
         b = terms.bartlett(of_covariance, self.df, self.dim, shape)
         eps = jax.random.normal(of_mean, b.shape[:-1], self.dtype)
+        return self._given(b, eps)
+
+    @property
+    def base_size(self) -> int:
+        return self.dim + terms.bartlett_size(self.dim)
+
+    def place(self, eps: Float[Array, "*b n"]) -> MeanAndCovariance:
+        of_mean, rest = eps[..., : self.dim], eps[..., self.dim :]
+        return self._given(terms.place_bartlett(rest, self.df, self.dim), of_mean)
+
+    def _given(self, b: Matrix, eps: Vector) -> MeanAndCovariance:
         # With Ψ = L Lᵀ, L B⁻ᵀ is a root of Σ.
         root = multiply(inverse_triangular(b), factor(self.scale).root.mT).mT
         shift = apply(root, eps) / jnp.sqrt(self.kappa)[..., None]
