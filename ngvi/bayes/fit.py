@@ -43,6 +43,7 @@ def fit(
     rank: int | None = None,
     seed: int = 0,
     init: Any = None,
+    gradients: bool = True,
     init_strategy: Callable[..., Any] | None = None,
     prior: Posterior | LoadedPosterior | Gaussian | None = None,
     forgetting: float = 0.0,
@@ -125,6 +126,19 @@ def fit(
             init_strategy=init_strategy,
             progress=progress,
             settings=settings,
+        )
+    if not gradients:
+        from ngvi.bayes.black_box import fit_black_box
+
+        return fit_black_box(
+            model,
+            args,
+            kwargs,
+            init=init,
+            seed=seed,
+            progress=progress,
+            settings=settings,
+            run=_fit_in_memory,
         )
     started = time.perf_counter()
     reader = None

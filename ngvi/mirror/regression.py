@@ -21,11 +21,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ngvi.families import ExponentialFamily
+
+_REFINEMENTS = 4
 
 
 def least_squares(q: ExponentialFamily, x: Any, values: Float[Array, "n"]) -> Any:
@@ -38,14 +41,30 @@ def least_squares(q: ExponentialFamily, x: Any, values: Float[Array, "n"]) -> An
     """
     statistics = q.flatten(q.sufficient_statistics(x)) - q.flatten(q.mean_params)
     columns = jnp.concatenate([jnp.ones_like(values)[:, None], statistics], -1)
-    return q.unflatten(_solve(columns, values[:, None])[1:, 0])
+    return q.unflatten(solve_least_squares(columns, values[:, None])[1:, 0])
 
 
-def _solve(columns: Float[Array, "n f"], values: Float[Array, "n k"]) -> Array:
-    """The least-squares coefficients, columns taken in their own units."""
+def solve_least_squares(
+    columns: Float[Array, "n f"], values: Float[Array, "n k"]
+) -> Float[Array, "f k"]:
+    """The least-squares coefficients, columns taken in their own units.
+
+    By a Cholesky root of the regularised normal equations, refined: far cheaper than
+    singular values. Directions that the columns all but lack stay near zero.
+    """
     units = jnp.sqrt((columns**2).mean(0))
     units = jnp.where(units > 0, units, 1)
-    return jnp.linalg.lstsq(columns / units, values)[0] / units[:, None]
+    scaled = columns / units
+    count, size = columns.shape
+    ridge = 1e3 * jnp.finfo(columns.dtype).eps * jnp.eye(size, dtype=columns.dtype)
+    root = jnp.linalg.cholesky(scaled.T @ scaled / count + ridge)
+
+    def refine(_: int, found: Array) -> Array:
+        rest = scaled.T @ (values - scaled @ found) / count
+        return found + jax.scipy.linalg.cho_solve((root, True), rest)
+
+    start = jnp.zeros((size, values.shape[1]), columns.dtype)
+    return jax.lax.fori_loop(0, _REFINEMENTS, refine, start) / units[:, None]
 
 
 def from_gradients(
@@ -103,4 +122,4 @@ def expected(
     ones = jnp.ones_like(values[:, :1])
     # About the first row: what does not vary is had exactly.
     centred = values - values[0]
-    return values[0] + _solve(jnp.concatenate([ones, variates], -1), centred)[0]
+    return values[0] + solve_least_squares(jnp.concatenate([ones, variates], -1), centred)[0]
