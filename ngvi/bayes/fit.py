@@ -20,9 +20,9 @@ from ngvi.bayes.load import LoadedPosterior
 from ngvi.bayes.numpyro_model import ModelTarget, model_target
 from ngvi.bayes.plan import LowRank
 from ngvi.bayes.posterior import Posterior
-from ngvi.bayes.site_families import is_mean_field
 from ngvi.bayes.programs import compiled_advance, compiled_begin, solve
 from ngvi.bayes.record import FitRecord
+from ngvi.bayes.site_families import is_mean_field
 from ngvi.bayes.stream import Reader, Stream
 from ngvi.bayes.structure import Covariance, choose
 from ngvi.bayes.target import Target, function_target

@@ -7,10 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ngvi.bayes import compile_time
 from ngvi.bayes.mean_field import MeanField
+from ngvi.bayes.mean_field_start import Beginning
 from ngvi.bayes.numpyro_model import model_target
 from ngvi.bayes.posterior import Posterior
+from ngvi.bayes.replicates import observed_sites
 from ngvi.mirror import loop
 from ngvi.terminal.progress import Progress
 
@@ -43,10 +47,11 @@ def fit_mean_field(
             "sites' own supports need the data in one piece. Leave out family=."
         )
     with compile_time.measure() as compiling, Progress(progress, name) as bar:
-        fit = MeanField(
-            target, data, point, trace, family, settings or loop.Settings(), seed, bar
+        beginning = Beginning(
+            target, data, point, trace, family, settings or loop.Settings(), seed
         )
-        q, record = fit.run()
+        observed = sum(np.size(trace[n]["value"]) for n in observed_sites(trace))
+        q, record = MeanField(beginning, observed, bar).run()
     seconds = time.perf_counter() - started
     compiled = min(compiling.seconds, seconds)
     diagnostics = replace(

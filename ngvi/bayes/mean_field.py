@@ -7,411 +7,239 @@
    for one block, and for several the fixed point of coordinate ascent.
 3. Else a quick fit of a diagonal Gaussian on the unconstrained space tells where the
    posterior is: the members start at the maximum likelihood of its draws, and of two
-   families that fit a support the closer one is taken.
+   families that fit a support the closer one is taken (`ngvi.bayes.mean_field_start`).
 4. Sweeps (`ngvi.bayes.sweeps`) until their Fisher length vanishes; draws double while
-   unseen ones disagree.
+   unseen ones disagree. With discrete sites, several random starts are tried first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from ngvi.bayes.blocks import DISCRETE, Block, Blocks, base_sizes, start_member
-from ngvi.bayes.conditionals import own_points, residuals
+from ngvi.bayes.blocks import base_sizes
 from ngvi.bayes.diagnostics import INTERRUPTED, Diagnostics
-from ngvi.bayes.numpyro_model import ModelTarget
-from ngvi.bayes.plan import Independent
+from ngvi.bayes.mean_field_start import Beginning, own_draws
 from ngvi.bayes.product_approximation import ProductApproximation
-from ngvi.bayes.programs import compiled_advance, compiled_begin
 from ngvi.bayes.record import FitRecord
-from ngvi.bayes.site_families import Options, natural_pair, options
-from ngvi.bayes.sweeps import BaseDraws, State, Sweeping, advance, check, start, stuck
-from ngvi.bayes.target import Data
-from ngvi.families import Bernoulli, Categorical, Gaussian
-from ngvi.linalg import Dense
+from ngvi.bayes.site_families import MEAN_FIELD
+from ngvi.bayes.sweeps import (
+    BaseDraws,
+    State,
+    Sweeping,
+    Unseen,
+    advance,
+    check,
+    start,
+    stuck,
+)
 from ngvi.mirror import loop
+from ngvi.mirror.descent import again
 from ngvi.mirror.draws import antithetic, sobol_normals
-from ngvi.mirror.frames import Members
 from ngvi.terminal.progress import Progress
 
-MEAN_FIELD = "mean-field"
-_TEST_DRAWS = 8
-# Draws of the other sites at which conjugacy is tried stay near the middle: an exact
-# combination is one everywhere, and far out numbers overflow.
-_TEST_SPREAD = 0.3
-_START_DRAWS = 512
-_FEWEST, _MOST = 256, 4096
+_FEWEST, _MOST = 256, 16384
+"""Draws of the free blocks' objective."""
 _CHECK_DRAWS = 1024
+_FEWEST_OTHERS, _MOST_OTHERS = 64, 512
+"""Draws of the other blocks in a closed form."""
 _NUMBERS_AT_ONCE = 2**17
+_RESTARTS, _RESTART_SWEEPS = 6, 12
+# Coordinate ascent creeps up on its fixed point: it has converged later.
+_CREEP = 5
 _NOT_FINITE = "the log density is not finite at draws around the start"
 
 
-@dataclass(frozen=True)
-class Settled:
-    """Blocks with the members a fit starts from."""
-
-    blocks: Blocks
-    conjugate: tuple[bool, ...]
-    members: Members
-
-
 class MeanField:
-    """A fit of independent blocks to one model with its data.
+    """The fit of a mean field, from its start to its record.
 
     Args:
-        target: the model, discrete sites kept.
-        data: its arrays.
-        point: where it starts, unconstrained.
-        trace: its recorded run.
-        family: what the user says of families, see `ngvi.bayes.site_families.options`.
-        settings: tolerances and limits.
-        seed: of all draws.
+        beginning: of the model with its data.
+        observed: how many observations there are.
         bar: shows progress.
-
-    Raises:
-        ValueError: what `options` raises, or a block that is to be conjugate is not.
     """
 
-    def __init__(
-        self,
-        target: ModelTarget,
-        data: Data,
-        point: Float[Array, "d"],
-        trace: dict[str, Any],
-        family: Any,
-        settings: loop.Settings,
-        seed: int,
-        bar: Progress,
-    ) -> None:
-        self.target, self.data, self.point = target, data, point
-        self.settings, self.seed, self.bar = settings, seed, bar
-        self.options = options(target, trace, family)
-        self.pair = natural_pair(target, trace) if family == MEAN_FIELD else None
-        observed = sum(
-            np.size(s["value"])
-            for s in trace.values()
-            if s["type"] == "sample" and s["is_observed"]
-        )
-        self.at_once = max(_NUMBERS_AT_ONCE // (target.dim + observed), 1)
-        self.gradients = 0
-        self.values = 0
-
-    # -- what the blocks are -------------------------------------------------------
-
-    def settle(self) -> Settled:
-        """Choose each block's family, find the conjugate ones, and where to start."""
-        rng = np.random.default_rng([self.seed, 1])
-        first = tuple(option.candidates[0] for option in self.options)
-        members = tuple(self._around(block, rng) for block in first)
-        if self.pair is not None:
-            q = start_member(self.pair, self.point)
-            if self._left(first, members, (self.pair,), (q,))[0] < self._exact:
-                return Settled((self.pair,), (True,), (q,))
-        tried = tuple(
-            block
-            for option in self.options
-            for block in option.candidates
-            if block.family not in DISCRETE
-        )
-        candidates = tuple(start_member(block, self.point) for block in tried)
-        left = dict(
-            zip(tried, self._left(first, members, tried, candidates), strict=True)
-        )
-        starts = dict(zip(tried, candidates, strict=True))
-        starts |= {b: q for b, q in zip(first, members, strict=True) if b.classes}
-        left |= {block: 0.0 for block in first if block.classes}
-        blocks, conjugate = [], []
-        for option in self.options:
-            best = min(option.candidates, key=lambda block: left[block])
-            exact = left[best] < self._exact
-            if option.must_be_conjugate and not exact:
-                self._refuse(option, left)
-            blocks.append(best)
-            conjugate.append(exact)
-        settled = Settled(
-            tuple(blocks), tuple(conjugate), tuple(starts[b] for b in blocks)
-        )
-        if all(conjugate) or self.target.whole:
-            return settled
-        return self._from_gaussian(settled)
-
-    def _refuse(self, option: Options, left: dict[Block, float]) -> None:
-        families = " or ".join(b.family.__name__ for b in option.candidates)
-        share = min(left[block] for block in option.candidates)
-        raise ValueError(
-            f"The site '{option.sites[0]}' is not conjugate: given the other sites its "
-            f"log density is not that of {families} (their statistics leave "
-            f"{share:.2g} of its gradient). Leave it to family=\"mean-field\", or name "
-            "another block."
-        )
-
-    @property
-    def _exact(self) -> float:
-        """The share of the gradients that rounding may leave."""
-        return 30 * float(jnp.finfo(self.point.dtype).eps) ** 0.5 / (
-            10 if self.point.dtype == jnp.float64 else 1
-        )
-
-    def _around(self, block: Block, rng: np.random.Generator) -> Any:
-        """Where a block starts; of classes at random, since all alike is a saddle."""
-        q = start_member(block, self.point)
-        if isinstance(q, Bernoulli | Categorical):
-            noise = rng.standard_normal(np.shape(q.logits))
-            return replace(q, logits=jnp.asarray(noise, q.dtype))
-        return q
-
-    def _left(
-        self,
-        blocks: Blocks,
-        members: Members,
-        tried: Blocks,
-        candidates: Members,
-        draws: int = _TEST_DRAWS,
-        spread: float = _TEST_SPREAD,
-    ) -> list[float]:
-        """Of each candidate, what its statistics leave of the gradients."""
-        if not tried:
-            return []
-        rng = np.random.default_rng([self.seed, 2])
-        size = sum(base_sizes(blocks, members))
-        eps = spread * rng.standard_normal((draws, size))
-        owns = tuple(self._own(b, q, rng) for b, q in zip(tried, candidates, strict=True))
-        found = residuals(
-            self.target,
-            blocks,
-            tried,
-            self.data,
-            members,
-            candidates,
-            jnp.asarray(eps, self.point.dtype),
-            owns,
-        )
-        self.gradients += draws * sum(len(own) for own in owns)
-        return [float(np.nan_to_num(x, nan=np.inf)) for x in found]
-
-    def _own(self, block: Block, q: Any, rng: np.random.Generator) -> Array:
-        if block.classes:
-            return jnp.zeros((0, block.count, 0), self.point.dtype)
-        size = q.flatten(q.natural_params).shape[-1]
-        shape = (own_points(block, size), block.count, q.base_size)
-        # Away from 0, where two of few draws could all but coincide.
-        eps = rng.permuted(sobol_normals(q.base_size, shape[0] * block.count, rng))
-        return jnp.asarray(eps.reshape(shape), self.point.dtype)
-
-    def _from_gaussian(self, settled: Settled) -> Settled:
-        """The same blocks where a diagonal Gaussian finds the posterior, and of two
-        families the closer one there."""
-        plan = Independent(self.target.dim)
-        rough = replace(
-            plan.settings(self.settings),
-            tolerance=self.settings.loose_tolerance,
-            gap_tolerance=float("inf"),
-        )
-        draws = plan.draws(self.seed, self.point.dtype)
-        fixed = self.target, plan, rough, self.data
-        state = compiled_begin(*fixed, self.point, draws).state
-        state = compiled_advance(*fixed, state, draws, 200)
-        self.gradients += int(state.gradients)
-        mean, sd = state.q.mean, jnp.sqrt(state.q.variance)
-        if not bool(jnp.isfinite(state.objective)):
-            return settled
-        rng = np.random.default_rng([self.seed, 3])
-        half = antithetic(sobol_normals(self.target.dim, _START_DRAWS // 2, rng))
-        z = mean + sd * jnp.asarray(half, mean.dtype)
-
-        def fitted(block: Block) -> Any:
-            if block.family is Gaussian:
-                scale = block.take(sd)
-                eye = jnp.eye(scale.shape[-1], dtype=scale.dtype)
-                roots = eye / scale[..., None], eye * scale[..., None]
-                return Gaussian(block.take(mean), Dense(*roots))
-            like = start_member(block, mean)
-            return like.fit(block.constrain(block.take(z)))
-
-        members = tuple(fitted(block) for block in settled.blocks)
-        open_ = [
-            block
-            for option, exact in zip(self.options, settled.conjugate, strict=True)
-            for block in option.candidates
-            if not exact and len(option.candidates) > 1
-        ]
-        tried = tuple(open_)
-        candidates = tuple(fitted(block) for block in tried)
-        left = dict(
-            zip(
-                tried,
-                self._left(
-                    settled.blocks, members, tried, candidates, draws=64, spread=1.0
-                ),
-                strict=True,
-            )
-        )
-        of = dict(zip(tried, candidates, strict=True))
-        blocks, found = list(settled.blocks), list(members)
-        for number, option in enumerate(self.options):
-            if option.candidates[0] in left:
-                best = min(option.candidates, key=lambda block: left[block])
-                blocks[number], found[number] = best, of[best]
-        return Settled(tuple(blocks), settled.conjugate, tuple(found))
-
-    # -- the fit -------------------------------------------------------------------
-
-    def _draws(self, settled: Settled, count: int) -> BaseDraws:
-        sizes = base_sizes(settled.blocks, settled.members)
-        size, dtype = sum(sizes), self.point.dtype
-
-        def matched(count: int, stream: int) -> Array:
-            rng = np.random.default_rng([self.seed, 4, stream, count])
-            half = sobol_normals(size, count // 2, rng)
-            return jnp.asarray(antithetic(half), dtype)
-
-        pairs = zip(settled.blocks, settled.members, strict=True)
-        rng = np.random.default_rng([self.seed, 5])
-        own = tuple(self._own(block, q, rng) for block, q in pairs)
-        statistics = sum(
-            q.flatten(q.natural_params).size for q in settled.members
-        )
-        alone = len(settled.blocks) == 1 and not settled.blocks[0].classes
-        # So many that regressions on all statistics, and on their products while those
-        # are few, have two draws a coefficient.
-        wanted = 2 * (1 + statistics + statistics**2 // 2)
-        few = 4 if alone else int(np.clip(2 ** np.ceil(np.log2(wanted)), 64, 512))
-        return BaseDraws(matched(count, 0), matched(few, 1), own)
+    def __init__(self, beginning: Beginning, observed: int, bar: Progress) -> None:
+        self.beginning, self.bar = beginning, bar
+        self.target, self.data = beginning.target, beginning.data
+        self.settings, self.seed = beginning.settings, beginning.seed
+        self.dtype = beginning.point.dtype
+        self.at_once = max(_NUMBERS_AT_ONCE // (self.target.dim + observed), 1)
+        self.gradients = self.values = 0
 
     def run(self) -> tuple[ProductApproximation, FitRecord]:
         """Fit, and how it went. Ctrl-C ends it at the best state so far.
 
         Raises:
-            ValueError: what `settle` raises.
+            ValueError: what `Beginning.settle` raises.
         """
-        settled = self.settle()
-        plan = Sweeping(
+        settled = self.beginning.settle()
+        self.gradients += self.beginning.gradients
+        self.settled = settled
+        self.most = self.settings.max_iterations
+        tolerance = self.settings.tolerance
+        self.plan = plan = Sweeping(
             settled.blocks,
             settled.conjugate,
-            self.settings.tolerance / (5 if any(settled.conjugate) else 1),
+            tolerance / _CREEP if any(settled.conjugate) else tolerance,
             self.at_once,
         )
-        most = min(self.settings.max_iterations, 1000)
-        free = sum(
-            q.flatten(q.natural_params).size
-            for q, exact in zip(settled.members, settled.conjugate, strict=True)
-            if not exact
-        )
-        count = int(np.clip(2 ** np.ceil(np.log2(16 * max(free, 1))), _FEWEST, _MOST))
-        state = start(plan, settled.members, most)
-        size = sum(base_sizes(settled.blocks, settled.members))
-        rng = np.random.default_rng([self.seed, 6])
-        half = sobol_normals(size, _CHECK_DRAWS // 2, rng)
-        unseen_eps = jnp.asarray(antithetic(half), self.point.dtype)
-        stop, converged = loop.STOP_REASONS[loop.ITERATIONS_EXHAUSTED], False
-        gap, counts = float("nan"), []
+        self.unseen_eps = self._matched(_CHECK_DRAWS, 0)
+        self.counts: list[int] = []
+        self.state = start(plan, settled.members, self.most)
         try:
-            while True:
-                state = self._until_rest(plan, state, self._draws(settled, count), most)
-                counts += [count] * (int(state.sweeps) - len(counts))
-                unseen = check(
-                    self.target, plan, self.data, state.members, unseen_eps
-                )
-                self.values += _CHECK_DRAWS
-                last = state.trace[max(int(state.sweeps) - 1, 0), 0]
-                gap = float(last - unseen.elbo)
-                rest = bool(state.length <= plan.tolerance)
-                near = bool(state.length <= 10 * plan.tolerance) and bool(stuck(state))
-                limit = self.settings.gap_tolerance + float(unseen.error)
-                agree = abs(gap) < limit or not free
-                if (rest or near) and agree:
-                    stop, converged = loop.STOP_REASONS[loop.CONVERGED], True
-                elif int(state.sweeps) >= most:
-                    break
-                elif not np.isfinite(float(last)):
-                    stop = _NOT_FINITE
-                elif count >= 4 * _MOST or not free:
-                    exhausted = loop.DRAWS_EXHAUSTED if rest or near else loop.STUCK
-                    stop = loop.STOP_REASONS[exhausted]
-                else:
-                    count *= 2
-                    state = replace(
-                        state,
-                        descent=begin(tuple(state.members[i] for i in plan.free)),
-                        length=jnp.full_like(state.length, jnp.inf),
-                    )
-                    continue
-                break
+            if self.target.whole:
+                self._choose_start()
+            stop = self._fit()
         except KeyboardInterrupt:
             stop = INTERRUPTED
-            unseen = check(self.target, plan, self.data, state.members, unseen_eps)
-        errors = np.asarray(unseen.gradient, float) ** 2
+        unseen = self._check()
+        variances = np.asarray(unseen.gradient, float) ** 2
         q = ProductApproximation(
-            settled.blocks, state.members, self.target.dim, plan.free_blocks, errors
+            settled.blocks,
+            self.state.members,
+            self.target.dim,
+            plan.free_blocks,
+            variances,
         )
-        return q, self._record(state, counts, unseen, gap, stop, converged)
+        return q, self._record(unseen, stop)
 
-    def _until_rest(
-        self, plan: Sweeping, state: State, draws: BaseDraws, most: int
-    ) -> State:
+    # -- draws -----------------------------------------------------------------------
+
+    def _matched(self, count: int, stream: int) -> Array:
+        """Base draws for all blocks."""
+        size = sum(base_sizes(self.settled.blocks, self.settled.members))
+        rng = np.random.default_rng([self.seed, 4, stream, count])
+        return jnp.asarray(antithetic(sobol_normals(size, count // 2, rng)), self.dtype)
+
+    def _draws(self, count: int) -> BaseDraws:
+        blocks, members = self.settled.blocks, self.settled.members
+        rng = np.random.default_rng([self.seed, 5])
+        pairs = zip(blocks, members, strict=True)
+        own = tuple(own_draws(block, q, rng) for block, q in pairs)
+        statistics = sum(q.flatten(q.natural_params).size for q in members)
+        # So many that regressions on all statistics, and on their products while those
+        # are few, have two draws a coefficient; where there are no others, no matter.
+        wanted = _power_of_two(2 * (1 + statistics + statistics**2 // 2))
+        others = int(np.clip(wanted, _FEWEST_OTHERS, _MOST_OTHERS))
+        if len(blocks) == 1 and not blocks[0].classes:
+            others = 4
+        return BaseDraws(self._matched(count, 1), self._matched(others, 2), own)
+
+    def _first_count(self) -> int:
+        """Draws of the free blocks' objective to begin with."""
+        members = [self.settled.members[i] for i in self.plan.free]
+        free = sum(q.flatten(q.natural_params).size for q in members)
+        return int(np.clip(_power_of_two(16 * max(free, 1)), _FEWEST, _MOST))
+
+    # -- sweeps ----------------------------------------------------------------------
+
+    def _choose_start(self) -> None:
+        """Of several random starts of the discrete sites, the one whose ELBO is the
+        highest after a few sweeps."""
+        draws, best, highest = self._draws(self._first_count()), self.state, -np.inf
+        for number in range(_RESTARTS):
+            members = self.beginning.at_random(self.settled, number)
+            begun = start(self.plan, members, self.most)
+            tried = self._advance(begun, draws, _RESTART_SWEEPS)
+            elbo = float(tried.trace[int(tried.sweeps) - 1, 0])
+            if elbo > highest:
+                best, highest = tried, elbo
+        self.state = best
+        self.counts = [len(draws.free)] * int(best.sweeps)
+
+    def _fit(self) -> str:
+        """Sweeps until they have converged; the reason of the end."""
+        count = self._first_count()
+        while True:
+            self._until_rest(self._draws(count))
+            state = self.state
+            self.counts += [count] * (int(state.sweeps) - len(self.counts))
+            if not np.isfinite(self._elbo()):
+                return _NOT_FINITE
+            unseen = self._check()
+            length = float(state.length)
+            near = bool(stuck(state)) and length <= 10 * self.plan.tolerance
+            rest = length <= self.plan.tolerance or near
+            gap = abs(self._elbo() - float(unseen.elbo))
+            agree = gap < self.settings.gap_tolerance + float(unseen.error)
+            if rest and (agree or not self.plan.free):
+                return loop.STOP_REASONS[loop.CONVERGED]
+            if int(state.sweeps) >= self.most:
+                return loop.STOP_REASONS[loop.ITERATIONS_EXHAUSTED]
+            if count >= _MOST or not self.plan.free:
+                status = loop.DRAWS_EXHAUSTED if rest else loop.STUCK
+                return loop.STOP_REASONS[status]
+            count *= 2
+            assert state.descent is not None
+            unknown = jnp.full_like(state.length, jnp.inf)
+            self.state = replace(state, descent=again(state.descent), length=unknown)
+
+    def _elbo(self) -> float:
+        """Of the last sweep, on its own draws."""
+        return float(self.state.trace[max(int(self.state.sweeps) - 1, 0), 0])
+
+    def _check(self) -> Unseen:
+        self.values += _CHECK_DRAWS
+        members = self.state.members
+        return check(self.target, self.plan, self.data, members, self.unseen_eps)
+
+    def _advance(self, state: State, draws: BaseDraws, limit: int) -> State:
+        """Sweeps, counted."""
+        moved = advance(
+            self.target, self.plan, self.data, state, draws, jnp.asarray(limit)
+        )
+        sweeps = int(moved.sweeps) - int(state.sweeps)
+        trials = int(moved.trials) - int(state.trials)
+        self.gradients += trials * len(draws.free)
+        pairs = zip(self.plan.blocks, self.plan.conjugate, draws.own, strict=True)
+        for block, exact, own in pairs:
+            others = sweeps * len(draws.conjugate)
+            if block.classes:
+                self.values += others * block.count * block.classes
+            elif exact:
+                self.gradients += others * len(own)
+        return moved
+
+    def _until_rest(self, draws: BaseDraws) -> None:
         stride = 1
         while True:
-            before = int(state.sweeps)
-            limit = jnp.asarray(min(before + stride, most))
-            trials = int(state.trials)
-            state = advance(self.target, plan, self.data, state, draws, limit)
-            self._count(plan, draws, int(state.sweeps) - before)
-            self.gradients += (int(state.trials) - trials) * len(draws.free)
-            elbo, length = np.asarray(state.trace[int(state.sweeps) - 1])
+            limit = min(int(self.state.sweeps) + stride, self.most)
+            self.state = self._advance(self.state, draws, limit)
+            sweeps = int(self.state.sweeps)
             self.bar.update(
-                iteration=int(state.sweeps),
-                elbo=float(elbo),
-                fisher_length=float(length),
+                iteration=sweeps,
+                elbo=self._elbo(),
+                fisher_length=float(self.state.length),
                 step=1.0,
                 draws=len(draws.free),
             )
-            rest = bool(state.length <= plan.tolerance) or bool(stuck(state))
-            if rest or int(state.sweeps) >= most or int(state.sweeps) < int(limit):
-                return state
+            rest = float(self.state.length) <= self.plan.tolerance
+            if rest or bool(stuck(self.state)) or sweeps >= self.most:
+                return
             stride = min(2 * stride, 32)
 
-    def _count(self, plan: Sweeping, draws: BaseDraws, sweeps: int) -> None:
-        others = len(draws.conjugate)
-        pairs = zip(plan.blocks, plan.conjugate, draws.own, strict=True)
-        for block, exact, own in pairs:
-            if exact and block.classes:
-                self.values += sweeps * others * block.count * block.classes
-            elif exact:
-                self.gradients += sweeps * others * len(own)
-
-    def _record(
-        self,
-        state: State,
-        counts: list[int],
-        unseen: Any,
-        gap: float,
-        stop: str,
-        converged: bool,
-    ) -> FitRecord:
-        sweeps = int(state.sweeps)
+    def _record(self, unseen: Unseen, stop: str) -> FitRecord:
+        state, sweeps = self.state, int(self.state.sweeps)
         trace = np.asarray(state.trace[:sweeps])
-        rejected = 0 if state.descent is None else int(state.descent.rejected)
+        descent = state.descent
+        counts = [*self.counts, *[0] * sweeps][:sweeps]
         diagnostics = Diagnostics(
             elbo=float(unseen.elbo),
             iterations=sweeps,
             gradient_evaluations=self.gradients,
             value_evaluations=self.values,
-            rejected_steps=rejected,
+            rejected_steps=0 if descent is None else int(descent.rejected),
             draws=counts[-1] if counts else 0,
             seconds_compiling=0.0,
             seconds_running=0.0,
             fisher_length=float(state.length),
-            gap=gap,
+            gap=self._elbo() - float(unseen.elbo),
             khat=float("nan"),
-            converged=converged,
+            converged=stop == loop.STOP_REASONS[loop.CONVERGED],
             stop_reason=stop,
             covariance=MEAN_FIELD,
             dimension=self.target.dim,
@@ -422,9 +250,11 @@ class MeanField:
             "elbo": trace[:, 0],
             "fisher_length": trace[:, 1],
             "step": np.ones(sweeps),
-            "draws": np.array(counts[:sweeps] or [0] * sweeps),
+            "draws": np.array(counts),
         }
         return FitRecord(diagnostics, history, np.zeros(self.target.dim), "")
 
 
-Timed = Callable[[], tuple[ProductApproximation, FitRecord]]
+def _power_of_two(number: float) -> int:
+    """The next one."""
+    return 1 << max(int(np.ceil(number)) - 1, 0).bit_length()

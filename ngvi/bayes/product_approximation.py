@@ -122,9 +122,7 @@ class ProductApproximation:
             sd = np.sqrt((centred**2).mean(0) + least)
             return Gaussian(jnp.asarray(mean), Diagonal(jnp.asarray(1 / sd)))
         covariance = centred.T @ centred / len(z) + least * np.eye(self.dim)
-        return Gaussian(
-            jnp.asarray(mean), Dense.from_moments(jnp.asarray(covariance))
-        )
+        return Gaussian(jnp.asarray(mean), Dense.from_moments(jnp.asarray(covariance)))
 
     def mean_errors(
         self,

@@ -117,7 +117,7 @@ def options(
     """
     layout = _Layout(target, trace)
     chosen: dict[tuple[str, ...], Choice] = {}
-    for key, choice in (family.items() if isinstance(family, Mapping) else ()):
+    for key, choice in family.items() if isinstance(family, Mapping) else ():
         names = (key,) if isinstance(key, str) else tuple(key)
         layout.check(names, chosen)
         chosen[names] = choice
@@ -136,12 +136,12 @@ class _Layout:
         self.sites = {site.name: site for site in target.sites}
         self.trace = trace
         ends = np.cumsum([site.size for site in target.sites])
-        starts = (int(end) - site.size for site, end in zip(target.sites, ends, strict=True))
+        starts = (
+            int(end) - site.size for site, end in zip(target.sites, ends, strict=True)
+        )
         self.starts = dict(zip(self.sites, starts, strict=True))
 
-    def check(
-        self, names: tuple[str, ...], chosen: Iterable[tuple[str, ...]]
-    ) -> None:
+    def check(self, names: tuple[str, ...], chosen: Iterable[tuple[str, ...]]) -> None:
         for name in names:
             if name not in self.sites:
                 known = ", ".join(f"'{n}'" for n in self.sites)
@@ -239,8 +239,10 @@ class _Layout:
         if family is LogNormal and positive:
             family = Gaussian
         discrete = self.support(name).is_discrete
-        if family is not Gaussian and family not in fitting or (
-            family is Gaussian and discrete
+        if (
+            (family is not Gaussian
+            and family not in fitting)
+            or (family is Gaussian and discrete)
         ):
             suited = [f.__name__ for f in fitting] + ["Gaussian"] * (not discrete)
             raise ValueError(
@@ -256,7 +258,9 @@ class _Layout:
         if family is Gaussian and whole:
             raise ValueError(f"A Gaussian cannot hold the discrete site '{whole[0]}'.")
         if family is Gaussian:
-            index = [i for n in names for row in self._members(self.sites[n], 1) for i in row]
+            index = [
+                i for n in names for row in self._members(self.sites[n], 1) for i in row
+            ]
             return Block(names, Gaussian, (tuple(index),))
         if family not in PAIRS:
             raise ValueError(

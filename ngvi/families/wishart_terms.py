@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ngvi.families.gamma import place_log_gamma
 from ngvi.families.factored import Factored, stein_loss
+from ngvi.families.gamma import place_log_gamma
 from ngvi.families.special.calculus import with_partials
 from ngvi.families.special.differences import stirling_bregman
 from ngvi.families.special.gamma import stirling_remainder

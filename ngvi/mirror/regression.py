@@ -122,4 +122,7 @@ def expected(
     ones = jnp.ones_like(values[:, :1])
     # About the first row: what does not vary is had exactly.
     centred = values - values[0]
-    return values[0] + solve_least_squares(jnp.concatenate([ones, variates], -1), centred)[0]
+    return (
+        values[0]
+        + solve_least_squares(jnp.concatenate([ones, variates], -1), centred)[0]
+    )
