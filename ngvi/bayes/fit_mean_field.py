@@ -1,4 +1,4 @@
-"""The posterior of `ngvi.fit(model, family="mean-field")`, see `ngvi.bayes.mean_field`."""
+"""The posterior of `ngvi.fit(model, family="mean-field")`: `ngvi.bayes.mean_field`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a mean field starts: its blocks' families, the conjugate ones, their members."""
+"""Where a mean field starts: families of its blocks, which are conjugate, members."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class ModelTarget:
     def _whole_set(
         self, model: Callable[..., Any], values: dict[str, Array]
     ) -> tuple[Callable[..., Any], dict[str, Array]]:
-        """The model with its discrete sites at their values, and those of the others."""
+        """The model at its discrete sites' values, and the values of the others."""
         if not self.whole:
             return model, values
         taken = {n: jnp.rint(values[n]).astype(int) for n in self.whole}

@@ -1,14 +1,14 @@
 """Which family each latent site has: by its support, or as the user says.
 
-| support                       | families, the first that is conjugate or fits best     |
-|-------------------------------|--------------------------------------------------------|
-| positive numbers              | Gamma, InverseGamma                                    |
-| (0, 1)                        | Beta                                                   |
-| the simplex                   | Dirichlet                                              |
-| positive-definite matrices    | InverseWishart, Wishart                                |
-| angles                        | VonMises                                               |
-| a few whole numbers           | Bernoulli, Categorical                                 |
-| the line, and all other ones  | Gaussian in the unconstrained coordinates of the site  |
+| support                      | families, the first that is conjugate or fits best   |
+|------------------------------|------------------------------------------------------|
+| positive numbers             | Gamma, InverseGamma                                  |
+| (0, 1)                       | Beta                                                 |
+| the simplex                  | Dirichlet                                            |
+| positive-definite matrices   | InverseWishart, Wishart                              |
+| angles                       | VonMises                                             |
+| a few whole numbers          | Bernoulli, Categorical                               |
+| the line, and all other ones | Gaussian in the unconstrained coordinates            |
 
 The members of a site are independent over its plates; the entries of one value are one
 member of a joint family, or of a Gaussian with all correlations up to 32 of them. "Fits
@@ -207,7 +207,7 @@ class _Layout:
         low, high = np.asarray(low), np.asarray(high)
         if np.ptp(low) or np.ptp(high):
             raise ValueError(
-                f"The entries of the discrete site '{name}' do not have the same values."
+                f"The entries of the discrete site '{name}' have different values."
             )
         return int(low.min()), int(high.max() - low.min()) + 1
 
@@ -239,10 +239,8 @@ class _Layout:
         if family is LogNormal and positive:
             family = Gaussian
         discrete = self.support(name).is_discrete
-        if (
-            (family is not Gaussian
-            and family not in fitting)
-            or (family is Gaussian and discrete)
+        if (family is not Gaussian and family not in fitting) or (
+            family is Gaussian and discrete
         ):
             suited = [f.__name__ for f in fitting] + ["Gaussian"] * (not discrete)
             raise ValueError(

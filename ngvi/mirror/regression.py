@@ -79,7 +79,7 @@ def from_gradients(
     Returns:
         c, and the norm of the residual over the norm of the gradients.
     """
-    points, members, size, dim = design.shape
+    _, members, size, _ = design.shape
     rows = jnp.moveaxis(design, (1, 0, 3), (0, 1, 2)).reshape(members, -1, size)
     units = jnp.sqrt((rows**2).sum(1, keepdims=True))
     units = jnp.where(units > 0, units, 1)
@@ -103,13 +103,22 @@ def control_variates(
         groups: which variable each is of, (f,).
     """
     draws, size = centred.shape
+    centred = _varying(centred)
     first, second = np.triu_indices(size, 1)
     apart = groups[first] != groups[second]
     first, second = first[apart], second[apart]
     if 2 * (1 + size + first.size) <= draws:
         products = centred[:, first] * centred[:, second]
-        return jnp.concatenate([centred, products], -1)
+        return jnp.concatenate([centred, _varying(products)], -1)
     return centred if 2 * (1 + size) <= draws else centred[:, :0]
+
+
+def _varying(columns: Float[Array, "n f"]) -> Float[Array, "n f"]:
+    """The columns, zero where draws all but never vary: in its own units such a column
+    of mean zero (a rare event's indicator less its probability) would be a constant,
+    and take over a part of the intercept."""
+    keep = jnp.abs(columns.mean(0)) <= columns.std(0) / 2
+    return jnp.where(keep, columns, 0)
 
 
 def expected(
