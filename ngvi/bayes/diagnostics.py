@@ -16,6 +16,8 @@ from typing import Literal
 
 import numpy as np
 
+from ngvi.bayes.psis import smoothed
+
 Level = Literal["trustworthy", "means only", "do not trust"]
 
 INTERRUPTED = "interrupted: the best state so far is kept"
@@ -27,6 +29,8 @@ SHORT = {
     EPOCHS_USED: "Allow more: ngvi.Stream(..., epochs=...).",
 }
 """What to do about a fit that was asked to be short, by its stop reason."""
+SHAPES = {"mixture": "a mixture of Gaussians", "draws": "draws"}
+"""Of what q may be beside a Gaussian."""
 KHAT_LIMIT = 0.7
 MEAN_LIMIT = 0.25
 """Posterior sds by which a mean may differ from the reweighted one."""
@@ -62,6 +66,11 @@ class Diagnostics:
     epochs: int = 0
     """Passes over data that were read in batches; 0 for data in memory."""
 
+    @property
+    def shape(self) -> str:
+        """Of q, in words."""
+        return SHAPES.get(self.covariance, f"{self.covariance} covariance")
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -89,7 +98,7 @@ class Comparison:
 
 
 def pareto_smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
-    """Normalised, Pareto-smoothed weights and k-hat, by ArviZ.
+    """Normalised, Pareto-smoothed weights and k-hat.
 
     Args:
         log_weight: log p − log q of S draws, shape (S,).
@@ -102,18 +111,8 @@ def pareto_smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
         return np.full(log_weight.shape, np.nan), float("inf")
     if np.ptp(log_weight) < 1e-5:  # q is the posterior; a tail of rounding has no shape
         return np.full(log_weight.shape, 1 / log_weight.size), 0.0
-    try:
-        from arviz_stats.base import array_stats  # ArviZ 1.x
-    except ImportError:
-        from arviz import psislw
-
-        smoothed, khat = psislw(log_weight)
-    else:
-        # ArviZ 1.x takes log ratios with the opposite sign.
-        smoothed, khat = array_stats.psislw(-log_weight)
-    smoothed = np.asarray(smoothed)
-    weights = np.exp(smoothed - smoothed.max())
-    return weights / weights.sum(), float(khat)
+    log_weights, khat = smoothed(log_weight)
+    return np.exp(log_weights), khat
 
 
 def efficiency(weights: np.ndarray) -> float:

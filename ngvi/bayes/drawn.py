@@ -15,6 +15,7 @@ from ngvi.bayes.density import Density
 from ngvi.bayes.diagnostics import EVEN_WEIGHTS, efficiency, pareto_smoothed
 from ngvi.bayes.replicates import observed_sites
 from ngvi.bayes.summaries import Sites, columns
+from ngvi.bayes.weighted_draws import WeightedDraws
 
 SUMMARY_DRAWS = 2048
 # The tails that a Gaussian misses are rare under it: they take more draws to be seen
@@ -73,6 +74,10 @@ class Drawn:
         sites = {name: sites[name] for name in order}
         return Evaluated(log_p, np.asarray(self.q.log_prob(points)), sites)
 
+    def log_p(self, points: Float[Array, "s d"]) -> np.ndarray:
+        """log p alone."""
+        return self.density.at(points, self._batch_size)[0]
+
     @property
     def _batch_size(self) -> int:
         """How many draws the model is evaluated at in one go."""
@@ -101,10 +106,19 @@ class Drawn:
         """The draws that every summary is computed from."""
         return self.at(self.points)
 
+    def _as_they_are(self, khat: float) -> Weighed:
+        """The summary's draws, where q has no density to weigh them by."""
+        count = len(self.summary.log_p)
+        return Weighed(
+            np.zeros(count), np.full(count, 1 / count), khat, self.summary.sites
+        )
+
     @cached_property
     def weighed(self) -> Weighed:
         """Draws to hold q against the posterior: the summary's, and more where the
         weights are uneven."""
+        if isinstance(self.q, WeightedDraws):
+            return self._as_they_are(self.q.evidence.khat)
         weighed = Weighed.of(self.summary)
         numbers = columns(self.summary.sites).size * _CHECK_BLOCKS
         if efficiency(weighed.weights) > EVEN_WEIGHTS or numbers > _LARGEST_CHECK:

@@ -101,11 +101,62 @@ def nuts(
     """
     target, data, q = posterior._target, posterior._data, posterior.gaussian
 
-    def potential(eps: Float[Array, "d"]) -> Float[Array, ""]:
-        return target.potential(data, q.place(eps))
-
     def sites(eps: Float[Array, "d"]) -> dict[str, Array]:
         return target.constrain(data, q.place(eps))
+
+    mcmc = _run(
+        posterior,
+        sites,
+        num_samples,
+        num_warmup,
+        num_chains,
+        seed,
+        progress_bar,
+        **nuts_options,
+    )
+    _warn(mcmc)
+    return mcmc
+
+
+def nuts_points(
+    posterior: Posterior,
+    num_samples: int,
+    num_warmup: int,
+    num_chains: int,
+    seed: int,
+    **nuts_options: Any,
+) -> tuple[Float[np.ndarray, "c n d"], float, int]:
+    """Unconstrained draws, the part of the steps that diverged, and gradients."""
+    q = posterior.gaussian
+
+    def place(eps: Float[Array, "d"]) -> dict[str, Array]:
+        return {"z": q.place(eps)}
+
+    run = num_samples, num_warmup, num_chains, seed, False
+    mcmc = _run(posterior, place, *run, **nuts_options)
+    fields = mcmc.get_extra_fields()
+    steps = int(np.asarray(fields["num_steps"]).sum())
+    # The warm-up's are not told: as many a draw as later.
+    gradients = steps * (num_samples + num_warmup) // num_samples
+    points = np.asarray(mcmc.get_samples(group_by_chain=True)["z"])
+    return points, float(np.asarray(fields["diverging"]).mean()), gradients
+
+
+def _run(
+    posterior: Posterior,
+    postprocess: Callable[[Array], dict[str, Array]],
+    num_samples: int,
+    num_warmup: int,
+    num_chains: int,
+    seed: int,
+    progress_bar: bool,
+    **nuts_options: Any,
+) -> MCMC:
+    """The sampler after its run in the coordinates in which q is standard normal."""
+    target, data, q = posterior._target, posterior._data, posterior.gaussian
+
+    def potential(eps: Float[Array, "d"]) -> Float[Array, ""]:
+        return target.potential(data, q.place(eps))
 
     start_key, run_key = jax.random.split(jax.random.key(seed))
     starts = _starts(potential, start_key, num_chains, q.mean)
@@ -117,14 +168,13 @@ def nuts(
         num_warmup=num_warmup,
         num_samples=num_samples,
         num_chains=num_chains,
-        postprocess_fn=sites,
+        postprocess_fn=postprocess,
         chain_method="vectorized",
         progress_bar=progress_bar,
     )
     fields = ("potential_energy", "num_steps", "accept_prob")
     init_params = starts if num_chains > 1 else starts[0]
     mcmc.run(run_key, init_params=init_params, extra_fields=fields)
-    _warn(mcmc)
     return mcmc
 
 

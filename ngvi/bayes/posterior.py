@@ -20,12 +20,15 @@ from ngvi.bayes.record import FitRecord
 from ngvi.bayes.structure import Structure
 from ngvi.bayes.summaries import Sites, Summaries, columns
 from ngvi.bayes.target import Data, Target, coordinate_names
+from ngvi.bayes.weighted_draws import WeightedDraws
 from ngvi.families import Gaussian
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ngvi.bayes.archive import Archive
+    from ngvi.bayes.loo import LeaveOneOut
+    from ngvi.bayes.refinement import Refinement
 
 
 class Posterior(Summaries):
@@ -179,6 +182,10 @@ class Posterior(Summaries):
         host: log p and log q, (S,) each, and the sites."""
         return self._drawn.at(points)
 
+    def log_density(self, points: Float[Array, "s d"]) -> np.ndarray:
+        """log p at unconstrained points, (S,): the target's, up to a constant."""
+        return self._drawn.log_p(points)
+
     @cached_property
     def _drawn(self) -> Drawn:
         seed = self.record.diagnostics.seed
@@ -246,6 +253,16 @@ class Posterior(Summaries):
         """log p − log q of the draws that k-hat and the verdict are computed from."""
         return self._weighed.log_weight
 
+    @property
+    def log_evidence(self) -> float:
+        """log ∫p by importance: the log of the mean weight of the verdict's draws,
+        never less than the ELBO on them. NaN where q is draws."""
+        if isinstance(self.approximation, WeightedDraws):
+            return float("nan")
+        weights = self.log_weights
+        largest = weights.max()
+        return float(largest + np.log(np.mean(np.exp(weights - largest))))
+
     @cached_property
     def comparison(self) -> Comparison:
         """Means and sds of every quantity held against the reweighted draws."""
@@ -257,6 +274,8 @@ class Posterior(Summaries):
     @cached_property
     def verdict(self) -> Verdict:
         """How far the answer can be trusted, why, and what to do next."""
+        if isinstance(self.approximation, WeightedDraws):
+            return self.approximation.evidence.verdict
         sd = self._flat[1].std(0)
         errors = self._standard_errors[sd > 0] / sd[sd > 0]
         # One that was not computed is NaN.
@@ -322,6 +341,19 @@ class Posterior(Summaries):
 
         return log_likelihood(self, num_samples, seed)
 
+    def loo(self) -> LeaveOneOut:
+        """Leave-one-out cross-validation by Pareto-smoothed importance weights that
+        correct for q too; see `ngvi.bayes.loo`.
+
+        Raises:
+            TypeError: the posterior is of a plain log density, its data were read in
+                batches, discrete sites were summed out, or nothing is observed.
+            ValueError: log p or a log likelihood is not finite at a draw.
+        """
+        from ngvi.bayes.loo import loo
+
+        return loo(self)
+
     # -- out -----------------------------------------------------------------------
 
     def archive(self, *, predictive: bool = True, prior: bool = False) -> Archive:
@@ -358,6 +390,42 @@ class Posterior(Summaries):
 
         self._needs_gaussian("as_guide()", "use posterior.sample(n)")
         return as_guide(self)
+
+    @property
+    def refinement(self) -> Refinement | None:
+        """What each rung of `refine` gained; None where it was not asked for."""
+        return self.record.refinement
+
+    def refine(
+        self, budget: float | None = None, *, progress: bool | None = None
+    ) -> Posterior:
+        """A better answer: one rung after the other until the verdict is good.
+
+        A diagonal or low-rank Gaussian is fitted anew with a full or structured
+        covariance; then draws are reweighted by importance; then a mixture of Gaussians
+        is grown (up to 50 dimensions); at last NUTS runs in the coordinates of the fit.
+
+        Args:
+            budget: seconds, after which no rung begins; by default there is no limit.
+            progress: show progress lines; by default when stderr is a terminal.
+
+        Returns:
+            A posterior that answers everything this one does, with the best q that was
+            found: a Gaussian, a mixture, or draws. Its `refinement`, when printed,
+            tells what each rung gained.
+
+        Raises:
+            TypeError: the data were read in batches.
+            ValueError: the budget is not positive.
+
+        Example:
+            >>> better = posterior.refine()                      # doctest: +SKIP
+            >>> print(better.refinement)                         # doctest: +SKIP
+        """
+        from ngvi.bayes.refinement import refine
+
+        self._needs_data("refine()", "fit a model to data in memory")
+        return refine(self, budget, progress)
 
     def nuts(self, **options: Any) -> Any:
         """Exact draws by NumPyro's NUTS, started and preconditioned from this fit; see

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -11,6 +11,9 @@ import numpy as np
 from ngvi.bayes.diagnostics import Diagnostics
 from ngvi.bayes.structure import Structure
 from ngvi.mirror import loop
+
+if TYPE_CHECKING:
+    from ngvi.bayes.refinement import Refinement
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class FitRecord:
     """Squared standard errors of the whitened mean from the finite draws, (D,)."""
     name: str
     structure: Structure | None = None
+    refinement: Refinement | None = None
+    """The rungs that led here, if it was refined."""
 
     @classmethod
     def of(

@@ -92,11 +92,6 @@ class Options(NamedTuple):
         return self.candidates[0].sites
 
 
-def is_mean_field(family: Any) -> bool:
-    """Whether `ngvi.fit` is asked for families on the sites' own supports."""
-    return family == MEAN_FIELD or isinstance(family, Mapping)
-
-
 def options(
     target: ModelTarget,
     trace: Mapping[str, Mapping[str, Any]],

@@ -87,7 +87,7 @@ class Summaries(ABC):
 
         d = self.diagnostics
         head = (
-            f"{self.name}: {d.dimension} dimensions, {d.covariance} covariance, "
+            f"{self.name}: {d.dimension} dimensions, {d.shape}, "
             f"ELBO {d.elbo:.2f}, {d.iterations} iterations, "
             f"{d.gradient_evaluations} gradients"
         )

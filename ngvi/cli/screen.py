@@ -22,7 +22,7 @@ def answer(posterior: Posterior) -> str:
     """What was fitted, and the table of its quantities."""
     d = posterior.diagnostics
     head = (
-        f"{posterior.name}: {d.dimension} dimensions, {d.covariance} covariance, "
+        f"{posterior.name}: {d.dimension} dimensions, {d.shape}, "
         f"ELBO {d.elbo:.2f}, {d.iterations} iteration{'s' * (d.iterations != 1)}"
     )
     return f"{head}\n\n{text_table(posterior.summary())}\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from ngvi.bayes.diagnostics import SHAPES
 from ngvi.report import markup
 from ngvi.report.scalars import finite
 from ngvi.report.tail import khat_threshold
@@ -38,7 +39,8 @@ def headline(record: Record) -> str:
     found = diagnostics(record)
     words = []
     if found.get("covariance") is not None:
-        words.append(f"Gaussian with {escape(str(found['covariance']))} covariance")
+        name = str(found["covariance"])
+        words.append(SHAPES.get(name, f"Gaussian with {escape(name)} covariance"))
     if found.get("dimension") is not None:
         words.append(f"{markup.number(found['dimension'], ',d')} dimensions")
     if found.get("seed") is not None:

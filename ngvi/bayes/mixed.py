@@ -1,0 +1,74 @@
+"""From a posterior that is a Gaussian to one that is a mixture of them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ngvi.bayes import compile_time
+from ngvi.bayes.diagnostics import INTERRUPTED
+from ngvi.bayes.mixture_fit import fit_mixture
+from ngvi.terminal.progress import Progress
+
+if TYPE_CHECKING:
+    from ngvi.bayes.posterior import Posterior
+
+
+def mixed(
+    posterior: Posterior,
+    *,
+    deadline: float = float("inf"),
+    progress: bool | None = None,
+) -> Posterior:
+    """The same model and data, with the mixture that grows from this Gaussian for q.
+
+    Args:
+        posterior: the fit of a Gaussian, of any covariance.
+        deadline: on `time.perf_counter`'s clock, after which no round begins.
+        progress: show a progress line; by default when stderr is a terminal.
+
+    Raises:
+        ValueError: there are too many dimensions.
+        TypeError: the data were read in batches, or q is no Gaussian.
+    """
+    posterior._needs_data("A mixture", "fit a model to data in memory")
+    posterior._needs_gaussian("A mixture's start", "begin from a fit with one")
+    started = time.perf_counter()
+    before = posterior.record.diagnostics
+    with compile_time.measure() as compiling, Progress(progress, posterior.name) as bar:
+        fitted = fit_mixture(
+            posterior._target,
+            posterior._data,
+            posterior.gaussian,
+            posterior.log_density,
+            seed=before.seed,
+            deadline=deadline,
+            shown=bar.update,
+        )
+    seconds = time.perf_counter() - started
+    finite = bool(np.isfinite(fitted.elbo))
+    diagnostics = replace(
+        before,
+        elbo=fitted.elbo,
+        iterations=before.iterations + len(fitted.history["iteration"]),
+        gradient_evaluations=before.gradient_evaluations + fitted.gradients,
+        value_evaluations=before.value_evaluations + fitted.values,
+        draws=int(fitted.history["draws"][-1]),
+        seconds_compiling=before.seconds_compiling + min(compiling.seconds, seconds),
+        seconds_running=before.seconds_running + max(seconds - compiling.seconds, 0.0),
+        fisher_length=fitted.length,
+        gap=float("nan"),
+        converged=finite and fitted.stop_reason != INTERRUPTED,
+        stop_reason=fitted.stop_reason,
+        covariance="mixture",
+    )
+    record = replace(
+        posterior.record,
+        diagnostics=diagnostics,
+        history=fitted.history,
+        structure=None,
+    )
+    return posterior.with_approximation(fitted.q, record)
