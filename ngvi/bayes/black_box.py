@@ -55,6 +55,10 @@ class HostTarget(FunctionTarget):
     host_arguments: Any = None
     """(args, kwargs), as they were given."""
 
+    @property
+    def differentiable(self) -> bool:
+        return False
+
     def joint(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
         shape = jax.ShapeDtypeStruct((), z.dtype)
         return jax.pure_callback(self.host, shape, z, vmap_method="expand_dims")

@@ -66,6 +66,10 @@ class ModelTarget:
         return sum(site.size for site in self.sites)
 
     @property
+    def differentiable(self) -> bool:
+        return not self.whole
+
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(
             name

@@ -92,7 +92,7 @@ class ProductApproximation:
     def _base_size(self) -> int:
         return sum(of_blocks.base_sizes(self.blocks, self.members))
 
-    def _placed(self, eps: Array) -> Float[Array, "s d"]:
+    def _placed(self, eps: Array | np.ndarray) -> Float[Array, "s d"]:
         into = jnp.zeros((len(eps), self.dim), self.dtype)
         return _place(self.blocks, self.members, jnp.asarray(eps, self.dtype), into)
 

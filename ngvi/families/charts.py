@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -53,13 +54,15 @@ def from_free(
     if like.natural_everywhere:
         return like.with_natural_params(like.unflatten(vector))
     batch = len(like.batch_shape)
-    values, start = {}, 0
+    values: dict[str, Any] = {}
+    start = 0
     for name, domain in _domains(like):
         shape = getattr(like, name).shape[batch:]
         size = _size(shape, domain)
         values[name] = _bound(vector[..., start : start + size], shape, domain)
         start += size
-    return dataclasses.replace(like, **values)
+    parameters: Any = like  # a dataclass, like every family
+    return dataclasses.replace(parameters, **values)
 
 
 def _domains(member: ExponentialFamily) -> list[tuple[str, Domain]]:
