@@ -435,7 +435,7 @@ class Posterior(Summaries):
         self._needs_data("nuts()", "fit a model to data in memory")
         if not self._target.differentiable:
             raise TypeError(
-                "nuts() needs gradients: the density is only evaluated, or has discrete "
-                "sites. posterior.sample(n, resample=True) needs none."
+                "nuts() needs gradients: the density is only evaluated, or it has "
+                "discrete sites. posterior.sample(n, resample=True) needs none."
             )
         return nuts(self, **options)
