@@ -1,6 +1,6 @@
 """Mean fields on the sites' own supports, beside exact answers and NumPyro's guides.
 
-    python benchmarks/mean_field.py [--steps 5000] [--models seeds rats ...] [--out FILE]
+    python benchmarks/mean_field.py [--steps 5000] [--models seeds ...] [--out FILE]
 
 First the conjugate models: how many iterations, and how far the natural parameters are
 from the exact posterior's. Then models of the zoo, and a black box: the evidence lower
@@ -151,9 +151,7 @@ def ours(name: str, method: str, **options: Any) -> Row:
     )
     values = log_weight.log_p - log_weight.log_q
     error = values.std() / np.sqrt(FRESH)
-    return Row(
-        name, method, values.mean(), error, seconds, posterior.verdict.level
-    )
+    return Row(name, method, values.mean(), error, seconds, posterior.verdict.level)
 
 
 def auto_normal(name: str, steps: int) -> Row:

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 
 from ngvi.bayes.blocks import Block, Blocks, base_sizes, place
 from ngvi.bayes.target import Data, Target
-from ngvi.families import Bernoulli, Gaussian
+from ngvi.families import Bernoulli, Categorical, Gaussian
 from ngvi.linalg import Dense
 from ngvi.mirror.frames import Members
 from ngvi.mirror.regression import control_variates, expected, from_gradients
@@ -188,7 +188,7 @@ def closed_form(
     """
     block, q = blocks[number], members[number]
     blank = jnp.zeros((len(eps), target.dim), eps.dtype)
-    z = place(blocks, members, eps, blank)
+    z = place(blocks, tuple(_spread(q) for q in members), eps, blank)
     if block.classes:
         return _discrete(target, data, blocks, number, members, eps, z)
     coefficients = measured(target, data, block, q, own, z)[0]
@@ -222,7 +222,7 @@ def _discrete(
 
     def update(entry: Array, q: Any) -> Any:
         # Where entries meet, later ones see what earlier ones have become.
-        here = place((block,), (q,), eps[:, own], z)
+        here = place((block,), (_spread(q),), eps[:, own], z)
         now = (*members[:number], q, *members[number + 1 :])
         variates = _Centred(blocks, now, here).without_entry(block, entry)
         values = _weighed_values(target, data, block, entry, here)
@@ -234,6 +234,21 @@ def _discrete(
 
     moved = jax.lax.fori_loop(0, block.count, update, before)
     return _if_valid(moved, before, _squared_way(before, moved))
+
+
+_SPREAD = 0.1
+"""Of each value's probability, what is shared out evenly where draws are regressed on:
+a value that no draw has would leave no trace, and its coefficient be lost."""
+
+
+def _spread(q: Any) -> Any:
+    """A discrete member nearer to even; any other as it is."""
+    if isinstance(q, Bernoulli):
+        return Bernoulli.from_probs((1 - _SPREAD) * q.probs + _SPREAD / 2)
+    if isinstance(q, Categorical):
+        even = _SPREAD / q.logits.shape[-1]
+        return Categorical.from_probs((1 - _SPREAD) * q.probs + even)
+    return q
 
 
 _SURE = 80.0

@@ -32,7 +32,9 @@ from ngvi.bayes.sweeps import (
     Sweeping,
     Unseen,
     advance,
+    at_rest,
     check,
+    entropy_error,
     start,
     stuck,
 )
@@ -89,6 +91,7 @@ class MeanField:
         )
         self.unseen_eps = self._matched(_CHECK_DRAWS, 0)
         self.counts: list[int] = []
+        self.gap = float("nan")
         self.state = start(plan, settled.members, self.most)
         try:
             if self.target.whole:
@@ -155,17 +158,18 @@ class MeanField:
         """Sweeps until they have converged; the reason of the end."""
         count = self._first_count()
         while True:
-            self._until_rest(self._draws(count))
+            draws = self._draws(count)
+            self._until_rest(draws)
             state = self.state
             self.counts += [count] * (int(state.sweeps) - len(self.counts))
             if not np.isfinite(self._elbo()):
                 return _NOT_FINITE
             unseen = self._check()
-            length = float(state.length)
-            near = bool(stuck(state)) and length <= 10 * self.plan.tolerance
-            rest = length <= self.plan.tolerance or near
-            gap = abs(self._elbo() - float(unseen.elbo))
-            agree = gap < self.settings.gap_tolerance + float(unseen.error)
+            near = float(state.length) <= 10 * self.plan.tolerance
+            rest = bool(at_rest(state, self.plan)) or (bool(stuck(state)) and near)
+            error = entropy_error(self.target, self.plan, state.members, draws.free)
+            self.gap = self._elbo() + float(error) - float(unseen.elbo)
+            agree = abs(self.gap) < self.settings.gap_tolerance + float(unseen.error)
             if rest and (agree or not self.plan.free):
                 return loop.STOP_REASONS[loop.CONVERGED]
             if int(state.sweeps) >= self.most:
@@ -217,7 +221,7 @@ class MeanField:
                 step=1.0,
                 draws=len(draws.free),
             )
-            rest = float(self.state.length) <= self.plan.tolerance
+            rest = bool(at_rest(self.state, self.plan))
             if rest or bool(stuck(self.state)) or sweeps >= self.most:
                 return
             stride = min(2 * stride, 32)
@@ -237,7 +241,7 @@ class MeanField:
             seconds_compiling=0.0,
             seconds_running=0.0,
             fisher_length=float(state.length),
-            gap=self._elbo() - float(unseen.elbo),
+            gap=self.gap,
             khat=float("nan"),
             converged=stop == loop.STOP_REASONS[loop.CONVERGED],
             stop_reason=stop,

@@ -98,6 +98,8 @@ def control_variates(
     """Functions of independent variables whose means are zero: their centred statistics
     and the products of those of different variables, as far as n draws carry them.
 
+    A regression that is exact is so wherever the draws are from.
+
     Args:
         centred: T − μ of all variables, side by side.
         groups: which variable each is of, (f,).
@@ -115,9 +117,8 @@ def control_variates(
 
 def _varying(columns: Float[Array, "n f"]) -> Float[Array, "n f"]:
     """The columns, zero where draws all but never vary: in its own units such a column
-    of mean zero (a rare event's indicator less its probability) would be a constant,
-    and take over a part of the intercept."""
-    keep = jnp.abs(columns.mean(0)) <= columns.std(0) / 2
+    would be a constant and take over a part of the intercept."""
+    keep = columns.std(0) > 1e-2 * jnp.abs(columns.mean(0))
     return jnp.where(keep, columns, 0)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from scipy.stats import norm
 
 import ngvi
 from ngvi import families
@@ -59,6 +60,7 @@ def test_the_evidence_is_exact_and_the_verdict_knows(conjugate):
     assert "mean-field" in repr(conjugate)
 
 
+@pytest.mark.slow
 def test_draws_and_files_are_those_of_any_posterior(conjugate, tmp_path):
     shares = conjugate.sample(500, seed=1)["shares"]
     assert shares.shape == (500, 3)
@@ -114,12 +116,9 @@ def schools(y=SCORES):
         numpyro.sample("y", dist.Normal(mu + tau * eta, ERRORS), obs=y)
 
 
-@pytest.fixture(scope="module")
-def eight_schools():
-    return fit(schools)
-
-
-def test_a_model_that_is_not_conjugate_converges(eight_schools):
+@pytest.mark.slow
+def test_eight_schools_gain_by_a_family_of_their_own():
+    eight_schools = fit(schools)
     assert eight_schools.diagnostics.converged
     q = eight_schools.approximation.factors
     # The likelihood is normal in each of these, given the others.
@@ -131,11 +130,26 @@ def test_a_model_that_is_not_conjugate_converges(eight_schools):
     assert eight_schools.diagnostics.elbo > gaussian.diagnostics.elbo - 0.05
 
 
-def test_standard_errors_come_from_unseen_draws(eight_schools):
-    errors = eight_schools.summary()["mcse"]
-    sds = eight_schools.summary()["sd"]
-    assert np.isfinite(errors).all()
-    assert 0 < errors["tau"] < 0.1 * sds["tau"]
+def scale_alone(y):
+    sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+    with numpyro.plate("row", len(y)):
+        numpyro.sample("y", dist.Normal(0.0, sigma), obs=y)
+
+
+def test_a_site_that_is_not_conjugate_has_the_best_of_its_family():
+    """The evidence by quadrature is above the bound, and hardly."""
+    y = np.array([0.4, -1.2, 2.0, 0.3, -0.7, 1.1])
+    posterior = fit(scale_alone, y)
+    grid = np.linspace(1e-3, 8, 200_001)
+    log_p = norm(0, grid[:, None]).logpdf(y).sum(1) + np.log(2) + norm.logpdf(grid)
+    p = np.exp(log_p)
+    evidence, mean = np.log(p.sum() * (grid[1] - grid[0])), (p @ grid) / p.sum()
+    assert posterior.diagnostics.converged
+    assert evidence - 0.02 < posterior.diagnostics.elbo < evidence + 0.001
+    assert posterior.verdict.level == "trustworthy"
+    row = posterior.summary().loc["sigma"]
+    assert abs(row["mean"] - mean) < 0.02 * row["sd"] + 3 * row["mcse"]
+    assert 0 < row["mcse"] < 0.1 * row["sd"]
 
 
 def test_joined_sites_are_correlated():
@@ -160,6 +174,7 @@ def two_kinds(y):
         numpyro.sample("y", dist.Normal(m[kind], 1.0), obs=y)
 
 
+@pytest.mark.slow
 def test_discrete_sites_are_a_part_of_the_mean_field():
     """Against coordinate ascent written out."""
     y = np.array([-2.5, -1.5, 0.1, 0.3, 1.9, 2.2])
@@ -173,9 +188,9 @@ def test_discrete_sites_are_a_part_of_the_mean_field():
         mean = (prior + weights.T @ y) / precision
         squares = (y[:, None] - mean) ** 2 + 1 / precision
         r = 1 / (1 + np.exp((squares[:, 1] - squares[:, 0]) / 2))
-    np.testing.assert_allclose(q["m"].mean[0], mean, atol=2e-3)
-    np.testing.assert_allclose(covariance, np.diag(1 / precision), atol=2e-3)
-    np.testing.assert_allclose(q["kind"].probs, r, atol=2e-3)
+    np.testing.assert_allclose(q["m"].mean[0], mean, atol=5e-4)
+    np.testing.assert_allclose(covariance, np.diag(1 / precision), atol=5e-4)
+    np.testing.assert_allclose(q["kind"].probs, r, atol=5e-4)
     assert posterior.sample(5)["kind"].dtype.kind == "i"
     with pytest.raises(TypeError, match="needs gradients"):
         posterior.nuts()
