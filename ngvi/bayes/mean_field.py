@@ -51,7 +51,7 @@ _FEWEST_OTHERS, _MOST_OTHERS = 64, 512
 _NUMBERS_AT_ONCE = 2**17
 _RESTARTS, _RESTART_SWEEPS = 5, 10
 # Coordinate ascent creeps up on its fixed point: it has converged later.
-_CREEP = 5
+_CREEP = 20
 _NOT_FINITE = "the log density is not finite at draws around the start"
 
 
