@@ -5,6 +5,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ngvi import nes
+from ngvi.bayes.calibration import Calibration, calibrate
 from ngvi.bayes.fit import fit
 from ngvi.bayes.load import LoadedPosterior, load
 from ngvi.bayes.posterior import Posterior
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Calibration",
     "LoadedPosterior",
     "Posterior",
     "Stream",
     "StreamError",
+    "calibrate",
     "fisher",
     "fit",
     "load",

@@ -11,6 +11,7 @@ Source: Yao, Vehtari, Simpson and Gelman (2018), Yes, but did it work?; Vehtari 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,8 @@ INTERRUPTED = "interrupted: the best state so far is kept"
 ONE_STEP = "one natural step was taken"
 ONE_PASS = "each batch was read once"
 EPOCHS_USED = "the epochs allowed were used up"
+_MOST_ENTRIES = 100
+"""Of a site, whose k-hat is computed."""
 SHORT = {
     ONE_STEP: "Fit to the end: ngvi.fit(model, ..., prior=posterior).",
     EPOCHS_USED: "Allow more: ngvi.Stream(..., epochs=...).",
@@ -115,6 +118,32 @@ def pareto_smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
     return np.exp(log_weights), khat
 
 
+def site_khats(
+    log_weight: np.ndarray, sites: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """k-hat of w (z − z̄)², the worst over the entries of each site.
+
+    Args:
+        log_weight: log p − log q of S draws, shape (S,).
+        sites: the draws, (S, *site shape). Of very many entries some are looked at.
+    """
+    found = {}
+    for name, draws in sites.items():
+        entries = np.reshape(draws, (len(draws), -1))
+        if not np.isrealobj(entries) or not np.isfinite(log_weight).all():
+            found[name] = float("nan")
+            continue
+        stride = -(-entries.shape[1] // _MOST_ENTRIES)
+        khats = [0.0]
+        for column in entries[:, ::stride].T.astype(np.float64):
+            deviation = np.abs(column - column.mean())
+            if (deviation > 0).any():
+                size = np.maximum(deviation, np.finfo(float).tiny)
+                khats.append(pareto_smoothed(log_weight + 2 * np.log(size))[1])
+        found[name] = max(khats)
+    return found
+
+
 def efficiency(weights: np.ndarray) -> float:
     """Effective sample size of normalised weights over their number, 1/(S Σw²)."""
     return float(1 / (len(weights) * (weights**2).sum()))
@@ -159,7 +188,10 @@ def judge(
         mean_error: the largest standard error of a mean that comes from the finite
             draws, in posterior sds.
     """
-    mcmc = "For exact draws run NUTS from the fit: ngvi.fit(...).nuts()."
+    mcmc = (
+        "posterior.refine() goes on to a better q until the verdict is good, at last "
+        "by NUTS from the fit, posterior.nuts()."
+    )
     if diagnostics.covariance == "diagonal":
         mcmc = f'Fit with covariance="full". {mcmc}'
     if diagnostics.stop_reason == INTERRUPTED:

@@ -18,6 +18,7 @@ from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.bayes.fit_stream import End, Problem, fit_rows, fit_stream
 from ngvi.bayes.load import LoadedPosterior
 from ngvi.bayes.mixed import mixed
+from ngvi.bayes.mixture_fit import check_size
 from ngvi.bayes.numpyro_model import ModelTarget, model_target
 from ngvi.bayes.plan import LowRank
 from ngvi.bayes.posterior import Posterior
@@ -184,6 +185,12 @@ def fit(
             "that every batch would be a program of its own. Give such numbers as "
             "plain ints after the stream: ngvi.fit(model, stream, 250)."
         )
+    if family == "mixture":
+        if reader is not None:
+            raise TypeError(
+                "A mixture needs the data in memory: give them without a stream."
+            )
+        check_size(target.dim)
     data = weighed(data, target, trace, prior, forgetting, likelihood_power)
     if data.prior is not None and init_strategy is None:
         point = data.prior.mean

@@ -49,7 +49,7 @@ _WIDER = np.array([1.0, 3.0])
 _KHAT_ENOUGH = 0.5
 _ENOUGH = 0.02
 """Nats between the ELBO and the log evidence that are worth no more components."""
-_GAIN = 0.01
+_GAIN = 0.02
 """Nats that a round must gain for another one."""
 _EMPTY = 2e-3
 """Weights below are of components that may go."""
@@ -65,6 +65,15 @@ _LIGHTEST = -3.0
 def room(dim: int) -> int:
     """How many components there may be."""
     return 32 if dim <= 8 else 16 if dim <= 40 else 8
+
+
+def check_size(dim: int) -> None:
+    """Raise a ValueError where there are too many dimensions for a mixture."""
+    if dim > LARGEST_MIXTURE:
+        raise ValueError(
+            f"Every component of a mixture has a full covariance: {dim:,d} dimensions "
+            f"are too many (at most {LARGEST_MIXTURE})."
+        )
 
 
 def _draws(dim: int) -> int:
@@ -124,11 +133,7 @@ def fit_mixture(
     Raises:
         ValueError: there are too many dimensions.
     """
-    if q.dim > LARGEST_MIXTURE:
-        raise ValueError(
-            f"Every component of a mixture has a full covariance: {q.dim:,d} "
-            f"dimensions are too many (at most {LARGEST_MIXTURE})."
-        )
+    check_size(q.dim)
     return _Growth(target, data, log_p_at, seed, q.mean.dtype).fit(q, deadline, shown)
 
 

@@ -1,8 +1,9 @@
 """Modes of a posterior, by descents from points near and far.
 
 A mode that no draw of a fit comes near is seen by none of its checks. Descents begin at
-all distances from the fit and from the origin, and go on in batches until two of them
-found nothing new: how certain that makes it, no number of starts can tell.
+all distances from the fit and from the origin, and among the modes found so far; they
+go on in batches until four of them in a row found nothing new. No number of starts can
+tell that there is no other mode.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from ngvi.families import Gaussian
 from ngvi.linalg import Dense
 from ngvi.mirror.start import Start, find_start
 
-_STARTS = 16
+_STARTS = 64
 """Descents side by side."""
-_BATCHES = 6
+_BATCHES, _PATIENCE = 12, 4
+"""Of them, and how many in a row find nothing new before it is given up."""
 _FARTHEST = 30.0
 """How many sds away they begin, at most."""
 _FAINT = 12.0
@@ -80,24 +82,34 @@ def find_modes(
     found = [Mode(mass, np.asarray(q.mean), np.asarray(precision.inverse_root))]
     gradients, in_vain = 0, 0
     for _ in range(_BATCHES):
-        ends = jax.device_get(_descents(target, data, _starts(q, rng)))
+        ends = jax.device_get(_descents(target, data, _starts(q, found, rng)))
         gradients += int(np.sum(ends.gradients))
         before = len(found)
         _add_new(found, ends, log_p_at(jnp.asarray(ends.point)))
         in_vain = in_vain + 1 if len(found) == before else 0
-        if in_vain == 2:
+        if in_vain == _PATIENCE:
             break
     found.sort(key=lambda mode: -mode.mass)
     return [mode for mode in found if mode.mass > found[0].mass - _FAINT], gradients
 
 
-def _starts(q: Gaussian, rng: np.random.Generator) -> Float[Array, "s d"]:
-    """Points at all distances, half of them from q and half from the origin."""
+def _starts(
+    q: Gaussian, found: list[Mode], rng: np.random.Generator
+) -> Float[Array, "s d"]:
+    """Points at all distances from q, from the origin, and among the modes so far."""
     eps = rng.standard_normal((_STARTS, q.dim))
-    widths = np.exp(rng.uniform(0, np.log(_FARTHEST), (_STARTS, 1)))
-    from_q = np.asarray(q.place(jnp.asarray(widths * eps, q.mean.dtype)))
-    half = np.arange(_STARTS)[:, None] % 2 == 0
-    return jnp.asarray(np.where(half, from_q, widths * eps), q.mean.dtype)
+    widths = np.exp(rng.uniform(np.log(2), np.log(_FARTHEST), (_STARTS, 1)))
+    places = np.stack([mode.point for mode in found])
+    # Of a pair, one and a part of the way to the other; that much apart they are.
+    pair = rng.integers(len(found), size=(2, _STARTS))
+    way = places[pair[1]] - places[pair[0]]
+    apart = np.linalg.norm(places - places.mean(0), axis=1).max() / np.sqrt(q.dim)
+    among = places[pair[0]] + rng.uniform(-1, 2, (_STARTS, 1)) * way
+    among = among + np.maximum(apart, 1e-3) * eps
+    kinds = [np.asarray(q.place(jnp.asarray(widths * eps, q.mean.dtype)))]
+    kinds += [widths * eps, among if len(found) > 1 else 2 * eps]
+    which = np.arange(_STARTS) % len(kinds)
+    return jnp.asarray(np.stack(kinds)[which, np.arange(_STARTS)], q.mean.dtype)
 
 
 def _add_new(found: list[Mode], ends: Start, log_p: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -264,6 +265,20 @@ class Posterior(Summaries):
         return float(largest + np.log(np.mean(np.exp(weights - largest))))
 
     @cached_property
+    def site_khats(self) -> dict[str, float]:
+        """k-hat for each site: of the weights times the squared deviations of its
+        entries, whose reweighted sum is the site's variance; that of the worst entry.
+
+        Where it is above 0.7 the reweighted moments of this site are of no use, though
+        the joint k-hat may be below. NaN where q is draws.
+        """
+        from ngvi.bayes.diagnostics import site_khats
+
+        if isinstance(self.approximation, WeightedDraws):
+            return dict.fromkeys(self._weighed.sites, float("nan"))
+        return site_khats(self.log_weights, self._weighed.sites)
+
+    @cached_property
     def comparison(self) -> Comparison:
         """Means and sds of every quantity held against the reweighted draws."""
         _, weights, _, sites = self._weighed
@@ -340,6 +355,32 @@ class Posterior(Summaries):
         from ngvi.bayes.predictions import log_likelihood
 
         return log_likelihood(self, num_samples, seed)
+
+    def check(
+        self,
+        statistics: Mapping[str, Callable[[np.ndarray], float]] | None = None,
+        *,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Posterior predictive checks: statistics of the data beside those of data that
+        the fitted model makes.
+
+        Args:
+            statistics: by name, functions of an observed site's values; by default
+                mean, sd, smallest and largest.
+            seed: of the replicated data.
+
+        Returns:
+            A row a site and statistic: observed, mean and sd of the replicated ones,
+            and p, the part of them above; near 0 or 1 the model misses this.
+
+        Raises:
+            TypeError: the posterior is of a plain log density, its data were read in
+                batches, or nothing is observed.
+        """
+        from ngvi.bayes.predictive_checks import check
+
+        return check(self, statistics, seed)
 
     def loo(self) -> LeaveOneOut:
         """Leave-one-out cross-validation by Pareto-smoothed importance weights that

@@ -22,6 +22,8 @@ from jaxtyping import Float
 
 # A tail of fewer has no shape that could be told.
 _SHORTEST_TAIL = 5
+# Its reciprocal sets the grid, and must be a number.
+_SMALLEST_QUARTILE = 1e-290
 # Draws that the prior on k, ½, counts as.
 _PRIOR = 10
 
@@ -43,7 +45,7 @@ def smoothed(
         tail = tail[x[tail] > cutoff]
         if tail.size >= _SHORTEST_TAIL:
             excess = np.exp(x[tail]) - np.exp(cutoff)
-            khat, scale = fit_tail(excess)
+            khat, scale = fit_generalised_pareto(excess)
             if math.isfinite(khat):
                 levels = (np.arange(tail.size) + 0.5) / tail.size
                 quantiles = scale * _relative_quantiles(levels, khat)
@@ -52,7 +54,7 @@ def smoothed(
     return x - np.logaddexp.reduce(x), khat
 
 
-def fit_tail(excess: Float[np.ndarray, "m"]) -> tuple[float, float]:
+def fit_generalised_pareto(excess: Float[np.ndarray, "m"]) -> tuple[float, float]:
     """Shape k and scale σ of a generalised Pareto distribution.
 
     The likelihood is profiled over θ = −k/σ, whose posterior mean is taken over a grid;
@@ -63,9 +65,7 @@ def fit_tail(excess: Float[np.ndarray, "m"]) -> tuple[float, float]:
     """
     m = excess.size
     grid = 30 + int(math.sqrt(m))
-    quartile = excess[int(m / 4 + 0.5) - 1]
-    if not quartile > 0 or not excess[-1] > 0:
-        return math.inf, math.nan
+    quartile = max(float(excess[max(int(m / 4 + 0.5) - 1, 0)]), _SMALLEST_QUARTILE)
     steps = np.arange(1, grid + 1) - 0.5
     theta = 1 / excess[-1] + (1 - np.sqrt(grid / steps)) / (3 * quartile)
     shape = np.log1p(-theta[:, None] * excess).mean(1)
@@ -84,7 +84,8 @@ def _relative_quantiles(levels: np.ndarray, k: float) -> np.ndarray:
     """F⁻¹ in units of σ."""
     if abs(k) < 1e-12:
         return -np.log1p(-levels)
-    return np.expm1(-k * np.log1p(-levels)) / k
+    with np.errstate(over="ignore"):  # none is above the largest weight in the end
+        return np.expm1(-k * np.log1p(-levels)) / k
 
 
 def _log_tiny(x: np.ndarray) -> float:

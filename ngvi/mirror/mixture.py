@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ngvi.families import Categorical, Gaussian, Mixture
+from ngvi.families.gaussian import LOG_2PI
 from ngvi.linalg import Dense
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder
@@ -229,7 +230,7 @@ def _weights_step(
     # which is always there.
     weights = Categorical(logits[::-1])
     relative = (costs - costs[0])[::-1][:-1]
-    return mirror_step(weights, relative, 1.0).logits[::-1] + logits[0] * 0
+    return jax.nn.log_softmax(mirror_step(weights, relative, 1.0).logits[::-1])
 
 
 def _judged(
@@ -239,7 +240,7 @@ def _judged(
     weights = jax.nn.softmax(state.logits)
     bound = state.components.objective + jax.nn.log_softmax(state.logits)
     terms = jnp.where(state.present & (weights > 0), weights * bound, 0.0)
-    objective = terms.sum()
+    objective = terms.sum() - eps.shape[-1] * (1 + LOG_2PI) / 2
     squares = jnp.where(state.present, weights * state.components.length**2, 0.0)
     idle = before - objective < _IDLE_NATS
     return state._replace(

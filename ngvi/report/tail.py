@@ -19,14 +19,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ngvi.bayes.psis import fit_generalised_pareto
 from ngvi.report.scalars import finite
 
 Array = NDArray[np.float64]
 
 # Fewer weights than this say nothing about a tail.
 SMALLEST_TAIL = 5
-# The reciprocal of the lower quartile sets the grid, and must be a number.
-SMALLEST_QUARTILE = 1e-290
 
 
 class Tail(NamedTuple):
@@ -80,31 +79,6 @@ def fit_tail(log_weights: ArrayLike) -> Tail | None:
         return None
     k, sigma = fit_generalised_pareto(excess)
     return Tail(cutoff, tail, length / size, k, sigma)
-
-
-def fit_generalised_pareto(excess: Array) -> tuple[float, float]:
-    """Estimate shape and scale of a generalised Pareto distribution.
-
-    The likelihood, profiled over the shape, is averaged over a grid of b = -k/sigma.
-
-    Args:
-        excess: Positive numbers in increasing order, shape (M,).
-
-    Returns:
-        The shape k (shrunk towards 1/2 with the weight of ten draws) and scale sigma.
-    """
-    size = excess.size
-    grid = 30 + int(math.sqrt(size))
-    quartile = max(float(excess[max(int(size / 4 + 0.5) - 1, 0)]), SMALLEST_QUARTILE)
-    steps = 1.0 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
-    b = 1.0 / excess[-1] + steps / (3.0 * quartile)
-    shapes = np.log1p(-b[:, None] * excess).mean(axis=1)
-    log_likelihood = size * (np.log(-b / shapes) - shapes - 1.0)
-    weights = np.exp(log_likelihood - log_likelihood.max())
-    b_mean = float(b @ weights / weights.sum())
-    shape = float(np.log1p(-b_mean * excess).mean())
-    sigma = -shape / b_mean
-    return (size * shape + 5.0) / (size + 10.0), sigma
 
 
 def khat_threshold(draws: int) -> float:

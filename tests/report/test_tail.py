@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from ngvi.bayes.psis import fit_generalised_pareto
 from ngvi.report.tail import (
     effective_draws,
-    fit_generalised_pareto,
     fit_tail,
     khat_threshold,
     pointwise_khat,
