@@ -134,11 +134,7 @@ class Beginning:
     @property
     def _exact(self) -> float:
         """The share of the gradients that rounding may leave."""
-        return (
-            30
-            * float(jnp.finfo(self.point.dtype).eps) ** 0.5
-            / (10 if self.point.dtype == jnp.float64 else 1)
-        )
+        return 3 * float(jnp.finfo(self.point.dtype).eps) ** 0.5
 
     def _around(self, block: Block, rng: np.random.Generator) -> Any:
         """Where a block starts; of classes at random, since all alike is a saddle."""
