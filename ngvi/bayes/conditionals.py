@@ -284,9 +284,9 @@ def residuals(
     candidates: Members,
     eps: Float[Array, "n e"],
     owns: tuple[Float[Array, "p m b"], ...],
-) -> tuple[Float[Array, ""], ...]:
-    """For each block that is tried, the largest share of the gradients that its
-    statistics leave.
+) -> tuple[Float[Array, "n m"], ...]:
+    """For each block that is tried, the share of the gradients that its statistics
+    leave, at each draw and of each member.
 
     Args:
         target: the density.
@@ -300,6 +300,6 @@ def residuals(
     """
     z = place(blocks, members, eps, jnp.zeros((len(eps), target.dim), eps.dtype))
     return tuple(
-        measured(target, data, block, q, own, z)[1].max()
+        measured(target, data, block, q, own, z)[1]
         for block, q, own in zip(tried, candidates, owns, strict=True)
     )

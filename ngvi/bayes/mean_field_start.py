@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,11 +24,16 @@ from ngvi.mirror.frames import Members
 
 # Draws of the other sites at which conjugacy is tried stay near the middle: an exact
 # combination is one everywhere, and far out numbers overflow.
-_TEST_DRAWS, _TEST_SPREAD = 8, 0.3
-# Of two families, the closer one is found where the posterior is.
-_CHOICE_DRAWS = 64
+_TEST_DRAWS, _TEST_SPREAD = 32, 0.3
 _START_DRAWS = 512
 _ROUGH_STEPS = 200
+
+
+class Left(NamedTuple):
+    """What a family's statistics leave of the gradients, over draws of the others."""
+
+    most: float
+    mean: float
 
 
 @dataclass(frozen=True)
@@ -87,29 +92,28 @@ class Beginning:
     def settle(self) -> Settled:
         """Choose each block's family, find the conjugate ones, and where to start."""
         rng = np.random.default_rng([self.seed, 1])
-        first = tuple(option.candidates[0] for option in self.options)
+        self.first = first = tuple(option.candidates[0] for option in self.options)
         members = tuple(self._around(block, rng) for block in first)
         if self.pair is not None:
             q = start_member(self.pair, self.point)
-            if self._left(first, members, (self.pair,), (q,))[0] < self._exact:
+            left = self._left(first, members, (self.pair,), (q,))
+            if left[self.pair].most < self._exact:
                 return Settled((self.pair,), (True,), (q,))
-        tried = tuple(
+        self.tried = tried = tuple(
             block
             for option in self.options
             for block in option.candidates
             if block.family not in DISCRETE
         )
         candidates = tuple(start_member(block, self.point) for block in tried)
-        left = dict(
-            zip(tried, self._left(first, members, tried, candidates), strict=True)
-        )
+        left = self._left(first, members, tried, candidates)
         starts = dict(zip(tried, candidates, strict=True))
         starts |= {b: q for b, q in zip(first, members, strict=True) if b.classes}
-        left |= {block: 0.0 for block in first if block.classes}
+        left |= {block: Left(0.0, 0.0) for block in first if block.classes}
         blocks, conjugate = [], []
         for option in self.options:
-            best = min(option.candidates, key=lambda block: left[block])
-            exact = left[best] < self._exact
+            best = min(option.candidates, key=lambda block: left[block].most)
+            exact = left[best].most < self._exact
             if option.must_be_conjugate and not exact:
                 self._refuse(option, left)
             blocks.append(best)
@@ -121,9 +125,9 @@ class Beginning:
             return settled
         return self._from_gaussian(settled)
 
-    def _refuse(self, option: Options, left: dict[Block, float]) -> None:
+    def _refuse(self, option: Options, left: dict[Block, Left]) -> None:
         families = " or ".join(b.family.__name__ for b in option.candidates)
-        share = min(left[block] for block in option.candidates)
+        share = min(left[block].most for block in option.candidates)
         raise ValueError(
             f"The site '{option.sites[0]}' is not conjugate: given the other sites its "
             f"log density is not that of {families} (their statistics leave "
@@ -156,15 +160,14 @@ class Beginning:
         members: Members,
         tried: Blocks,
         candidates: Members,
-        draws: int = _TEST_DRAWS,
         spread: float = _TEST_SPREAD,
-    ) -> list[float]:
+    ) -> dict[Block, Left]:
         """Of each candidate, what its statistics leave of the gradients."""
         if not tried:
-            return []
+            return {}
         rng = np.random.default_rng([self.seed, 2])
         size = sum(base_sizes(blocks, members))
-        eps = spread * rng.standard_normal((draws, size))
+        eps = spread * rng.standard_normal((_TEST_DRAWS, size))
         pairs = zip(tried, candidates, strict=True)
         owns = tuple(own_draws(block, q, rng) for block, q in pairs)
         found = residuals(
@@ -177,8 +180,10 @@ class Beginning:
             jnp.asarray(eps, self.point.dtype),
             owns,
         )
-        self.gradients += draws * sum(len(own) for own in owns)
-        return [float(np.nan_to_num(x, nan=np.inf)) for x in found]
+        self.gradients += _TEST_DRAWS * sum(len(own) for own in owns)
+        numbers = [np.nan_to_num(x, nan=np.inf) for x in found]
+        lefts = [Left(float(x.max()), float(x.mean())) for x in numbers]
+        return dict(zip(tried, lefts, strict=True))
 
     def _from_gaussian(self, settled: Settled) -> Settled:
         """The same blocks where a diagonal Gaussian finds the posterior, and of two
@@ -210,23 +215,20 @@ class Beginning:
             like = start_member(block, mean)
             return like.fit(block.constrain(block.take(z)))
 
-        members = tuple(fitted(block) for block in settled.blocks)
-        undecided = zip(self.options, settled.conjugate, strict=True)
-        tried = tuple(
-            block
-            for option, exact in undecided
-            for block in option.candidates
-            if not exact and len(option.candidates) > 1
-        )
-        candidates = tuple(fitted(block) for block in tried)
-        shares = self._left(
-            settled.blocks, members, tried, candidates, _CHOICE_DRAWS, spread=1.0
-        )
-        left = dict(zip(tried, shares, strict=True))
-        of = dict(zip(tried, candidates, strict=True))
-        blocks, found = list(settled.blocks), list(members)
-        for number, option in enumerate(self.options):
-            if option.candidates[0] in left:
-                best = min(option.candidates, key=lambda block: left[block])
-                blocks[number], found[number] = best, of[best]
-        return Settled(tuple(blocks), settled.conjugate, tuple(found))
+        of = {block: fitted(block) for block in self.tried}
+        blocks = list(settled.blocks)
+        undecided = [
+            number
+            for number, option in enumerate(self.options)
+            if len(option.candidates) > 1 and not settled.conjugate[number]
+        ]
+        if undecided:
+            # The same program as at the start.
+            members = tuple(of[block] for block in self.first)
+            candidates = tuple(of.values())
+            left = self._left(self.first, members, self.tried, candidates, spread=1.0)
+            for number in undecided:
+                choices = self.options[number].candidates
+                blocks[number] = min(choices, key=lambda block: left[block].mean)
+        members = tuple(of[block] for block in blocks)
+        return Settled(tuple(blocks), settled.conjugate, members)
