@@ -147,13 +147,15 @@ class _Centred:
         self.values = jnp.concatenate(parts, -1)
         self.groups = np.concatenate(groups)
 
-    def without(self, block: Block) -> Float[Array, "n c"]:
+    def without(self, block: Block) -> tuple[Float[Array, "n c"], ...]:
         """Control variates for what depends on the other blocks."""
         own = self.columns[block]
         kept = np.delete(np.arange(len(self.groups)), np.r_[own])
         return control_variates(self.values[:, kept], self.groups[kept])
 
-    def without_entry(self, block: Block, entry: Any) -> Float[Array, "n c"]:
+    def without_entry(
+        self, block: Block, entry: Any
+    ) -> tuple[Float[Array, "n c"], ...]:
         """The same for one entry of a discrete block: its own statistics are zeros."""
         own = self.columns[block]
         each = (own.stop - own.start) // block.count

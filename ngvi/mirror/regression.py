@@ -94,7 +94,7 @@ def from_gradients(
 
 def control_variates(
     centred: Float[Array, "n f"], groups: np.ndarray
-) -> Float[Array, "n c"]:
+) -> tuple[Float[Array, "n c"], ...]:
     """Functions of independent variables whose means are zero: their centred statistics
     and the products of those of different variables, as far as n draws carry them.
 
@@ -111,8 +111,8 @@ def control_variates(
     first, second = first[apart], second[apart]
     if 2 * (1 + size + first.size) <= draws:
         products = centred[:, first] * centred[:, second]
-        return jnp.concatenate([centred, _varying(products)], -1)
-    return centred if 2 * (1 + size) <= draws else centred[:, :0]
+        return centred, _varying(products)
+    return (centred,) if 2 * (1 + size) <= draws else ()
 
 
 def _varying(columns: Float[Array, "n f"]) -> Float[Array, "n f"]:
@@ -123,16 +123,20 @@ def _varying(columns: Float[Array, "n f"]) -> Float[Array, "n f"]:
 
 
 def expected(
-    values: Float[Array, "n k"], variates: Float[Array, "n c"]
+    values: Float[Array, "n k"], variates: tuple[Float[Array, "n c"], ...]
 ) -> Float[Array, "k"]:
-    """The mean over the variables: the intercept of a regression on control
-    variates."""
-    if not variates.shape[1]:
+    """The mean over the variables: the intercept of a regression on control variates.
+
+    Statistics come first and their products take what those leave: of two rare events
+    that no draw has both, the product is a combination of the other columns.
+    """
+    if not variates:
         return values.mean(0)
-    ones = jnp.ones_like(values[:, :1])
     # About the first row: what does not vary is had exactly.
-    centred = values - values[0]
-    return (
-        values[0]
-        + solve_least_squares(jnp.concatenate([ones, variates], -1), centred)[0]
-    )
+    mean, rest = values[0], values - values[0]
+    columns = jnp.ones_like(values[:, :1])
+    for more in variates:
+        columns = jnp.concatenate([columns, more], -1)
+        found = solve_least_squares(columns, rest)
+        mean, rest = mean + found[0], rest - columns @ found
+    return mean

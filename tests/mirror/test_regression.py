@@ -55,8 +55,20 @@ def test_control_variates_make_multilinear_expectations_exact():
     exact = 3 + q.mean[0] + q.mean[1] * q.mean[2]
     assert float(expected(values, variates)[0]) == pytest.approx(float(exact), rel=1e-9)
     # Within one variable there is no such product; too few draws carry none at all.
-    assert control_variates(centred, np.zeros(3)).shape == (64, 3)
-    assert control_variates(centred[:7], np.arange(3)).shape == (7, 0)
+    assert [v.shape for v in variates] == [(64, 3), (64, 3)]
+    assert control_variates(centred, np.zeros(3))[1].shape == (64, 0)
+    assert control_variates(centred[:7], np.arange(3)) == ()
+
+
+def test_two_events_that_no_draw_has_both_do_not_mix_up_the_mean():
+    """1 + 2a + 3b, where a b = 0 in all draws."""
+    a, b = np.zeros(64), np.zeros(64)
+    a[:3], b[3:6] = 1, 1
+    mean = np.array([0.01, 0.02])
+    variates = control_variates(jnp.asarray(np.c_[a, b] - mean), np.arange(2))
+    values = jnp.asarray(1 + 2 * a + 3 * b)[:, None]
+    exact = 1 + 2 * mean[0] + 3 * mean[1]
+    assert float(expected(values, variates)[0]) == pytest.approx(exact, rel=1e-9)
 
 
 def test_what_never_varies_takes_no_part_of_the_mean():
