@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, get_args
@@ -24,6 +24,7 @@ from ngvi.bayes.plan import LowRank
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.programs import compiled_advance, compiled_begin, solve
 from ngvi.bayes.record import FitRecord
+from ngvi.bayes.site_families import MEAN_FIELD, Choice
 from ngvi.bayes.stream import Reader, Stream
 from ngvi.bayes.structure import Covariance, choose
 from ngvi.bayes.target import Target, function_target
@@ -35,17 +36,20 @@ from ngvi.terminal.progress import Progress
 
 __all__ = ["fit", "solve"]
 
-Family = Literal["gaussian", "mixture"]
+Family = Literal["gaussian", "mixture", "mean-field"]
+SiteFamilies = Mapping[str | tuple[str, ...], Choice]
+"""Families by site, or by several sites joined in one block."""
 
 
 def fit(
     model: Callable[..., Any],
     *args: Any,
-    family: Family = "gaussian",
+    family: Family | SiteFamilies = "gaussian",
     covariance: Covariance = "auto",
     rank: int | None = None,
     seed: int = 0,
     init: Any = None,
+    gradients: bool = True,
     init_strategy: Callable[..., Any] | None = None,
     prior: Posterior | LoadedPosterior | Gaussian | None = None,
     forgetting: float = 0.0,
@@ -66,8 +70,10 @@ def fit(
         *args: the model's arguments. Arrays may change between fits without a new
             compilation; other values are part of the compiled program. Data that come
             in batches are a `ngvi.Stream`, first of all.
-        family: of q on the unconstrained space: "gaussian", or "mixture", of Gaussians
-            with full covariances, for a posterior with several modes or a strong skew.
+        family: of q: "gaussian", on the unconstrained space; "mixture", of Gaussians
+            with full covariances, for a posterior with several modes or a strong skew;
+            "mean-field", independent families on the sites' own supports; or a dict
+            that says which for some sites, see `ngvi.bayes.site_families`.
         covariance: of the Gaussian, which a mixture begins with: "full"; "structured",
             which keeps the correlations that the model's plates leave or its steps in
             time, at a cost linear in their number; "low-rank", a diagonal precision and
@@ -80,6 +86,8 @@ def fit(
         seed: of the base draws. The same seed gives the same answer.
         init: for a log density: a pytree of numbers where the fit starts, which also
             says what `params` looks like.
+        gradients: False for a log density that JAX cannot differentiate or trace, any
+            Python function of NumPy arrays, see `ngvi.bayes.black_box`.
         init_strategy: for a NumPyro model: where the fit starts, as in
             `numpyro.infer`; by default the center of the prior.
         prior: an earlier posterior, whose Gaussian q takes the place of the priors of
@@ -102,8 +110,8 @@ def fit(
 
     Raises:
         ValueError: a model with nothing to infer or with unusable observations, a
-            prior of other sites, or a log density that is not finite at the start; the
-            message names the site.
+            prior of other sites, a family that does not fit its site, or a log density
+            that is not finite at the start; the message names the site.
         StreamError: a batch of a stream is unusable; it is named, and the error has the
             fit so far.
 
@@ -120,9 +128,46 @@ def fit(
     (2020), Handling the positive-definite constraint in the Bayesian learning rule.
     """
     started = time.perf_counter()
-    if family not in get_args(Family):
+    in_blocks = isinstance(family, Mapping)
+    if not in_blocks and family not in get_args(Family):
         known = ", ".join(f'"{name}"' for name in get_args(Family))
         raise ValueError(f"family must be one of {known}, not {family!r}.")
+    only_gaussian = {
+        "covariance": covariance != "auto",
+        "rank": rank is not None,
+        "prior": prior is not None,
+        "forgetting": forgetting != 0,
+        "likelihood_power": likelihood_power != 1,
+    }
+    if in_blocks or family == MEAN_FIELD:
+        from ngvi.bayes.fit_mean_field import fit_mean_field
+
+        _refuse("a mean field", args, only_gaussian | {"init": init is not None})
+        return fit_mean_field(
+            model,
+            args,
+            kwargs,
+            family=family,
+            seed=seed,
+            init_strategy=init_strategy,
+            progress=progress,
+            settings=settings,
+        )
+    if not gradients:
+        from ngvi.bayes.black_box import fit_black_box
+
+        others = {"family": family != "gaussian"}
+        _refuse("gradients=False", args, only_gaussian | others)
+        return fit_black_box(
+            model,
+            args,
+            kwargs,
+            init=init,
+            seed=seed,
+            progress=progress,
+            settings=settings,
+            run=_fit_in_memory,
+        )
     reader = None
     if args and isinstance(args[0], Stream):
         reader = Reader(args[0], args[1:], kwargs)
@@ -196,6 +241,19 @@ def fit(
     if family == "mixture" and end.stop_reason != INTERRUPTED:
         return mixed(posterior, progress=progress)
     return posterior
+
+
+def _refuse(what: str, args: tuple, given: dict[str, bool]) -> None:
+    """Options that mean nothing to a kind of fit.
+
+    Raises:
+        ValueError: one was given, or data that come in batches.
+    """
+    names = [f"{name}=" for name, there in given.items() if there]
+    if args and isinstance(args[0], Stream):
+        names.append("a Stream")
+    if names:
+        raise ValueError(f"With {what} there can be no {' and no '.join(names)}.")
 
 
 def _subsampled(target: Target) -> ModelTarget | None:

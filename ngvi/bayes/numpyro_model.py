@@ -58,10 +58,16 @@ class ModelTarget:
     subsampled: tuple[Subsampled, ...] = ()
     outside: tuple[str, ...] = ()
     """Where a plate is subsampled, the observed sites that are in no such plate."""
+    whole: tuple[str, ...] = ()
+    """Discrete sites whose values, whole numbers, are coordinates."""
 
     @property
     def dim(self) -> int:
         return sum(site.size for site in self.sites)
+
+    @property
+    def differentiable(self) -> bool:
+        return not self.whole
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -86,7 +92,18 @@ class ModelTarget:
         return whole(self, data, z)
 
     def joint(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
-        return self._energy(self._program(data), data, self._taken(data, z))
+        model, values = self._whole_set(self._program(data), self._taken(data, z))
+        return self._energy(model, data, values)
+
+    def _whole_set(
+        self, model: Callable[..., Any], values: dict[str, Array]
+    ) -> tuple[Callable[..., Any], dict[str, Array]]:
+        """The model at its discrete sites' values, and the values of the others."""
+        if not self.whole:
+            return model, values
+        taken = {n: jnp.rint(values[n]).astype(int) for n in self.whole}
+        rest = {n: v for n, v in values.items() if n not in taken}
+        return handlers.substitute(model, data=taken), rest
 
     def own_prior(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
         shared = {site.name for site in self.sites if not site.local}
@@ -142,13 +159,10 @@ class ModelTarget:
 
     def constrain(self, data: Data, z: Float[Array, "d"]) -> dict[str, Array]:
         args, kwargs = self.arguments.join(data)
-        return constrain_fn(
-            self._program(data),
-            args,
-            kwargs,
-            self._taken(data, z),
-            return_deterministic=True,
-        )
+        every = self._taken(data, z)
+        model, values = self._whole_set(self._program(data), every)
+        sites = constrain_fn(model, args, kwargs, values, return_deterministic=True)
+        return sites | {n: jnp.rint(every[n]).astype(int) for n in self.whole}
 
 
 def _only(model: Callable[..., Any], names: set[str]) -> Callable[..., Any]:
@@ -274,8 +288,17 @@ def model_target(
     args: tuple,
     kwargs: dict[str, Any],
     init_strategy: Callable[..., Any] | None,
+    *,
+    keep_discrete: bool = False,
 ) -> tuple[ModelTarget, Data, Float[Array, "d"], dict[str, dict[str, Any]]]:
     """Read a NumPyro model off one run of it.
+
+    Args:
+        model: the model.
+        args: its arguments.
+        kwargs: its keyword arguments.
+        init_strategy: where its sites start.
+        keep_discrete: discrete latent sites are coordinates too and not summed out.
 
     Returns:
         The target, its data, the starting point on ℝᴰ, and the recorded run.
@@ -307,6 +330,8 @@ def model_target(
     latent = {name: site for name, site in trace.items() if is_latent(site)}
     discrete = {n: s for n, s in latent.items() if s["fn"].support.is_discrete}
     continuous = {n: s for n, s in latent.items() if n not in discrete}
+    if keep_discrete:
+        continuous, discrete = latent, {}
     if not continuous:
         raise ValueError(
             "The model has no continuous latent site: there is nothing to infer. Is "
@@ -335,8 +360,10 @@ def model_target(
             )
     check_observed(trace)
 
+    whole = tuple(n for n, s in continuous.items() if s["fn"].support.is_discrete)
     values = {
-        n: biject_to(s["fn"].support).inv(s["value"]) for n, s in continuous.items()
+        n: s["value"] if n in whole else biject_to(s["fn"].support).inv(s["value"])
+        for n, s in continuous.items()
     }
     sites = tuple(
         Site(
@@ -363,6 +390,7 @@ def model_target(
             start.dtype.name,
             subsampled,
             outside_of(trace, subsampled),
+            whole,
         )
         return target, data
 

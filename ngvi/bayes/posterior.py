@@ -463,4 +463,9 @@ class Posterior(Judged):
         from ngvi.bayes.nuts import nuts
 
         self._needs_data("nuts()", "fit a model to data in memory")
+        if not self._target.differentiable:
+            raise TypeError(
+                "nuts() needs gradients: the density is only evaluated, or it has "
+                "discrete sites. posterior.sample(n, resample=True) needs none."
+            )
         return nuts(self, **options)

@@ -134,6 +134,9 @@ def _ladder(
     posterior: Posterior, deadline: float, progress: bool | None
 ) -> Iterator[tuple[str, Climb]]:
     """Every rung: from the posterior so far to the next, None if it does not apply."""
+    if not posterior._target.differentiable:
+        yield "importance weights", _reweighed
+        return
     yield "fuller covariance", lambda p: _fuller(p, progress)
     yield "importance weights", _reweighed
     yield "mixture", lambda p: _mixture(p, deadline, progress)

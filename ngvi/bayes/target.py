@@ -120,6 +120,11 @@ class Target(Protocol):
         """D."""
         ...
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether ℓ has a gradient in all coordinates."""
+        ...
+
     def potential(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
         """ℓ: −log p(z, data), the Jacobian of the transforms included."""
         ...
@@ -190,6 +195,10 @@ class FunctionTarget:
     treedef: Any
     shapes: tuple[tuple[int, ...], ...]
     dtype: str
+
+    @property
+    def differentiable(self) -> bool:
+        return True
 
     @property
     def sizes(self) -> list[int]:

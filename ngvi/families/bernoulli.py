@@ -16,6 +16,7 @@ from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, Int, Key
 
 from ngvi.families.base import ExponentialFamily
@@ -97,6 +98,7 @@ class Bernoulli(Successes):
     logits: Values = parameter(REAL)
 
     support: ClassVar[Domain] = whole_numbers(0, 1)
+    natural_everywhere: ClassVar[bool] = True
     numpyro_names: ClassVar[tuple[str, ...]] = ("BernoulliLogits", "BernoulliProbs")
 
     @classmethod
@@ -128,6 +130,13 @@ class Bernoulli(Successes):
         return as_counts(
             (level < self.probs).astype(self.dtype), ~jnp.isnan(self.logits)
         )
+
+    @property
+    def base_size(self) -> int:
+        return 1
+
+    def place(self, eps: Float[Array, "*b 1"]) -> Values:
+        return (ndtr(eps[..., 0]) < self.probs).astype(self.dtype)
 
     @property
     def mode(self) -> Int[Array, "*b"]:

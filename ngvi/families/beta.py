@@ -71,7 +71,17 @@ class Beta(ExponentialFamily):
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Array:
         shape = (*shape, *self.batch_shape)
         a, b = self.concentration1, self.concentration0
-        x = jax.random.beta(key, a, b, shape, self.dtype)
+        return self._inside(jax.random.beta(key, a, b, shape, self.dtype))
+
+    @property
+    def base_size(self) -> int:
+        return 4
+
+    def place(self, eps: Float[Array, "*b 4"]) -> Float[Array, "*b"]:
+        pairs = eps.reshape(*eps.shape[:-1], 2, 2)
+        return self._inside(dirichlet.place(pairs, self._both)[..., 0])
+
+    def _inside(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
         # Tiny concentrations round to 0 or 1: keep the draw inside the support.
         limits = jnp.finfo(self.dtype)
         return jnp.clip(x, limits.tiny, 1 - limits.epsneg)

@@ -18,6 +18,7 @@ from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, Int, Key
 
 from ngvi.families.base import ExponentialFamily
@@ -115,6 +116,7 @@ class Categorical(ClassCounts):
 
     logits: Classes = parameter(LOGITS)
 
+    natural_everywhere: ClassVar[bool] = True
     numpyro_names: ClassVar[tuple[str, ...]] = ("CategoricalLogits", "CategoricalProbs")
 
     @classmethod
@@ -155,6 +157,14 @@ class Categorical(ClassCounts):
         passed = (level * below[..., -1])[..., None] >= below[..., :-1]
         valid = ~jnp.isnan(below[..., -1])
         return as_counts(passed.sum(-1).astype(self.dtype), valid)
+
+    @property
+    def base_size(self) -> int:
+        return 1
+
+    def place(self, eps: Float[Array, "*b 1"]) -> Values:
+        below = jnp.cumsum(self.probs, -1)[..., :-1]
+        return (ndtr(eps) >= below).sum(-1).astype(self.dtype)
 
     @property
     def mode(self) -> Int[Array, "*b"]:

@@ -29,6 +29,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.domains import POSITIVE_VECTOR, SIMPLEX, Domain
+from ngvi.families.gamma import place_log_gamma
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special import (
     bregman_log_gamma_excess,
@@ -96,6 +97,17 @@ class Dirichlet(ExponentialFamily):
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Array:
         shape = (*shape, *self.batch_shape)
         x = jax.random.dirichlet(key, self.concentration, shape, self.dtype)
+        return self._inside(x)
+
+    @property
+    def base_size(self) -> int:
+        return 2 * self.concentration.shape[-1]
+
+    def place(self, eps: Float[Array, "*b n"]) -> Vectors:
+        pairs = eps.reshape(*eps.shape[:-1], self.concentration.shape[-1], 2)
+        return self._inside(place(pairs, self.concentration))
+
+    def _inside(self, x: Vectors) -> Vectors:
         # Tiny concentrations underflow: keep the draw inside the simplex.
         return jnp.maximum(x, jnp.finfo(self.dtype).tiny)
 
@@ -133,6 +145,11 @@ class Dirichlet(ExponentialFamily):
     @property
     def fisher(self) -> PositiveDefinite:
         return fisher(self.concentration)
+
+
+def place(eps: Float[Array, "*b K 2"], alpha: Vectors) -> Vectors:
+    """x at base draws: gamma numbers over their sum."""
+    return jax.nn.softmax(place_log_gamma(eps, alpha))
 
 
 class Split(NamedTuple):

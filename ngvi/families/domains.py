@@ -31,6 +31,7 @@ class Domain:
             that lies inside: what stands in where a formula must not meet a value
             outside.
         discrete: whether the set is countable.
+        low: the limit that every entry lies above, where that is all there is to it.
     """
 
     description: str
@@ -38,6 +39,7 @@ class Domain:
     test: Callable[[Any, ModuleType], Any]
     interior: Callable[[Any], Any] = jnp.zeros_like
     discrete: bool = False
+    low: float | None = None
 
     def holds(self, value: Any, xp: ModuleType = jnp) -> Bool[Array, "*b"]:
         """Which of a batch of arrays are elements."""
@@ -217,6 +219,7 @@ def above(low: float) -> Domain:
         0,
         lambda v, xp: (v > low) & xp.isfinite(v),
         lambda v: jnp.full_like(v, low + 1),
+        low=low,
     )
 
 
@@ -252,7 +255,7 @@ def counts(total: int) -> Domain:
 
 
 REAL = Domain("finite", 0, lambda v, xp: xp.isfinite(v))
-POSITIVE = Domain("positive", 0, _positive, _one)
+POSITIVE = Domain("positive", 0, _positive, _one, low=0.0)
 NON_NEGATIVE = Domain("zero or more", 0, _non_negative, _one)
 PROBABILITY = Domain(
     "a probability between 0 and 1, both excluded",
@@ -266,6 +269,7 @@ POSITIVE_VECTOR = Domain(
     1,
     lambda v, xp: _positive(v, xp).all(-1),
     _one,
+    low=0.0,
 )
 SIMPLEX = Domain(
     "a vector of positive numbers that sum to one",

@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import gammainc
+from jax.scipy.special import gammainc, log_ndtr
 from jaxtyping import Array, Float, Key
 
 from ngvi.families.base import ExponentialFamily
@@ -31,6 +31,7 @@ from ngvi.families.special import (
     log_ratio_gap,
     stirling_remainder,
 )
+from ngvi.families.special.quantiles import log_gamma_quantile
 
 Pair = tuple[Float[Array, "*b"], Float[Array, "*b"]]
 
@@ -82,6 +83,14 @@ class Gamma(ExponentialFamily):
         return positive(jnp.exp(log_x - jnp.log(self.rate)))
 
     @property
+    def base_size(self) -> int:
+        return 2
+
+    def place(self, eps: Float[Array, "*b 2"]) -> Float[Array, "*b"]:
+        log_x = place_log_gamma(eps, self.concentration)
+        return positive(jnp.exp(log_x - jnp.log(self.rate)))
+
+    @property
     def mean(self) -> Float[Array, "*b"]:
         return self.concentration / self.rate
 
@@ -124,6 +133,15 @@ class Gamma(ExponentialFamily):
         return gamma_divergence(
             self.concentration, self.rate, other.concentration, other.rate
         )
+
+
+def place_log_gamma(
+    eps: Float[Array, "*b 2"], concentration: Float[Array, "*b"]
+) -> Float[Array, "*b"]:
+    """log x of Gamma(a, 1) at two base draws: a quantile of Gamma(a + 1, 1), times a
+    uniform number to the power 1/a, so that no small a has a quantile of its own."""
+    log_x = log_gamma_quantile(eps[..., 0], concentration + 1)
+    return log_x + log_ndtr(eps[..., 1]) / concentration
 
 
 def log_density(

@@ -185,6 +185,10 @@ class Gaussian(ExponentialFamily):
         eps = jax.random.normal(key, (*shape, *self.mean.shape), self.dtype)
         return self.place(eps)
 
+    @property
+    def base_size(self) -> int:
+        return self.dim
+
     def place(self, eps: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         """m + A ε: where base draws ε ~ N(0, I) lie under this distribution."""
         return self.mean + self.precision.unwhiten(eps)

@@ -43,6 +43,9 @@ class Interface(ABC):
     """Whether matrices among λ lack symmetry, all of them or leaf by leaf; symmetric
     ones have d(d+1)/2 entries."""
 
+    natural_everywhere: ClassVar[bool] = False
+    """Whether every λ of the family's layout is a member's."""
+
     numpyro_names: ClassVar[tuple[str, ...]] = ()
     """The classes of `numpyro.distributions` that `from_numpyro` takes."""
 
@@ -91,6 +94,22 @@ class Interface(ABC):
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Any:
         """Draws of shape `shape + batch shape + event shape`."""
 
+    @property
+    def base_size(self) -> int:
+        """How many standard normals `place` makes one draw of."""
+        raise self._lacks("draws placed by normals")
+
+    def place(self, eps: Float[Array, "*b n"]) -> Any:
+        """Where base draws ε ~ N(0, I) lie under this distribution.
+
+        At fixed ε a smooth function of the parameters where x is continuous, so that
+        an expectation over fixed draws is one too.
+
+        Args:
+            eps: shape (*sample, *batch, `base_size`).
+        """
+        raise self._lacks("draws placed by normals")
+
     def log_base_measure(self, x: Any) -> Float[Array, "*b"]:
         """log h(x); zero by default."""
         return jnp.zeros(self.support.batch_shape(x), self.dtype)
@@ -98,6 +117,10 @@ class Interface(ABC):
     def expected_log_base_measure(self) -> Float[Array, "*b"]:
         """E_q[log h(x)]; zero by default."""
         return jnp.zeros(self.batch_shape, self.dtype)
+
+    def narrower_domains(self) -> dict[str, Domain]:
+        """Of the parameters that relations hold to less than their own domains."""
+        return {}
 
     def relations(self) -> list[tuple[Array, Bool[Array, "*b"], str]]:
         """What must hold between parameters, besides each one's own domain: a value to

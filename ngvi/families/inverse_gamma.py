@@ -20,7 +20,13 @@ from jaxtyping import Array, Float, Key
 
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.domains import POSITIVE, Domain
-from ngvi.families.gamma import Pair, gamma_divergence, peak, positive
+from ngvi.families.gamma import (
+    Pair,
+    gamma_divergence,
+    peak,
+    place_log_gamma,
+    positive,
+)
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special import (
     digamma,
@@ -78,6 +84,14 @@ class InverseGamma(ExponentialFamily):
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Array:
         shape = (*shape, *self.batch_shape)
         log_x = -jax.random.loggamma(key, self.concentration, shape, self.dtype)
+        return positive(jnp.exp(log_x + jnp.log(self.rate)))
+
+    @property
+    def base_size(self) -> int:
+        return 2
+
+    def place(self, eps: Float[Array, "*b 2"]) -> Float[Array, "*b"]:
+        log_x = -place_log_gamma(eps, self.concentration)
         return positive(jnp.exp(log_x + jnp.log(self.rate)))
 
     @property

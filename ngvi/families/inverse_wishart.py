@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from ngvi.families import wishart_terms as terms
 from ngvi.families.base import ExponentialFamily
-from ngvi.families.domains import POSITIVE_DEFINITE, REAL, Domain
+from ngvi.families.domains import POSITIVE_DEFINITE, REAL, Domain, above
 from ngvi.families.factored import factor, stein_loss
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special.multivariate import (
@@ -60,6 +60,9 @@ class InverseWishart(ExponentialFamily):
     def relations(self) -> list[tuple[Array, Bool[Array, "*b"], str]]:
         return [terms.enough_df(self.df, self.dim)]
 
+    def narrower_domains(self) -> dict[str, Domain]:
+        return {"df": above(self.dim - 1)}
+
     @property
     def dim(self) -> int:
         """p."""
@@ -96,8 +99,17 @@ class InverseWishart(ExponentialFamily):
         return value.log_det(), value.inverse()
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Matrix:
+        return self._scaled(terms.bartlett(key, self.df, self.dim, shape))
+
+    @property
+    def base_size(self) -> int:
+        return terms.bartlett_size(self.dim)
+
+    def place(self, eps: Float[Array, "*b n"]) -> Matrix:
+        return self._scaled(terms.place_bartlett(eps, self.df, self.dim))
+
+    def _scaled(self, b: Matrix) -> Matrix:
         # With Ψ = L Lᵀ: X = L (B Bᵀ)⁻¹ Lᵀ, and no inverse of Ψ is formed.
-        b = terms.bartlett(key, self.df, self.dim, shape)
         return gram(multiply(inverse_triangular(b), factor(self.scale).root.mT))
 
     @property

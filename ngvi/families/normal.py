@@ -81,8 +81,15 @@ class Normal(ExponentialFamily):
         return jnp.full_like(self.loc, -HALF_LOG_2PI)
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Array:
-        eps = jax.random.normal(key, (*shape, *self.batch_shape), self.dtype)
-        return self.loc + self.scale * eps
+        eps = jax.random.normal(key, (*shape, *self.batch_shape, 1), self.dtype)
+        return self.place(eps)
+
+    @property
+    def base_size(self) -> int:
+        return 1
+
+    def place(self, eps: Float[Array, "*b 1"]) -> Float[Array, "*b"]:
+        return self.loc + self.scale * eps[..., 0]
 
     @property
     def mean(self) -> Float[Array, "*b"]:
@@ -147,8 +154,8 @@ class LogNormal(Normal):
     def expected_log_base_measure(self) -> Float[Array, "*b"]:
         return super().expected_log_base_measure() - self.loc
 
-    def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Array:
-        return jnp.exp(super().sample(key, shape))
+    def place(self, eps: Float[Array, "*b 1"]) -> Float[Array, "*b"]:
+        return jnp.exp(super().place(eps))
 
     @property
     def mean(self) -> Float[Array, "*b"]:

@@ -118,8 +118,18 @@ class NormalGamma(ExponentialFamily):
         of_precision, of_mean = jax.random.split(key)
         precision = self.precision.sample(of_precision, shape)
         eps = jax.random.normal(of_mean, precision.shape, self.dtype)
+        return self._given(precision, eps)
+
+    def _given(self, precision: Values, eps: Values) -> MeanAndPrecision:
         scale = 1 / (jnp.sqrt(self.kappa) * jnp.sqrt(precision))
         return MeanAndPrecision(self.loc + scale * eps, precision)
+
+    @property
+    def base_size(self) -> int:
+        return 3
+
+    def place(self, eps: Float[Array, "*b 3"]) -> MeanAndPrecision:
+        return self._given(self.precision.place(eps[..., 1:]), eps[..., 0])
 
     @property
     def mean(self) -> MeanAndPrecision:

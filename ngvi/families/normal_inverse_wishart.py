@@ -32,7 +32,9 @@ from ngvi.families.domains import (
     POSITIVE_DEFINITE,
     REAL,
     REAL_VECTOR,
+    Domain,
     Joint,
+    above,
 )
 from ngvi.families.factored import Factored, apply, factor, stein_loss
 from ngvi.families.inverse_wishart import InverseWishart
@@ -98,6 +100,9 @@ class NormalInverseWishart(ExponentialFamily):
             )
         return [terms.enough_df(self.df, self.dim)]
 
+    def narrower_domains(self) -> dict[str, Domain]:
+        return {"df": above(self.dim - 1)}
+
     @property
     def dim(self) -> int:
         """p."""
@@ -160,6 +165,17 @@ class NormalInverseWishart(ExponentialFamily):
         of_covariance, of_mean = jax.random.split(key)
         b = terms.bartlett(of_covariance, self.df, self.dim, shape)
         eps = jax.random.normal(of_mean, b.shape[:-1], self.dtype)
+        return self._given(b, eps)
+
+    @property
+    def base_size(self) -> int:
+        return self.dim + terms.bartlett_size(self.dim)
+
+    def place(self, eps: Float[Array, "*b n"]) -> MeanAndCovariance:
+        of_mean, rest = eps[..., : self.dim], eps[..., self.dim :]
+        return self._given(terms.place_bartlett(rest, self.df, self.dim), of_mean)
+
+    def _given(self, b: Matrix, eps: Vector) -> MeanAndCovariance:
         # With Ψ = L Lᵀ, L B⁻ᵀ is a root of Σ.
         root = multiply(inverse_triangular(b), factor(self.scale).root.mT).mT
         shift = apply(root, eps) / jnp.sqrt(self.kappa)[..., None]

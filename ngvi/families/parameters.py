@@ -185,7 +185,7 @@ def _validity(member: Any) -> Array:
         else:
             valid = valid & domain.holds(value)
     for value, holds, message in member.relations():
-        if is_concrete(holds):
+        if is_concrete(value, holds):
             _explain(np.asarray(value), holds, f"{_name(member)}: {message}")
         else:
             valid = valid & holds

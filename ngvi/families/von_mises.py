@@ -32,6 +32,7 @@ from ngvi.families.special import (
     one_minus_bessel_ratio,
     von_mises_cdf,
 )
+from ngvi.families.special.quantiles import von_mises_quantile
 from ngvi.linalg import Dense, PositiveDefinite
 
 LOG_2PI = math.log(2 * math.pi)
@@ -56,6 +57,7 @@ class VonMises(ExponentialFamily):
     concentration: Float[Array, "*b"] = parameter(NON_NEGATIVE)
 
     support: ClassVar[Domain] = ANGLE
+    natural_everywhere: ClassVar[bool] = True
     numpyro_names: ClassVar[tuple[str, ...]] = ("VonMises",)
 
     @property
@@ -91,6 +93,13 @@ class VonMises(ExponentialFamily):
         angle = sample_polar_angle(angle_key, self.concentration, 2, shape)
         sign = jax.random.rademacher(sign_key, shape, self.dtype)
         return _wrap(self.loc + sign * angle)
+
+    @property
+    def base_size(self) -> int:
+        return 1
+
+    def place(self, eps: Float[Array, "*b 1"]) -> Float[Array, "*b"]:
+        return _wrap(self.loc + von_mises_quantile(eps[..., 0], self.concentration))
 
     @property
     def mean(self) -> Float[Array, "*b"]:

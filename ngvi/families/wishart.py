@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from ngvi.families import wishart_terms as terms
 from ngvi.families.base import ExponentialFamily
-from ngvi.families.domains import POSITIVE_DEFINITE, REAL, Domain
+from ngvi.families.domains import POSITIVE_DEFINITE, REAL, Domain, above
 from ngvi.families.factored import Factored, factor, inverse, stein_loss
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special.multivariate import (
@@ -58,6 +58,9 @@ class Wishart(ExponentialFamily):
     def relations(self) -> list[tuple[Array, Bool[Array, "*b"], str]]:
         return [terms.enough_df(self.df, self.dim)]
 
+    def narrower_domains(self) -> dict[str, Domain]:
+        return {"df": above(self.dim - 1)}
+
     @property
     def dim(self) -> int:
         """p."""
@@ -93,6 +96,16 @@ class Wishart(ExponentialFamily):
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Matrix:
         b = terms.bartlett(key, self.df, self.dim, shape)
+        return self._scaled(b)
+
+    @property
+    def base_size(self) -> int:
+        return terms.bartlett_size(self.dim)
+
+    def place(self, eps: Float[Array, "*b n"]) -> Matrix:
+        return self._scaled(terms.place_bartlett(eps, self.df, self.dim))
+
+    def _scaled(self, b: Matrix) -> Matrix:
         return gram(multiply(factor(self.scale).root, b).mT)
 
     @property

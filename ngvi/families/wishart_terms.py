@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ngvi.families.factored import Factored, stein_loss
+from ngvi.families.gamma import place_log_gamma
 from ngvi.families.special.calculus import with_partials
 from ngvi.families.special.differences import stirling_bregman
 from ngvi.families.special.gamma import stirling_remainder
@@ -125,7 +126,32 @@ def bartlett(
     lowest = math.log(jnp.finfo(dtype).tiny) + 1
     chi = jnp.exp(jnp.maximum(log_chi_square, lowest) / 2)
     rest = jax.random.normal(of_rest, (*shape, p, p), dtype)
-    return jnp.where(jnp.eye(p, dtype=bool), chi[..., None], jnp.tril(rest, -1))
+    return _bartlett(chi, rest)
+
+
+def _bartlett(
+    chi: Float[Array, "*s p"], rest: Float[Array, "*s p p"]
+) -> Float[Array, "*s p p"]:
+    diagonal = jnp.eye(chi.shape[-1], dtype=bool)
+    return jnp.where(diagonal, chi[..., None], jnp.tril(rest, -1))
+
+
+def bartlett_size(p: int) -> int:
+    """How many standard normals `place_bartlett` takes."""
+    return 2 * p + p * (p - 1) // 2
+
+
+def place_bartlett(
+    eps: Float[Array, "*s n"], df: Values, p: int
+) -> Float[Array, "*s p p"]:
+    """`bartlett` at base draws: two for each chi-square, one for each of the rest."""
+    of_chi, of_rest = eps[..., : 2 * p], eps[..., 2 * p :]
+    half_df = (df[..., None] - np.arange(p, dtype=df.dtype)) / 2
+    log_gamma = place_log_gamma(of_chi.reshape(*eps.shape[:-1], p, 2), half_df)
+    chi = jnp.exp((math.log(2) + log_gamma) / 2)
+    rows, columns = np.tril_indices(p, -1)
+    rest = jnp.zeros((*chi.shape, p), df.dtype).at[..., rows, columns].set(of_rest)
+    return _bartlett(chi, rest)
 
 
 def enough_df(df: Values, p: int) -> tuple[Array, Array, str]:

@@ -1,0 +1,63 @@
+"""The posterior of `ngvi.fit(model, family="mean-field")`: `ngvi.bayes.mean_field`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ngvi.bayes import compile_time
+from ngvi.bayes.mean_field import MeanField
+from ngvi.bayes.mean_field_start import Beginning
+from ngvi.bayes.numpyro_model import model_target
+from ngvi.bayes.posterior import Posterior
+from ngvi.bayes.replicates import observed_sites
+from ngvi.mirror import loop
+from ngvi.terminal.progress import Progress
+
+
+def fit_mean_field(
+    model: Callable[..., Any],
+    args: tuple,
+    kwargs: dict[str, Any],
+    *,
+    family: Any,
+    seed: int,
+    init_strategy: Callable[..., Any] | None,
+    progress: bool | None,
+    settings: loop.Settings | None,
+) -> Posterior:
+    """A family for each site on its own support; the arguments are `ngvi.fit`'s.
+
+    Raises:
+        ValueError: a family does not fit its site, a site is unknown or too large, or
+            one that is to be conjugate is not; the message names the site.
+    """
+    started = time.perf_counter()
+    name = getattr(model, "__name__", type(model).__name__)
+    target, data, point, trace = model_target(
+        model, args, kwargs, init_strategy, keep_discrete=True
+    )
+    if target.subsampled:
+        raise ValueError(
+            f"The plate '{target.subsampled[0].name}' is subsampled: families on the "
+            "sites' own supports need the data in one piece. Leave out family=."
+        )
+    with compile_time.measure() as compiling, Progress(progress, name) as bar:
+        beginning = Beginning(
+            target, data, point, trace, family, settings or loop.Settings(), seed
+        )
+        observed = sum(np.size(trace[n]["value"]) for n in observed_sites(trace))
+        q, record = MeanField(beginning, observed, bar).run()
+    seconds = time.perf_counter() - started
+    compiled = min(compiling.seconds, seconds)
+    diagnostics = replace(
+        record.diagnostics,
+        seconds_compiling=compiled,
+        seconds_running=seconds - compiled,
+    )
+    record = replace(record, diagnostics=diagnostics, name=name)
+    return Posterior(target, data, q, record, trace)
