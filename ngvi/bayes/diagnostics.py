@@ -178,7 +178,10 @@ def _worst(comparison: Comparison, size: np.ndarray, limit: float) -> str:
 
 
 def judge(
-    diagnostics: Diagnostics, comparison: Comparison, mean_error: float
+    diagnostics: Diagnostics,
+    comparison: Comparison,
+    mean_error: float,
+    by_blocks: bool = False,
 ) -> Verdict:
     """The verdict on a fit.
 
@@ -187,6 +190,8 @@ def judge(
         comparison: q held against the reweighted draws.
         mean_error: the largest standard error of a mean that comes from the finite
             draws, in posterior sds.
+        by_blocks: k-hat and the comparison are of the weights of blocks and border,
+            not of the joint ones, see `ngvi.bayes.blockwise`.
     """
     mcmc = (
         "posterior.refine() goes on to a better q until the verdict is good, at last "
@@ -221,6 +226,7 @@ def judge(
             ),
         )
     khat = diagnostics.khat
+    name = "Pareto k-hat, block by block," if by_blocks else "Pareto k-hat"
     even = comparison.efficiency > EVEN_WEIGHTS
     vouched = khat < KHAT_LIMIT or even
     means = np.abs(comparison.mean_error)
@@ -233,16 +239,16 @@ def judge(
             f"The importance weights are even (efficiency {comparison.efficiency:.0%})."
         )
     elif vouched:
-        reasons.append(f"Pareto k-hat is {khat:.2f}, below {KHAT_LIMIT}.")
+        reasons.append(f"{name} is {khat:.2f}, below {KHAT_LIMIT}.")
     else:
         cause = "the posterior has tails or curvature that a Gaussian does not follow"
-        if diagnostics.covariance == "structured":
+        if diagnostics.covariance == "structured" and not by_blocks:
             # Weights multiply over blocks.
             cause = (
                 f"in {diagnostics.dimension:,d} dimensions it may be so although every "
                 "block is followed well, but nothing else vouches for the fit"
             )
-        reasons.append(f"Pareto k-hat is {khat:.2f}, above {KHAT_LIMIT}: {cause}.")
+        reasons.append(f"{name} is {khat:.2f}, above {KHAT_LIMIT}: {cause}.")
     if means_differ:
         which = _worst(comparison, means, MEAN_LIMIT)
         reasons.append(
@@ -257,11 +263,13 @@ def judge(
             f"The finite draws leave a standard error of {mean_error:.2f} sd in a mean."
         )
     reweigh = "posterior.sample(n, resample=True) corrects the draws by their weights."
+    # Joint weights, which draws would be corrected by, say nothing then.
+    mend = (mcmc,) if by_blocks else (reweigh, mcmc)
     if vouched:
         if means_differ:
-            return Verdict("do not trust", tuple(reasons), (reweigh, mcmc))
+            return Verdict("do not trust", tuple(reasons), mend)
         if sds_differ:
-            return Verdict("means only", tuple(reasons), (reweigh, mcmc))
+            return Verdict("means only", tuple(reasons), mend)
         return Verdict("trustworthy", tuple(reasons), ())
     if not means_differ and khat < 1:
         advice = "Take means as a guide and intervals with caution."

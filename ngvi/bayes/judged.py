@@ -9,7 +9,10 @@ from functools import cached_property
 import numpy as np
 
 from ngvi.bayes.approximation import Approximation
+from ngvi.bayes.blockwise import Blockwise
 from ngvi.bayes.diagnostics import (
+    EVEN_WEIGHTS,
+    KHAT_LIMIT,
     Comparison,
     Diagnostics,
     Verdict,
@@ -38,6 +41,10 @@ class Judged(Summaries):
     @abstractmethod
     def _standard_errors(self) -> np.ndarray:
         """Of each scalar quantity's mean, from the finite draws of the fit, (K,)."""
+
+    @abstractmethod
+    def _blockwise(self) -> Blockwise | None:
+        """Weights block by block, None where there are no blocks."""
 
     @cached_property
     def diagnostics(self) -> Diagnostics:
@@ -80,6 +87,13 @@ class Judged(Summaries):
         return compare(self._flat[0], columns(sites), weights)
 
     @cached_property
+    def blockwise(self) -> Blockwise | None:
+        """Weights of the border and of each block, where q is structured by plates and
+        the joint weights say nothing; see `ngvi.bayes.blockwise`. Else None."""
+        even = self.comparison.efficiency > EVEN_WEIGHTS
+        return None if self.diagnostics.khat < KHAT_LIMIT or even else self._blockwise()
+
+    @cached_property
     def verdict(self) -> Verdict:
         """How far the answer can be trusted, why, and what to do next."""
         if isinstance(self.approximation, WeightedDraws):
@@ -88,4 +102,7 @@ class Judged(Summaries):
         errors = self._standard_errors[sd > 0] / sd[sd > 0]
         # One that was not computed is NaN.
         largest = float(np.nan_to_num(errors).max(initial=0))
+        if self.blockwise is not None:
+            diagnostics = replace(self.diagnostics, khat=self.blockwise.khat)
+            return judge(diagnostics, self.blockwise.comparison, largest, True)
         return judge(self.diagnostics, self.comparison, largest)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ngvi.bayes.approximation import Approximation, GaussianApproximation
+from ngvi.bayes.blockwise import Blockwise, blockwise
 from ngvi.bayes.density import Density, InMemory
 from ngvi.bayes.drawn import Drawn, Evaluated, Weighed
 from ngvi.bayes.judged import Judged
@@ -205,6 +206,9 @@ class Posterior(Judged):
     @property
     def _sites(self) -> Sites:
         return self._summary_draws.sites
+
+    def _blockwise(self) -> Blockwise | None:
+        return blockwise(self)
 
     @cached_property
     def _standard_errors(self) -> np.ndarray:
