@@ -30,7 +30,8 @@ def test_docstring_examples():
 
 def test_readme_example(tmp_path, monkeypatch, capsys):
     text = (ROOT / "README.md").read_text()
-    fit, search, curvature, nets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    fit, search, curvature, nets, process = blocks
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 3))
@@ -47,6 +48,8 @@ def test_readme_example(tmp_path, monkeypatch, capsys):
     assert "Kronecker 5 ⊗ 16" in capsys.readouterr().out
     exec(nets, names)
     assert names["net"].score(names["x"], names["y"]) > 0.9
+    exec(process, names)
+    assert names["process"].score(names["x"], names["y"]) > 0.9
 
 
 def run_guide(name):
