@@ -77,11 +77,24 @@ def _add_fit(commands: Commands) -> None:
         "that ends in .json, .csv or .npz (see below)",
     )
     fit.add_argument(
+        "--family",
+        choices=("gaussian", "mixture", "mean-field"),
+        default="gaussian",
+        help="of what is fitted: a Gaussian (the default), a mixture of Gaussians, or "
+        "for each site the family of its own support",
+    )
+    fit.add_argument(
         "--covariance",
-        choices=("auto", "full", "structured", "diagonal"),
+        choices=("auto", "full", "structured", "low-rank", "diagonal"),
         default="auto",
         help="of the Gaussian fitted (auto: structured where plates allow and there "
         "are more than 200 dimensions, else full up to 1,000)",
+    )
+    fit.add_argument(
+        "--refine",
+        action="store_true",
+        help="go on until the verdict is good: a fuller covariance, importance "
+        "weights, a mixture, at last NUTS",
     )
     fit.add_argument(
         "--seed",

@@ -171,6 +171,7 @@ def _fit(
         posterior = ngvi.fit(
             chosen.model,
             *args,
+            family=options.family,
             covariance=options.covariance,
             seed=options.seed,
             progress=False if options.quiet else None,
@@ -180,12 +181,25 @@ def _fit(
         raise KeyboardInterrupt("before the first step; nothing is saved") from None
     except Exception as error:
         raise chosen.explain(error, data_files.described(data)) from error
-    posterior.name = chosen.name
     # Not `posterior.diagnostics`, which computes k-hat first: who pressed Ctrl-C wants
     # an answer at once.
     if posterior.record.diagnostics.stop_reason == INTERRUPTED:
         screen.note("interrupted: saving the best state so far …")
+    elif options.refine:
+        posterior = _refined(posterior, options.quiet)
+    posterior.name = chosen.name
     return posterior
+
+
+def _refined(posterior: Posterior, quiet: bool) -> Posterior:
+    try:
+        refined = posterior.refine(progress=False if quiet else None)
+    except KeyboardInterrupt:
+        screen.note("interrupted: saving the fit before it was refined …")
+        return posterior
+    if not quiet:
+        screen.note(f"refined, rung by rung\n{refined.refinement}")
+    return refined
 
 
 def _write(posterior: Posterior, folder: Path) -> tuple[dict[str, Path], Archive]:

@@ -141,6 +141,16 @@ def test_a_function_in_a_file_with_a_csv_file(capsys, place, bare_report):
     assert posterior.sd["slope"] == pytest.approx(15**-0.5, rel=1e-3)
 
 
+def test_a_family_and_what_refines_it(capsys, place, bare_report):
+    line = "fit mine.py:model --data xy.csv --family mean-field --refine"
+    code, out, err = run(capsys, line)
+    assert code == 0
+    assert "mine: 1 dimensions, mean-field" in out
+    assert "refined, rung by rung" in err
+    posterior = ngvi.bayes.load.load(place / "out" / "mine" / "posterior.nc")
+    assert posterior.mean["slope"] == pytest.approx(28 / 15, abs=1e-4)
+
+
 def test_data_without_the_observations_is_warned_about(capsys, place, bare_report):
     (place / "x.json").write_text('{"x": 1.0}')
     code, _, err = run(capsys, "fit mine.py --data x.json --quiet")
