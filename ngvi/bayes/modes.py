@@ -23,7 +23,7 @@ from ngvi.linalg import Dense
 from ngvi.mirror.start import Start, find_start
 
 _STARTS = 64
-"""Descents side by side."""
+"""Descents in one program."""
 _BATCHES, _PATIENCE = 12, 4
 """Of them, and how many in a row find nothing new before it is given up."""
 _FARTHEST = 30.0
@@ -50,7 +50,9 @@ class Mode(NamedTuple):
 
 @partial(jax.jit, static_argnums=0)
 def _descents(target: Target, data: Data, points: Float[Array, "s d"]) -> Start:
-    return jax.vmap(partial(find_start, partial(target.potential, data)))(points)
+    # One after another: each takes the trials that it takes, and batches of a model's
+    # own factorisations are not for XLA's threads, which have waited for each other.
+    return jax.lax.map(partial(find_start, partial(target.potential, data)), points)
 
 
 def find_modes(
