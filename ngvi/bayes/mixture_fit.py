@@ -49,7 +49,7 @@ _WIDER = np.array([1.0, 3.0])
 _KHAT_ENOUGH = 0.5
 _ENOUGH = 0.02
 """Nats between the ELBO and the log evidence that are worth no more components."""
-_GAIN = 0.02
+_GAIN = 0.01
 """Nats that a round must gain for another one."""
 _EMPTY = 2e-3
 """Weights below are of components that may go."""
