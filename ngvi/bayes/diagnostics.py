@@ -227,7 +227,8 @@ def judge(
         )
     khat = diagnostics.khat
     name = "Pareto k-hat, block by block," if by_blocks else "Pareto k-hat"
-    even = comparison.efficiency > EVEN_WEIGHTS
+    # Weights that are not finite were replaced by even ones, which vouch for nothing.
+    even = comparison.efficiency > EVEN_WEIGHTS and np.isfinite(khat)
     vouched = khat < KHAT_LIMIT or even
     means = np.abs(comparison.mean_error)
     sds = np.abs(np.log(comparison.sd_ratio))

@@ -90,8 +90,9 @@ class Judged(Summaries):
     def blockwise(self) -> Blockwise | None:
         """Weights of the border and of each block, where q is structured by plates and
         the joint weights say nothing; see `ngvi.bayes.blockwise`. Else None."""
-        even = self.comparison.efficiency > EVEN_WEIGHTS
-        return None if self.diagnostics.khat < KHAT_LIMIT or even else self._blockwise()
+        khat = self.diagnostics.khat
+        even = self.comparison.efficiency > EVEN_WEIGHTS and np.isfinite(khat)
+        return None if khat < KHAT_LIMIT or even else self._blockwise()
 
     @cached_property
     def verdict(self) -> Verdict:

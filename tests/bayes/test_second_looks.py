@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import numpyro.distributions as dist
 import pytest
 
 import ngvi
+from ngvi.bayes.diagnostics import judge
 
 PRECISION = jnp.array([[2.0, 1.2, 0.3], [1.2, 1.5, -0.2], [0.3, -0.2, 0.8]])
 
@@ -90,3 +93,11 @@ def test_restarts_need_a_number() -> None:
         posterior.restarts(0)
     with pytest.raises(ValueError, match="distance must be positive, not -1"):
         posterior.restarts(1, distance=-1.0)
+
+
+def test_weights_that_are_not_finite_vouch_for_nothing() -> None:
+    posterior = ngvi.fit(gaussian, init=jnp.zeros(3))
+    even, diagnostics = posterior.comparison, posterior.diagnostics
+    assert judge(diagnostics, even, 0.0).level == "trustworthy"
+    unknown = replace(diagnostics, khat=np.inf)
+    assert judge(unknown, even, 0.0).level == "do not trust"
