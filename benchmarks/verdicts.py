@@ -9,7 +9,7 @@ largest over all scalar quantities: of a mean in sds, of an sd relative. An answ
 *good* within 0.15 sd and 15 %, *bad* beyond 0.35 sd or 35 %, *fair* between. Families:
 
 - diagonal, full: `ngvi.fit(..., covariance=...)`;
-- mixture: `ngvi.fit(..., family="mixture")`.
+- mean-field, mixture: `ngvi.fit(..., family=...)`.
 
 Good verdicts on bad answers are lies; warnings on good answers are false alarms.
 """
@@ -37,6 +37,7 @@ from ngvi.bayes.summaries import columns  # noqa: E402
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "diagonal": {"covariance": "diagonal"},
+    "mean-field": {"family": "mean-field"},
     "full": {"covariance": "full"},
     "mixture": {"family": "mixture"},
 }
@@ -98,7 +99,13 @@ def main() -> None:
         for family in options.family:
             for seed in range(options.seeds):
                 start = time.perf_counter()
-                fitted = ngvi.fit(entry.model, seed=seed, **FAMILIES[family], **data)
+                try:
+                    fitted = ngvi.fit(
+                        entry.model, seed=seed, **FAMILIES[family], **data
+                    )
+                except ValueError as refusal:
+                    print(f"{name:30} {family:10} refused: {refusal}", flush=True)
+                    break
                 level = fitted.verdict.level
                 seconds = time.perf_counter() - start
                 mean, sd, word = quality(fitted, known)
@@ -116,7 +123,7 @@ def main() -> None:
                     }
                 )
                 print(
-                    f"{name:30} {family:8} {seed:3d}  {level:12} {word:4}  "
+                    f"{name:30} {family:10} {seed:3d}  {level:12} {word:4}  "
                     f"mean {mean:.2f}  sd {sd:.0%}  {seconds:.1f} s",
                     flush=True,
                 )

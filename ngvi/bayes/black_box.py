@@ -24,11 +24,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ngvi.bayes import compile_time
-from ngvi.bayes.fit_stream import End, Problem
+from ngvi.bayes.fit_stream import Problem
 from ngvi.bayes.plan import Start
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.programs import compiled_resume
 from ngvi.bayes.record import FitRecord
+from ngvi.bayes.run import run_in_memory
 from ngvi.bayes.structure import Structure
 from ngvi.bayes.target import Arguments, Data, FunctionTarget
 from ngvi.families import Gaussian
@@ -213,7 +214,6 @@ def fit_black_box(
     seed: int,
     progress: bool | None,
     settings: loop.Settings | None,
-    run: Callable[[Progress, Problem, loop.State, int], End],
 ) -> Posterior:
     """The posterior of a log density that is only evaluated.
 
@@ -225,7 +225,6 @@ def fit_black_box(
         seed: of the base draws.
         progress: show a progress line.
         settings: tolerances and limits.
-        run: trials of a fit in memory, until it stops.
 
     Raises:
         ValueError: what `host_target` raises.
@@ -241,7 +240,7 @@ def fit_black_box(
         draws = plan.draws(seed, point.dtype)
         state = compiled_resume(target, plan, settings, data, q, draws)
         problem = Problem(target, data, point, plan, settings, draws)
-        end = run(bar, problem, state, settings.max_iterations)
+        end = run_in_memory(bar, problem, state, settings.max_iterations)
     seconds = time.perf_counter() - started
     record = FitRecord.of(
         end.state,

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from ngvi.bayes.psis import smoothed
+from ngvi.bayes.restarts import Restarts
 
 Level = Literal["trustworthy", "means only", "do not trust"]
 
@@ -32,7 +33,11 @@ SHORT = {
     EPOCHS_USED: "Allow more: ngvi.Stream(..., epochs=...).",
 }
 """What to do about a fit that was asked to be short, by its stop reason."""
-SHAPES = {"mixture": "a mixture of Gaussians", "draws": "draws"}
+SHAPES = {
+    "mixture": "a mixture of Gaussians",
+    "mean-field": "a mean field",
+    "draws": "draws",
+}
 """Of what q may be beside a Gaussian."""
 KHAT_LIMIT = 0.7
 MEAN_LIMIT = 0.25
@@ -199,6 +204,8 @@ def judge(
     )
     if diagnostics.covariance == "diagonal":
         mcmc = f'Fit with covariance="full". {mcmc}'
+    if diagnostics.covariance == "mean-field":
+        mcmc = f'Fit with family="gaussian", which has correlations. {mcmc}'
     if diagnostics.stop_reason == INTERRUPTED:
         reason = f"The fit was {INTERRUPTED}."
         return Verdict("do not trust", (reason,), ("Run it to its end.",))
@@ -242,7 +249,8 @@ def judge(
     elif vouched:
         reasons.append(f"{name} is {khat:.2f}, below {KHAT_LIMIT}.")
     else:
-        cause = "the posterior has tails or curvature that a Gaussian does not follow"
+        follower = SHAPES.get(diagnostics.covariance, "a Gaussian")
+        cause = f"the posterior has tails or curvature that {follower} does not follow"
         if diagnostics.covariance == "structured" and not by_blocks:
             # Weights multiply over blocks.
             cause = (
@@ -280,3 +288,21 @@ def judge(
         tuple(reasons),
         ("Reparameterise (non-centred, other supports) or simplify the model.", mcmc),
     )
+
+
+def judge_restarts(verdict: Verdict, restarts: Restarts) -> Verdict:
+    """A verdict from the neighbourhood of q, with what fits from elsewhere found."""
+    rival = restarts.rival
+    if rival is None:
+        return verdict
+    gain = restarts.elbos[rival] - restarts.elbos[0]
+    way = "higher" if gain > 0 else "lower"
+    reason = (
+        f"A fit begun elsewhere ended {restarts.apart[rival]:.1f} sd away, its ELBO "
+        f"{abs(gain):.2g} nats {way}: q leaves out a part of the posterior."
+    )
+    advice = (
+        'ngvi.fit(..., family="mixture") fits several modes, and posterior.refine() '
+        "tries it; posterior.restarts() looks farther."
+    )
+    return Verdict("do not trust", (reason, *verdict.reasons), (advice,))

@@ -125,7 +125,7 @@ class _Exporter:
         """observed_data and constant_data."""
         values = {name: self.trace[name]["value"] for name in self.observed}
         self.add("observed_data", values)
-        args, kwargs = target.arguments.join(self.posterior._data)
+        args, kwargs = target.arguments.join(self.posterior.data)
         constant = {}
         for name, value in named_arrays(target.model, args, kwargs):
             if any(_equal(value, np.asarray(v)) for v in values.values()):
@@ -150,7 +150,7 @@ class _Exporter:
                 f"would hold more than {MOST_NUMBERS:,d} numbers"
             )
         latent = {site.name: self.sites[site.name][kept] for site in target.sites}
-        data, observed, numbers = self.posterior._data, self.observed, self.numbers
+        data, observed, numbers = self.posterior.data, self.observed, self.numbers
         seed = self.posterior.diagnostics.seed
 
         def replicate() -> None:
@@ -177,7 +177,7 @@ class _Exporter:
 
     def prior(self, target: ModelTarget) -> None:
         """prior and prior_predictive."""
-        if self.posterior._data.prior is not None:
+        if self.posterior.data.prior is not None:
             self.notes.append("prior is left out: it is another posterior's.")
             return
         improper = [
@@ -199,7 +199,7 @@ class _Exporter:
         def draw() -> None:
             values = from_prior(
                 target,
-                self.posterior._data,
+                self.posterior.data,
                 kept.size,
                 sites,
                 numbers,
@@ -220,8 +220,8 @@ class _Exporter:
         for site in self.sites:
             names.append(portable(site, names))
         latent = set(self.sites)
-        if isinstance(posterior._target, ModelTarget):
-            latent = {site.name for site in posterior._target.sites}
+        if isinstance(posterior.target, ModelTarget):
+            latent = {site.name for site in posterior.target.sites}
         verdict, summary = posterior.verdict, posterior.summary()
         record = {
             "format": FORMAT,
@@ -301,7 +301,7 @@ def archive(posterior: Posterior, *, predictive: bool, prior: bool) -> Archive:
     """
     exporter = _Exporter(posterior)
     exporter.fit()
-    target = posterior._target
+    target = posterior.target
     if isinstance(target, ModelTarget) and posterior.streamed:
         exporter.notes.append(
             "observed_data, posterior_predictive and log_likelihood are left out: the "

@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
 from typing import Any, Literal, get_args
 
-import numpy as np
-from jaxtyping import Array
-
-from ngvi.bayes import compile_time
-from ngvi.bayes.checks import blame, undefined_arguments
-from ngvi.bayes.density import InMemory
 from ngvi.bayes.diagnostics import INTERRUPTED
-from ngvi.bayes.fit_stream import End, Problem, fit_rows, fit_stream
 from ngvi.bayes.load import LoadedPosterior
 from ngvi.bayes.mixed import mixed
 from ngvi.bayes.mixture_fit import check_size
-from ngvi.bayes.numpyro_model import ModelTarget, model_target
-from ngvi.bayes.plan import LowRank
+from ngvi.bayes.numpyro_model import model_target
 from ngvi.bayes.posterior import Posterior
-from ngvi.bayes.programs import compiled_advance, compiled_begin, solve
-from ngvi.bayes.record import FitRecord
+from ngvi.bayes.run import run
 from ngvi.bayes.site_families import MEAN_FIELD, Choice
 from ngvi.bayes.stream import Reader, Stream
-from ngvi.bayes.structure import Covariance, choose
+from ngvi.bayes.structure import Covariance
 from ngvi.bayes.target import Target, function_target
 from ngvi.bayes.updating import weighed
-from ngvi.bayes.widening import fit_widening
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
-from ngvi.terminal.progress import Progress
-
-__all__ = ["fit", "solve"]
 
 Family = Literal["gaussian", "mixture", "mean-field"]
 SiteFamilies = Mapping[str | tuple[str, ...], Choice]
@@ -166,7 +151,6 @@ def fit(
             seed=seed,
             progress=progress,
             settings=settings,
-            run=_fit_in_memory,
         )
     reader = None
     if args and isinstance(args[0], Stream):
@@ -194,51 +178,22 @@ def fit(
     data = weighed(data, target, trace, prior, forgetting, likelihood_power)
     if data.prior is not None and init_strategy is None:
         point = data.prior.mean
-    name = getattr(model, "__name__", type(model).__name__)
-
-    with compile_time.measure() as compiling, Progress(progress, name) as bar:
-        rows = _subsampled(target)
-        in_batches = rows is not None or reader is not None
-        plan, structure = choose(
-            covariance, target, data, point, trace, in_batches, rank
-        )
-        settings = plan.settings(settings or loop.Settings())
-        draws = plan.draws(seed, point.dtype)
-        problem = Problem(target, data, point, plan, settings, draws)
-        beginning = compiled_begin(target, plan, settings, data, point, draws)
-        if not beginning.finite:
-            undefined = undefined_arguments(args, kwargs)
-            raise ValueError(_not_finite(trace, beginning.value) + undefined)
-        if reader is not None:
-            end = fit_stream(problem, beginning.state, reader, bar)
-        elif rows is not None:
-            end = fit_rows(problem, beginning.state, rows, seed, bar)
-        elif isinstance(plan, LowRank):
-            fit_once = partial(_fit_in_memory, bar)
-            end, found, notes = fit_widening(problem, beginning.state, fit_once)
-            notes = (*structure.notes, *notes)
-            structure = replace(structure, rank=found, notes=notes)
-        else:
-            most = settings.max_iterations
-            end = _fit_in_memory(bar, problem, beginning.state, most)
-    seconds = time.perf_counter() - started
-    record = FitRecord.of(
-        end.state,
-        name=name,
-        structure=structure,
+    posterior = run(
+        target,
+        data,
+        point,
+        trace,
+        name=getattr(model, "__name__", type(model).__name__),
+        covariance=covariance,
+        rank=rank,
         seed=seed,
-        seconds_compiling=min(compiling.seconds, seconds),
-        seconds_running=max(seconds - compiling.seconds, 0.0),
-        stop_reason=end.stop_reason,
-        converged=end.converged,
-        epochs=end.epochs,
-        elbo=end.elbo,
+        settings=settings,
+        reader=reader,
+        progress=progress,
+        started=started,
     )
-    posterior = Posterior(target, data, end.state.q, record, trace, end.density)
-    if end.error is not None:
-        end.error.posterior = posterior
-        raise end.error
-    if family == "mixture" and end.stop_reason != INTERRUPTED:
+    interrupted = posterior.record.diagnostics.stop_reason == INTERRUPTED
+    if family == "mixture" and not interrupted:
         return mixed(posterior, progress=progress)
     return posterior
 
@@ -254,49 +209,3 @@ def _refuse(what: str, args: tuple, given: dict[str, bool]) -> None:
         names.append("a Stream")
     if names:
         raise ValueError(f"With {what} there can be no {' and no '.join(names)}.")
-
-
-def _subsampled(target: Target) -> ModelTarget | None:
-    """The model, where one of its plates takes its data in batches."""
-    if isinstance(target, ModelTarget) and target.subsampled:
-        return target
-    return None
-
-
-def _fit_in_memory(
-    bar: Progress, problem: Problem, state: loop.State, most: int
-) -> End:
-    target, data, _, plan, settings, draws = problem
-    stop_reason = None
-    limit, stride = int(state.iteration), 1
-    try:
-        while int(state.status) == loop.RUNNING and limit < most:
-            limit = min(limit + stride, most)
-            before = time.perf_counter()
-            state = compiled_advance(target, plan, settings, data, state, draws, limit)
-            _show(bar, state)
-            quick = time.perf_counter() - before < 0.2
-            stride = min(4 * stride, 128) if quick else max(stride // 2, 1)
-    except KeyboardInterrupt:
-        stop_reason = INTERRUPTED
-    return End(state, stop_reason, InMemory(target, data))
-
-
-def _not_finite(trace: dict[str, Any] | None, value: Array) -> str:
-    text = f"The log density at the start is {-float(value)}."
-    if np.isfinite(value):
-        text = "The gradient of the log density at the start is not finite."
-    if trace is None:
-        return f"{text} Start where it is finite: init=…"
-    return f"{text} {blame(trace)} Try another init_strategy."
-
-
-def _show(bar: Progress, state: loop.State) -> None:
-    last = max(int(state.iteration) - 1, 0)
-    bar.update(
-        iteration=last + 1,
-        elbo=float(state.trace.elbo[last]),
-        fisher_length=float(state.trace.fisher_length[last]),
-        step=float(state.trace.step[last]),
-        draws=int(state.trace.draws[last]),
-    )

@@ -62,7 +62,7 @@ def as_guide(posterior: Posterior) -> tuple[AutoMultivariateNormal, dict[str, Ar
     if summed:
         # A hidden site gets no key from outside.
         model = handlers.block(handlers.seed(model, 0), hide=summed)
-    centre = jax.jit(target.constrain)(posterior._data, q.mean)
+    centre = jax.jit(target.constrain)(posterior.data, q.mean)
     start = {name: centre[name] for name in names}
     guide = AutoMultivariateNormal(model, init_loc_fn=init_to_value(values=start))
     with handlers.block(), handlers.seed(rng_seed=0):

@@ -18,10 +18,12 @@ from ngvi.bayes.diagnostics import (
     Verdict,
     compare,
     judge,
+    judge_restarts,
     site_khats,
 )
 from ngvi.bayes.drawn import Weighed
 from ngvi.bayes.record import FitRecord
+from ngvi.bayes.restarts import Restarts
 from ngvi.bayes.summaries import Summaries, columns
 from ngvi.bayes.weighted_draws import WeightedDraws
 
@@ -45,6 +47,11 @@ class Judged(Summaries):
     @abstractmethod
     def _blockwise(self) -> Blockwise | None:
         """Weights block by block, None where there are no blocks."""
+
+    @property
+    @abstractmethod
+    def elsewhere(self) -> Restarts | None:
+        """Fits begun elsewhere, near and far; None where the verdict does without."""
 
     @cached_property
     def diagnostics(self) -> Diagnostics:
@@ -105,5 +112,9 @@ class Judged(Summaries):
         largest = float(np.nan_to_num(errors).max(initial=0))
         if self.blockwise is not None:
             diagnostics = replace(self.diagnostics, khat=self.blockwise.khat)
-            return judge(diagnostics, self.blockwise.comparison, largest, True)
-        return judge(self.diagnostics, self.comparison, largest)
+            verdict = judge(diagnostics, self.blockwise.comparison, largest, True)
+        else:
+            verdict = judge(self.diagnostics, self.comparison, largest)
+        # Weights see only what is near q.
+        others = None if verdict.level == "do not trust" else self.elsewhere
+        return verdict if others is None else judge_restarts(verdict, others)

@@ -84,7 +84,7 @@ def linear_response(posterior: Posterior) -> LinearResponse:
     count = max(_FEWEST_DRAWS, 2 * (q.dim + 1))
     rng = np.random.default_rng([posterior.record.diagnostics.seed, 7])
     eps = jnp.asarray(antithetic(sobol_normals(q.dim, count // 2, rng)), q.mean.dtype)
-    found = np.asarray(_response(posterior._target, posterior._data, q, eps), float)
+    found = np.asarray(_response(posterior.target, posterior.data, q, eps), float)
     if not (np.isfinite(found).all() and np.linalg.eigvalsh(found).min() > 0):
         raise ValueError(
             "The ELBO is not at a maximum that bends in every direction: there is no "

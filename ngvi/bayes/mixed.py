@@ -40,8 +40,8 @@ def mixed(
     before = posterior.record.diagnostics
     with compile_time.measure() as compiling, Progress(progress, posterior.name) as bar:
         fitted = fit_mixture(
-            posterior._target,
-            posterior._data,
+            posterior.target,
+            posterior.data,
             posterior.gaussian,
             posterior.log_density,
             seed=before.seed,

@@ -99,7 +99,7 @@ def nuts(
         >>> mcmc.get_samples()["tau"].shape                      # doctest: +SKIP
         (2000,)
     """
-    target, data, q = posterior._target, posterior._data, posterior.gaussian
+    target, data, q = posterior.target, posterior.data, posterior.gaussian
 
     def sites(eps: Float[Array, "d"]) -> dict[str, Array]:
         return target.constrain(data, q.place(eps))
@@ -153,7 +153,7 @@ def _run(
     **nuts_options: Any,
 ) -> MCMC:
     """The sampler after its run in the coordinates in which q is standard normal."""
-    target, data, q = posterior._target, posterior._data, posterior.gaussian
+    target, data, q = posterior.target, posterior.data, posterior.gaussian
 
     def potential(eps: Float[Array, "d"]) -> Float[Array, ""]:
         return target.potential(data, q.place(eps))

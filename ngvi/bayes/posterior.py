@@ -6,21 +6,15 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from ngvi.bayes.approximation import Approximation, GaussianApproximation
+from ngvi.bayes.approximation import Approximation
 from ngvi.bayes.blockwise import Blockwise, blockwise
-from ngvi.bayes.density import Density, InMemory
-from ngvi.bayes.drawn import Drawn, Evaluated, Weighed
-from ngvi.bayes.judged import Judged
-from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.record import FitRecord
-from ngvi.bayes.structure import Structure
+from ngvi.bayes.restarts import Restarts, elsewhere
+from ngvi.bayes.sampled import Sampled
 from ngvi.bayes.summaries import Sites
-from ngvi.bayes.target import Data, Target, coordinate_names
 from ngvi.families import Gaussian
 
 if TYPE_CHECKING:
@@ -30,41 +24,15 @@ if TYPE_CHECKING:
     from ngvi.bayes.linear_response import LinearResponse
     from ngvi.bayes.loo import LeaveOneOut
     from ngvi.bayes.refinement import Refinement
-    from ngvi.bayes.restarts import Restarts
 
 
-class Posterior(Judged):
+class Posterior(Sampled):
     """An approximation of a posterior, and how far it can be trusted.
 
     Printing it shows the table of `summary` and the verdict.
 
-    Attributes:
-        approximation: q on the unconstrained space, whose coordinates are named by
-            `coordinate_names`; where it is a Gaussian, `gaussian` is it.
-        history: one entry a trial step: iteration, elbo, fisher_length, step (0 where
-            rejected), draws.
-        record: how the fit went, before anything was computed from its draws.
+    Its attributes are those of `ngvi.bayes.sampled.Sampled`.
     """
-
-    def __init__(
-        self,
-        target: Target,
-        data: Data,
-        q: Approximation | Gaussian,
-        record: FitRecord,
-        trace: dict[str, dict[str, Any]] | None,
-        density: Density | None = None,
-    ) -> None:
-        if isinstance(q, Gaussian):
-            q = GaussianApproximation(q, record.mean_variance)
-        self.approximation = q
-        self.history = record.history
-        self.name = record.name
-        self._target = target
-        self._data = data
-        self.record = record
-        self._trace = trace
-        self._density = density or InMemory(target, data)
 
     def with_approximation(
         self, q: Approximation | Gaussian, record: FitRecord | None = None
@@ -76,40 +44,11 @@ class Posterior(Judged):
             record: how it was found; by default, for comparisons, that of this one.
         """
         record = record or self.record
-        return Posterior(
-            self._target, self._data, q, record, self._trace, self._density
-        )
+        return Posterior(self.target, self.data, q, record, self._trace, self._density)
 
     def with_gaussian(self, gaussian: Gaussian) -> Posterior:
         """The same model and data under another Gaussian, for comparisons."""
         return self.with_approximation(gaussian)
-
-    @property
-    def gaussian(self) -> Gaussian:
-        """q on the unconstrained space if it is a Gaussian, and the Gaussian with its
-        mean and covariance if it is another distribution."""
-        return self.approximation.gaussian
-
-    def _needs_gaussian(self, what: str, instead: str) -> None:
-        if not isinstance(self.approximation, GaussianApproximation):
-            kind = self.approximation.kind
-            raise TypeError(f"{what} needs a Gaussian, and q is {kind}: {instead}.")
-
-    @property
-    def structure(self) -> Structure | None:
-        """Which coordinates may be correlated: in words when printed, and as a picture
-        by `structure.plot()`."""
-        return self.record.structure
-
-    @property
-    def model_target(self) -> ModelTarget | None:
-        """What is static about the NumPyro model; None for a plain log density."""
-        return self._target if isinstance(self._target, ModelTarget) else None
-
-    @property
-    def trace(self) -> dict[str, dict[str, Any]] | None:
-        """The recorded run of the NumPyro model; None for a plain log density."""
-        return self._trace
 
     def update(self, *args: Any, **kwargs: Any) -> Posterior:
         """The posterior of what this one is of and of new data, by one natural step.
@@ -132,142 +71,19 @@ class Posterior(Judged):
         from ngvi.bayes.updating import update
 
         self._needs_gaussian("update()", "fit again, with prior=posterior.gaussian")
-        return update(self, self._target, self._data, args, kwargs)
-
-    # -- draws -------------------------------------------------------------------
-
-    @property
-    def coordinate_names(self) -> tuple[str, ...]:
-        """Names of the unconstrained coordinates, in their order in q."""
-        return self._target.names
-
-    def sample(
-        self, num_samples: int = 1000, *, seed: int = 0, resample: bool = False
-    ) -> dict[str, Array]:
-        """Independent draws, on the model's own supports.
-
-        Args:
-            num_samples: S.
-            seed: the same seed gives the same draws.
-            resample: draw from the posterior itself by importance resampling of a pool
-                of draws, as far as k-hat allows; for a posterior near a Gaussian.
-
-        Returns:
-            For each latent and deterministic site an array of shape (S, *site shape).
-        """
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, not {num_samples}.")
-        if resample:
-            _, weights, khat, sites = self._weighed
-            if not np.isfinite(khat):
-                raise ValueError("The importance weights are not finite.")
-            rng = np.random.default_rng(seed)
-            chosen = rng.choice(len(weights), num_samples, p=weights)
-            return {k: jnp.asarray(v[chosen]) for k, v in sites.items()}
-        points = self.approximation.sample(jax.random.key(seed), num_samples)
-        sites = self._drawn.at(points).sites
-        return {name: jnp.asarray(value) for name, value in sites.items()}
-
-    def evaluate(self, eps: Float[Array, "s d"]) -> Evaluated:
-        """What lies at base draws ε of `gaussian`.
-
-        Args:
-            eps: shape (S, D); the draws are `gaussian.place(eps)`.
-
-        Returns:
-            log p and log q of the unconstrained draws, (S,) each, and the sites.
-        """
-        return self.at(self.gaussian.place(eps))
-
-    def at(self, points: Float[Array, "s d"]) -> Evaluated:
-        """What lies at unconstrained points, computed in batches and gathered on the
-        host: log p and log q, (S,) each, and the sites."""
-        return self._drawn.at(points)
-
-    def log_density(self, points: Float[Array, "s d"]) -> np.ndarray:
-        """log p at unconstrained points, (S,): the target's, up to a constant."""
-        return self._drawn.log_p(points)
-
-    @cached_property
-    def _drawn(self) -> Drawn:
-        seed = self.record.diagnostics.seed
-        return Drawn(self.approximation, self._density, self._trace or {}, seed)
-
-    @property
-    def _summary_draws(self) -> Evaluated:
-        return self._drawn.summary
-
-    @property
-    def _weighed(self) -> Weighed:
-        return self._drawn.weighed
-
-    # -- moments -----------------------------------------------------------------
-
-    @property
-    def _sites(self) -> Sites:
-        return self._summary_draws.sites
+        return update(self, self.target, self.data, args, kwargs)
 
     def _blockwise(self) -> Blockwise | None:
         return blockwise(self)
 
     @cached_property
-    def _standard_errors(self) -> np.ndarray:
-        """Of each scalar quantity's mean, from the finite draws of the fit, (K,)."""
-        names, values = self._flat
-        whole = self._whole_coordinates()
-        coordinates = np.array([whole.get(name, -1) for name in names], int)
-        return self.approximation.mean_errors(self._drawn.points, values, coordinates)
+    def elsewhere(self) -> Restarts | None:
+        """Fits begun near and far, which the verdict looks at, see
+        `ngvi.bayes.restarts`; None for data in batches, without gradients, where q is
+        no Gaussian, or where they would cost too much."""
+        return elsewhere(self)
 
-    def _whole_coordinates(self) -> dict[str, int]:
-        """The quantities that are functions of one coordinate, by its name."""
-        found = {name: i for i, name in enumerate(self.coordinate_names)}
-        if isinstance(self._target, ModelTarget):
-            # The coordinates of a simplex, say, are none of its entries.
-            for site in self._target.sites:
-                if site.shape != site.unconstrained_shape:
-                    for name in coordinate_names(site.name, site.unconstrained_shape):
-                        found.pop(name, None)
-        return found
-
-    def summary(self) -> pd.DataFrame:
-        """A row for every scalar quantity: mean, sd, 5 %, 50 %, 95 % quantiles, and the
-        standard error of the mean that comes from the fit's finite draws."""
-        import pandas as pd
-
-        names, values = self._flat
-        low, middle, high = np.quantile(values, [0.05, 0.5, 0.95], axis=0)
-        columns = {
-            "mean": values.mean(0),
-            "sd": values.std(0),
-            "q5": low,
-            "median": middle,
-            "q95": high,
-            "mcse": self._standard_errors,
-        }
-        return pd.DataFrame(columns, index=names)
-
-    # -- the model's data ----------------------------------------------------------
-
-    @property
-    def streamed(self) -> bool:
-        """The data were read in batches and are not kept."""
-        return not isinstance(self._density, InMemory)
-
-    def _needs_data(self, what: str, instead: str) -> None:
-        if self.streamed:
-            raise TypeError(
-                f"{what} needs the data, which were read in batches and are not kept: "
-                f"{instead}."
-            )
-
-    def _model(self) -> tuple[ModelTarget, tuple, dict[str, Any]]:
-        if not isinstance(self._target, ModelTarget):
-            raise TypeError(
-                "This posterior is of a plain log density: only a NumPyro model says "
-                "what its observations are."
-            )
-        args, kwargs = self._target.arguments.join(self._data)
-        return self._target, args, kwargs
+    # -- the model and its data -----------------------------------------------------
 
     def predictive(
         self,
@@ -467,7 +283,7 @@ class Posterior(Judged):
         from ngvi.bayes.nuts import nuts
 
         self._needs_data("nuts()", "fit a model to data in memory")
-        if not self._target.differentiable:
+        if not self.target.differentiable:
             raise TypeError(
                 "nuts() needs gradients: the density is only evaluated, or it has "
                 "discrete sites. posterior.sample(n, resample=True) needs none."

@@ -76,4 +76,4 @@ def log_likelihood_at(posterior: Posterior, latent: Sites) -> Sites:
     trace = posterior.trace or {}
     sites = observed_sites(trace)
     numbers = sum(np.size(trace[name]["value"]) for name in sites)
-    return log_likelihoods(target, posterior._data, latent, sites, numbers)
+    return log_likelihoods(target, posterior.data, latent, sites, numbers)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -27,9 +27,7 @@ from ngvi.bayes.approximation import GaussianApproximation
 from ngvi.bayes.diagnostics import Comparison, pareto_smoothed
 from ngvi.bayes.mixed import mixed
 from ngvi.bayes.mixture_approximation import MixtureApproximation
-from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.nuts import nuts_points
-from ngvi.bayes.target import FunctionTarget
 from ngvi.bayes.weighted_draws import WeightedDraws, from_chains, from_weights, vouched
 
 if TYPE_CHECKING:
@@ -134,7 +132,7 @@ def _ladder(
     posterior: Posterior, deadline: float, progress: bool | None
 ) -> Iterator[tuple[str, Climb]]:
     """Every rung: from the posterior so far to the next, None if it does not apply."""
-    if not posterior._target.differentiable:
+    if not posterior.target.differentiable:
         yield "importance weights", _reweighed
         return
     yield "fuller covariance", lambda p: _fuller(p, progress)
@@ -150,35 +148,19 @@ def _is_mixture(posterior: Posterior) -> bool:
 
 
 def _fuller(posterior: Posterior, progress: bool | None) -> Posterior | None:
+    from ngvi.bayes.run import run_again
+
     gaussian = isinstance(posterior.approximation, GaussianApproximation)
     narrow = posterior.record.diagnostics.covariance in ("diagonal", "low-rank")
     if _is_mixture(posterior) or (gaussian and not narrow):
         return None
     small = posterior.approximation.dim <= _LARGEST_FULL
-    return _fitted_anew(posterior, "full" if small else "auto", progress)
-
-
-def _fitted_anew(
-    posterior: Posterior, covariance: Any, progress: bool | None
-) -> Posterior:
-    """A Gaussian fit of the same model and data."""
-    from ngvi.bayes.fit import fit
-
-    target, data = posterior._target, posterior._data
-    assert isinstance(target, ModelTarget | FunctionTarget)
-    args, kwargs = target.arguments.join(data)
-    options: dict[str, Any] = {"covariance": covariance, "progress": progress}
-    if data.prior is not None:
-        options["prior"] = data.prior
-    if data.forgetting is not None:
-        options["forgetting"] = float(data.forgetting)
-    if data.power is not None:
-        options["likelihood_power"] = float(data.power)
-    options["seed"] = posterior.record.diagnostics.seed
-    if isinstance(target, ModelTarget):
-        return fit(target.model, *args, **options, **kwargs)
-    init = target.params(posterior.gaussian.mean)
-    return fit(target.function, *args, init=init, **options, **kwargs)
+    return run_again(
+        posterior,
+        posterior.gaussian.mean,
+        covariance="full" if small else "auto",
+        progress=progress,
+    )
 
 
 def _reweighed(posterior: Posterior) -> Posterior | None:
@@ -188,6 +170,8 @@ def _reweighed(posterior: Posterior) -> Posterior | None:
     weighed, drawn = posterior._weighed, posterior._drawn
     if not vouched(weighed.khat, posterior.comparison.efficiency):
         return None
+    if posterior.elsewhere is not None and posterior.elsewhere.rival is not None:
+        return None  # weights of draws near q say nothing of the other part
     log_weight = weighed.log_weight
     blocks = len(log_weight) // drawn.count
     points = [np.asarray(drawn.block(number)) for number in range(blocks)]

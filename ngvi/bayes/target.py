@@ -111,6 +111,11 @@ class Target(Protocol):
     """The static part of what is fitted; hashable."""
 
     @property
+    def arguments(self) -> Arguments:
+        """That of the function's arguments."""
+        ...
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the D unconstrained coordinates."""
         ...

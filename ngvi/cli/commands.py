@@ -22,7 +22,7 @@ import jax
 import ngvi
 from ngvi import zoo
 from ngvi.bayes.archive import Archive, check_writable, plain
-from ngvi.bayes.fit import INTERRUPTED
+from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.bayes.posterior import Posterior
 from ngvi.cli import data_files, screen
 from ngvi.cli.choose import Chosen, arrange, choose, left_out, quoted

@@ -13,10 +13,10 @@ from numpyro.distributions import constraints
 
 import ngvi
 from ngvi.bayes import compile_time
-from ngvi.bayes import fit as fit_module
-from ngvi.bayes.fit import solve
+from ngvi.bayes import run as run_module
 from ngvi.bayes.numpyro_model import model_target
 from ngvi.bayes.plan import Full
+from ngvi.bayes.programs import solve
 from ngvi.mirror import loop
 
 
@@ -357,9 +357,9 @@ def test_interruption_keeps_the_best_state(monkeypatch):
         calls.append(int(state.iteration))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit_module, "_show", interrupt)
+    monkeypatch.setattr(run_module, "_show", interrupt)
     posterior = ngvi.fit(flat_regression, *regression_data())
     assert calls
-    assert posterior.diagnostics.stop_reason == fit_module.INTERRUPTED
+    assert posterior.diagnostics.stop_reason == run_module.INTERRUPTED
     assert posterior.verdict.level == "do not trust"
     assert np.isfinite(posterior.mean["beta"]).all()

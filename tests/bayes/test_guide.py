@@ -41,10 +41,10 @@ def posterior(request, under):
     posterior = under(rng.normal(size=7), precision, model, Y)
     if request.param == "full":
         # The guide need not keep its coordinates in the order that we do.
-        target = posterior._target
+        target = posterior.target
         posterior = ngvi.Posterior(
             replace(target, sites=target.sites[::-1]),
-            posterior._data,
+            posterior.data,
             posterior.gaussian,
             posterior.record,
             posterior.trace,
@@ -60,7 +60,7 @@ def guide_and_params(posterior):
 def test_moments(posterior, guide_and_params):
     guide, params = guide_and_params
     theirs = guide.get_posterior(params)
-    q, target = posterior.gaussian, posterior._target
+    q, target = posterior.gaussian, posterior.target
     mean, covariance = theirs.mean, theirs.covariance_matrix
     # Where the guide keeps each of our coordinates.
     places = guide._unpack_latent(jnp.arange(q.dim))
@@ -79,7 +79,7 @@ def test_moments(posterior, guide_and_params):
 
 def test_the_centre_on_the_supports(posterior, guide_and_params):
     guide, params = guide_and_params
-    ours = posterior._target.constrain(posterior._data, posterior.gaussian.mean)
+    ours = posterior.target.constrain(posterior.data, posterior.gaussian.mean)
     theirs = guide.median(params)
     assert set(theirs) >= {"weights", "rate", "a", "total"}
     for name in ("weights", "rate", "a", "total"):

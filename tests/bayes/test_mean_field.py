@@ -260,7 +260,7 @@ def black_box():
 
 
 def test_a_density_that_is_only_evaluated_is_fitted(black_box):
-    assert isinstance(black_box._target, HostTarget)
+    assert isinstance(black_box.target, HostTarget)
     exact = np.array([[1e-6, 1e-4], [1e-4, 1.01]])
     covariance = black_box.gaussian.precision.inverse_dense()
     np.testing.assert_allclose(covariance, exact, rtol=1e-4)

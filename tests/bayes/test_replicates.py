@@ -11,7 +11,7 @@ from ngvi.bayes.replicates import kept_draws, log_likelihoods, replicated
 
 @pytest.mark.parametrize("chunk", [8, 8 * 7, 8 * 30])
 def test_chunks_give_what_one_pass_gives(schools, monkeypatch, chunk):
-    target, data = schools._target, schools._data
+    target, data = schools.target, schools.data
     sites = schools._summary_draws[2]
     latent = {site.name: sites[site.name][:30] for site in target.sites}
     whole = log_likelihoods(target, data, latent, ("y",), 8)["y"]

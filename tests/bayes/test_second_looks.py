@@ -13,6 +13,8 @@ import pytest
 
 import ngvi
 from ngvi.bayes.diagnostics import judge
+from ngvi.families import Gaussian
+from ngvi.linalg import Dense
 
 PRECISION = jnp.array([[2.0, 1.2, 0.3], [1.2, 1.5, -0.2], [0.3, -0.2, 0.8]])
 
@@ -77,14 +79,43 @@ def test_restarts_agree_on_one_mode() -> None:
     np.testing.assert_allclose(found.elbos, found.elbos[0], atol=0.02)
 
 
-def test_restarts_see_two_modes() -> None:
-    def two(z: jax.Array) -> jax.Array:
-        return jnp.logaddexp(-((z[0] - 2) ** 2), -((z[0] + 2) ** 2)) * 4 - z[1] ** 2
+def two_modes(z: jax.Array) -> jax.Array:
+    return jnp.logaddexp(-((z[0] - 2) ** 2), -((z[0] + 2) ** 2)) * 4 - z[1] ** 2
 
-    found = ngvi.fit(two, init=jnp.array([1.0, 0.0])).restarts(6, distance=20.0)
+
+def test_restarts_see_two_modes() -> None:
+    found = ngvi.fit(two_modes, init=jnp.array([1.0, 0.0])).restarts(6, distance=20.0)
     assert not found.agree
     assert max(found.apart) > 5
     assert "means apart" in str(found)
+
+
+def test_verdict_sees_another_mode_of_even_weights() -> None:
+    posterior = ngvi.fit(two_modes, init=jnp.array([1.0, 0.0]))
+    assert posterior.comparison.efficiency > 0.9
+    assert posterior.verdict.level == "do not trust"
+    assert "A fit begun elsewhere ended" in str(posterior.verdict)
+    assert "leaves out a part of the posterior" in str(posterior.verdict)
+
+
+def test_a_faint_mode_is_no_rival() -> None:
+    mean = jnp.array([0.0, 0.0])
+
+    def faint(z: jax.Array) -> jax.Array:
+        at = z - jnp.array([6.0, 0.0])
+        return jnp.logaddexp(-((z - mean) ** 2).sum() / 2, -9.0 - (at**2).sum() / 2)
+
+    posterior = ngvi.fit(faint, init=jnp.array([0.0, 0.0]))
+    looked = posterior.elsewhere
+    assert looked is not None
+    assert looked.rival is None
+    assert posterior.verdict.level == "trustworthy"
+
+
+def test_restarts_keep_the_prior() -> None:
+    prior = Gaussian(jnp.array([1.0, 2.0]), Dense.from_dense(jnp.eye(2) * 400.0))
+    posterior = ngvi.fit(skewed, Y, prior=prior)
+    assert posterior.restarts(2).agree
 
 
 def test_restarts_need_a_number() -> None:

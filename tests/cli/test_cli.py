@@ -12,7 +12,7 @@ import pytest
 
 import ngvi
 from ngvi import zoo
-from ngvi.bayes import fit as fit_module
+from ngvi.bayes import run as run_module
 from ngvi.cli import commands
 from ngvi.cli.choose import arrange, left_out
 from ngvi.cli.errors import InputError
@@ -160,7 +160,7 @@ def test_data_without_the_observations_is_warned_about(capsys, place, bare_repor
 
 @pytest.mark.parametrize("after", [0, 1])
 def test_an_interrupted_fit_is_saved(capsys, place, monkeypatch, bare_report, after):
-    advance = fit_module.compiled_advance
+    advance = run_module.compiled_advance
     calls = []
 
     def interrupted(*arguments):
@@ -169,7 +169,7 @@ def test_an_interrupted_fit_is_saved(capsys, place, monkeypatch, bare_report, af
             raise KeyboardInterrupt
         return advance(*arguments)
 
-    monkeypatch.setattr(fit_module, "compiled_advance", interrupted)
+    monkeypatch.setattr(run_module, "compiled_advance", interrupted)
     code, out, err = run(capsys, "fit eight_schools")
     assert code == 1
     assert "interrupted: saving the best state so far" in err
@@ -182,7 +182,7 @@ def test_an_interrupt_before_the_first_step_leaves_nothing(capsys, place, monkey
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit_module, "compiled_begin", interrupted)
+    monkeypatch.setattr(run_module, "compiled_begin", interrupted)
     code, out, err = run(capsys, "fit eight_schools")
     assert (code, out) == (1, "")
     assert "nothing is saved" in err

@@ -1,0 +1,187 @@
+"""A fit of a Gaussian, from a target and its data to a posterior."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from ngvi.bayes import compile_time
+from ngvi.bayes.checks import blame, undefined_arguments
+from ngvi.bayes.density import InMemory
+from ngvi.bayes.diagnostics import INTERRUPTED
+from ngvi.bayes.fit_stream import End, Problem, fit_rows, fit_stream
+from ngvi.bayes.numpyro_model import ModelTarget
+from ngvi.bayes.plan import LowRank
+from ngvi.bayes.posterior import Posterior
+from ngvi.bayes.programs import compiled_advance, compiled_begin
+from ngvi.bayes.record import FitRecord
+from ngvi.bayes.stream import Reader
+from ngvi.bayes.structure import Covariance, choose
+from ngvi.bayes.target import Data, Target
+from ngvi.bayes.widening import fit_widening
+from ngvi.mirror import loop
+from ngvi.terminal.progress import Progress
+
+
+def run(
+    target: Target,
+    data: Data,
+    point: Float[Array, "d"],
+    trace: dict[str, Any] | None,
+    *,
+    name: str,
+    covariance: Covariance,
+    rank: int | None = None,
+    seed: int = 0,
+    settings: loop.Settings | None = None,
+    reader: Reader | None = None,
+    progress: bool | None = None,
+    started: float | None = None,
+) -> Posterior:
+    """The best Gaussian, see `ngvi.fit`.
+
+    Args:
+        target: what is fitted.
+        data: its arrays, with a prior of their own if there is one.
+        point: of the unconstrained space, where the fit starts.
+        trace: the recorded run of a NumPyro model, else None.
+        name: of the model, for people.
+        covariance, rank, seed, settings, progress: as in `ngvi.fit`.
+        reader: of batches, where the data are not held at once.
+        started: when the fit began, on `time.perf_counter`'s clock; by default now.
+
+    Raises:
+        ValueError: the density or its gradient is not finite at the start, or the
+            covariance is not possible.
+        StreamError: a batch is unusable; it has the fit so far.
+    """
+    started = time.perf_counter() if started is None else started
+    with compile_time.measure() as compiling, Progress(progress, name) as bar:
+        rows = _subsampled(target)
+        in_batches = rows is not None or reader is not None
+        plan, structure = choose(
+            covariance, target, data, point, trace, in_batches, rank
+        )
+        settings = plan.settings(settings or loop.Settings())
+        draws = plan.draws(seed, point.dtype)
+        problem = Problem(target, data, point, plan, settings, draws)
+        beginning = compiled_begin(target, plan, settings, data, point, draws)
+        if not beginning.finite:
+            undefined = undefined_arguments(*target.arguments.join(data))
+            raise ValueError(_not_finite(trace, beginning.value) + undefined)
+        if reader is not None:
+            end = fit_stream(problem, beginning.state, reader, bar)
+        elif rows is not None:
+            end = fit_rows(problem, beginning.state, rows, seed, bar)
+        elif isinstance(plan, LowRank):
+            fit_once = partial(run_in_memory, bar)
+            end, found, notes = fit_widening(problem, beginning.state, fit_once)
+            notes = (*structure.notes, *notes)
+            structure = replace(structure, rank=found, notes=notes)
+        else:
+            most = settings.max_iterations
+            end = run_in_memory(bar, problem, beginning.state, most)
+    seconds = time.perf_counter() - started
+    record = FitRecord.of(
+        end.state,
+        name=name,
+        structure=structure,
+        seed=seed,
+        seconds_compiling=min(compiling.seconds, seconds),
+        seconds_running=max(seconds - compiling.seconds, 0.0),
+        stop_reason=end.stop_reason,
+        converged=end.converged,
+        epochs=end.epochs,
+        elbo=end.elbo,
+    )
+    posterior = Posterior(target, data, end.state.q, record, trace, end.density)
+    if end.error is not None:
+        end.error.posterior = posterior
+        raise end.error
+    return posterior
+
+
+def run_again(
+    posterior: Posterior,
+    point: Float[Array, "d"],
+    *,
+    covariance: Covariance | None = None,
+    seed: int | None = None,
+    progress: bool | None = False,
+) -> Posterior:
+    """A fit of the same model, data and prior, begun at another point.
+
+    Args:
+        posterior: of a Gaussian.
+        point: of the unconstrained space.
+        covariance: by default what it was.
+        seed: of the base draws; by default what it was.
+        progress: as in `ngvi.fit`.
+
+    Raises:
+        ValueError: the density or its gradient is not finite there.
+    """
+    before = posterior.record
+    rank = before.structure.rank if before.structure and covariance is None else None
+    return run(
+        posterior.target,
+        posterior.data,
+        point,
+        posterior.trace,
+        name=posterior.name,
+        covariance=covariance or cast("Covariance", before.diagnostics.covariance),
+        rank=rank,
+        seed=before.diagnostics.seed if seed is None else seed,
+        progress=progress,
+    )
+
+
+def run_in_memory(bar: Progress, problem: Problem, state: loop.State, most: int) -> End:
+    """Trial steps up to the `most`-th or the end, a few in one program so that the
+    progress can be seen and Ctrl-C stops them."""
+    target, data, _, plan, settings, draws = problem
+    stop_reason = None
+    limit, stride = int(state.iteration), 1
+    try:
+        while int(state.status) == loop.RUNNING and limit < most:
+            limit = min(limit + stride, most)
+            before = time.perf_counter()
+            state = compiled_advance(target, plan, settings, data, state, draws, limit)
+            _show(bar, state)
+            quick = time.perf_counter() - before < 0.2
+            stride = min(4 * stride, 128) if quick else max(stride // 2, 1)
+    except KeyboardInterrupt:
+        stop_reason = INTERRUPTED
+    return End(state, stop_reason, InMemory(target, data))
+
+
+def _subsampled(target: Target) -> ModelTarget | None:
+    """The model, where one of its plates takes its data in batches."""
+    if isinstance(target, ModelTarget) and target.subsampled:
+        return target
+    return None
+
+
+def _not_finite(trace: dict[str, Any] | None, value: Array) -> str:
+    text = f"The log density at the start is {-float(value)}."
+    if np.isfinite(value):
+        text = "The gradient of the log density at the start is not finite."
+    if trace is None:
+        return f"{text} Start where it is finite: init=…"
+    return f"{text} {blame(trace)} Try another init_strategy."
+
+
+def _show(bar: Progress, state: loop.State) -> None:
+    last = max(int(state.iteration) - 1, 0)
+    bar.update(
+        iteration=last + 1,
+        elbo=float(state.trace.elbo[last]),
+        fisher_length=float(state.trace.fisher_length[last]),
+        step=float(state.trace.step[last]),
+        draws=int(state.trace.draws[last]),
+    )
