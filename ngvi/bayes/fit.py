@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from os import PathLike
 from typing import Any, Literal, get_args
 
 from ngvi.bayes.diagnostics import INTERRUPTED
@@ -41,6 +42,8 @@ def fit(
     likelihood_power: float = 1.0,
     progress: bool | None = None,
     settings: loop.Settings | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    every: int | None = None,
     **kwargs: Any,
 ) -> Posterior:
     """Fit the best Gaussian, on the unconstrained space, to a model's posterior.
@@ -86,6 +89,13 @@ def fit(
             all that is observed or a `numpyro.factor`.
         progress: show a progress line on stderr; by default when it is a terminal.
         settings: tolerances and limits, see `ngvi.mirror.loop.Settings`.
+        checkpoint: a folder of its own, to write to while the fit runs, and to go on
+            from after a crash: to the same answer, to the last bit, as without it. The
+            model and data must be the same. For Gaussians with a full, structured or
+            diagonal covariance; see `ngvi.checkpoints.Checkpoints`.
+        every: trial steps between checkpoints, more if those would take more than a
+            tenth of the time; by default 25, and 1 for data in batches, where a trial
+            is a pass over them.
         **kwargs: the model's keyword arguments; one that has the name of an option
             above goes by position.
 
@@ -96,7 +106,8 @@ def fit(
     Raises:
         ValueError: a model with nothing to infer or with unusable observations, a
             prior of other sites, a family that does not fit its site, or a log density
-            that is not finite at the start; the message names the site.
+            that is not finite at the start; the message names the site. Checkpoints
+            (`CheckpointError`) of another fit, or in use by another run.
         StreamError: a batch of a stream is unusable; it is named, and the error has the
             fit so far.
 
@@ -123,6 +134,7 @@ def fit(
         "prior": prior is not None,
         "forgetting": forgetting != 0,
         "likelihood_power": likelihood_power != 1,
+        "checkpoint": checkpoint is not None,
     }
     if in_blocks or family == MEAN_FIELD:
         from ngvi.bayes.fit_mean_field import fit_mean_field
@@ -175,6 +187,7 @@ def fit(
                 "A mixture needs the data in memory: give them without a stream."
             )
         check_size(target.dim)
+        _refuse("a mixture", (), {"checkpoint": checkpoint is not None})
     data = weighed(data, target, trace, prior, forgetting, likelihood_power)
     if data.prior is not None and init_strategy is None:
         point = data.prior.mean
@@ -191,6 +204,8 @@ def fit(
         reader=reader,
         progress=progress,
         started=started,
+        checkpoint=checkpoint,
+        every=every,
     )
     interrupted = posterior.record.diagnostics.stop_reason == INTERRUPTED
     if family == "mixture" and not interrupted:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
+from ngvi.bayes.checkpointing import Saver
 from ngvi.bayes.density import Density, InMemory
 from ngvi.bayes.diagnostics import EPOCHS_USED, INTERRUPTED, ONE_PASS
 from ngvi.bayes.numpyro_model import ModelTarget
@@ -20,7 +21,7 @@ from ngvi.bayes.streamed import (
     renewed,
 )
 from ngvi.bayes.subsampling import RowReader
-from ngvi.bayes.sums import Batches, Streamed, Sums, of_a_batch, silent
+from ngvi.bayes.sums import Streamed, Sums, of_a_batch, silent
 from ngvi.bayes.target import Data, Target
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder
@@ -56,10 +57,16 @@ class End(NamedTuple):
 
 
 class _Watch:
-    """The latest state, and a progress line about it."""
+    """The latest state, its checkpoints, and a progress line about it."""
 
-    def __init__(self, batches: Batches, state: loop.State, bar: Progress) -> None:
-        self.batches, self.state, self.bar = batches, state, bar
+    def __init__(
+        self,
+        batches: Reader | RowReader,
+        state: loop.State,
+        bar: Progress,
+        saver: Saver | None,
+    ) -> None:
+        self.batches, self.state, self.bar, self.saver = batches, state, bar, saver
         self.kept = False
         self.rows = 0
         self.started = time.perf_counter()
@@ -67,6 +74,25 @@ class _Watch:
     def keep(self, state: loop.State) -> None:
         """Remember a state."""
         self.state, self.kept = state, True
+
+    def resumed(self) -> loop.State | None:
+        """The state of the last checkpoint, None if there is none."""
+        if self.saver is None:
+            return None
+        found = self.saver.resumed(self.state, self.batches)
+        if found is not None:
+            self.keep(found)
+        return found
+
+    def between(self, state: loop.State) -> None:
+        """Before each epoch: a checkpoint if it is time."""
+        if self.saver is not None:
+            self.saver.save_if_due(state, self.batches)
+
+    def ended(self) -> None:
+        """A checkpoint of the end."""
+        if self.saver is not None:
+            self.saver.save(self.state, self.batches)
 
     def shown(self, rows: int) -> None:
         """Another batch was read."""
@@ -83,7 +109,11 @@ class _Watch:
 
 
 def fit_stream(
-    problem: Problem, state: loop.State, reader: Reader, bar: Progress
+    problem: Problem,
+    state: loop.State,
+    reader: Reader,
+    bar: Progress,
+    saver: Saver | None,
 ) -> End:
     """A fit to a stream.
 
@@ -92,22 +122,30 @@ def fit_stream(
         state: where a fit to the first batch begins.
         reader: of all batches.
         bar: shows how it is going.
+        saver: of checkpoints, which begin after the first pass.
     """
     target, data, _, plan, settings, draws = problem
     draws = fewer_checks(draws)
     sums = Sums(target, reader, data)
-    watch = _Watch(reader, state, bar)
+    watch = _Watch(reader, state, bar, saver)
     sums.shown = watch.shown
     error, evidence, reason = None, None, None
+    resumed = watch.resumed()
     try:
-        final = reader.last_pass
-        evidence = first_pass(sums, plan, settings, draws, state, watch.keep, final)
-        if reader.ended:
+        if resumed is None:
+            final = reader.last_pass
+            evidence = first_pass(sums, plan, settings, draws, state, watch.keep, final)
+        if resumed is None and reader.ended:
             reason = ONE_PASS if reader.stream.once else EPOCHS_USED
         else:
-            state = renewed(watch.state, smallest_radius(target.dim, settings))
-            reason = converge(sums, plan, settings, draws, state, watch.keep)[1]
+            state = resumed or renewed(
+                watch.state, smallest_radius(target.dim, settings)
+            )
+            reason = converge(
+                sums, plan, settings, draws, state, watch.keep, watch.between
+            )[1]
             evidence = None
+            watch.ended()
     except KeyboardInterrupt:
         if not watch.kept:
             raise
@@ -131,6 +169,7 @@ def fit_rows(
     target: ModelTarget,
     seed: int,
     bar: Progress,
+    saver: Saver | None,
 ) -> End:
     """A fit to a subsampled plate, whose rows come in batches though the data are in
     memory.
@@ -141,15 +180,20 @@ def fit_rows(
         target: of the problem.
         seed: of the order of the rows.
         bar: shows how it is going.
+        saver: of checkpoints.
     """
     _, data, _, plan, settings, draws = problem
     reader = RowReader(target.subsampled, Data(data.arrays), seed)
     sums = Sums(target, reader, data)
-    watch = _Watch(reader, state, bar)
+    watch = _Watch(reader, state, bar, saver)
     sums.shown = watch.shown
     draws, reason = fewer_checks(draws), None
+    state = watch.resumed() or state
     try:
-        reason = converge(sums, plan, settings, draws, state, watch.keep)[1]
+        reason = converge(
+            sums, plan, settings, draws, state, watch.keep, watch.between
+        )[1]
+        watch.ended()
     except KeyboardInterrupt:
         reason = INTERRUPTED
     return _ended(watch, reason, InMemory(target, data), settings, None, None)

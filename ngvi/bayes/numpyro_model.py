@@ -169,8 +169,8 @@ def _only(model: Callable[..., Any], names: set[str]) -> Callable[..., Any]:
     """The model with all its sites hidden but these."""
 
     def hidden(message: dict[str, Any]) -> bool:
-        # A scan is needed for the sites inside it.
-        passes = message["type"] in ("control_flow", "plate")
+        # A scan is needed for the sites inside it, `subsample` for the rows of a plate.
+        passes = message["type"] in ("control_flow", "plate", "subsample")
         return not passes and message["name"] not in names
 
     return handlers.block(model, hide_fn=hidden)

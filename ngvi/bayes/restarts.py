@@ -5,8 +5,9 @@ direction, with draws of their own. Where they end apart there are several optim
 one that is not reached; where they agree, other modes farther away may still be there.
 
 The verdict begins six of them, three and ten sds away to both sides in directions at
-right angles: a compiled fit costs little beside the compilation of the first. One that ends elsewhere with an ELBO that is higher, or
-little lower, has found a part of the posterior that q leaves out.
+right angles: a compiled fit costs little beside the compilation of the first. One that
+ends elsewhere with an ELBO that is higher, or little lower, has found a part of the
+posterior that q leaves out.
 """
 
 from __future__ import annotations

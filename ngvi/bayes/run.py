@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from os import PathLike
 from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Array, Float
 
 from ngvi.bayes import compile_time
+from ngvi.bayes.checkpointing import EVERY, Saver, identity
 from ngvi.bayes.checks import blame, undefined_arguments
 from ngvi.bayes.density import InMemory
 from ngvi.bayes.diagnostics import INTERRUPTED
@@ -42,6 +45,8 @@ def run(
     reader: Reader | None = None,
     progress: bool | None = None,
     started: float | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    every: int | None = None,
 ) -> Posterior:
     """The best Gaussian, see `ngvi.fit`.
 
@@ -51,7 +56,7 @@ def run(
         point: of the unconstrained space, where the fit starts.
         trace: the recorded run of a NumPyro model, else None.
         name: of the model, for people.
-        covariance, rank, seed, settings, progress: as in `ngvi.fit`.
+        covariance, rank, seed, settings, progress, checkpoint, every: as in `ngvi.fit`.
         reader: of batches, where the data are not held at once.
         started: when the fit began, on `time.perf_counter`'s clock; by default now.
 
@@ -74,18 +79,19 @@ def run(
         if not beginning.finite:
             undefined = undefined_arguments(*target.arguments.join(data))
             raise ValueError(_not_finite(trace, beginning.value) + undefined)
-        if reader is not None:
-            end = fit_stream(problem, beginning.state, reader, bar)
-        elif rows is not None:
-            end = fit_rows(problem, beginning.state, rows, seed, bar)
-        elif isinstance(plan, LowRank):
-            fit_once = partial(run_in_memory, bar)
-            end, found, notes = fit_widening(problem, beginning.state, fit_once)
-            notes = (*structure.notes, *notes)
-            structure = replace(structure, rank=found, notes=notes)
-        else:
-            most = settings.max_iterations
-            end = run_in_memory(bar, problem, beginning.state, most)
+        state = beginning.state
+        with _saver(checkpoint, every, problem, seed, in_batches) or nullcontext() as s:
+            if reader is not None:
+                end = fit_stream(problem, state, reader, bar, s)
+            elif rows is not None:
+                end = fit_rows(problem, state, rows, seed, bar, s)
+            elif isinstance(plan, LowRank):
+                fit_once = partial(run_in_memory, bar)
+                end, found, notes = fit_widening(problem, state, fit_once)
+                notes = (*structure.notes, *notes)
+                structure = replace(structure, rank=found, notes=notes)
+            else:
+                end = run_in_memory(bar, problem, state, settings.max_iterations, s)
     seconds = time.perf_counter() - started
     record = FitRecord.of(
         end.state,
@@ -141,14 +147,25 @@ def run_again(
     )
 
 
-def run_in_memory(bar: Progress, problem: Problem, state: loop.State, most: int) -> End:
+def run_in_memory(
+    bar: Progress,
+    problem: Problem,
+    state: loop.State,
+    most: int,
+    saver: Saver | None = None,
+) -> End:
     """Trial steps up to the `most`-th or the end, a few in one program so that the
-    progress can be seen and Ctrl-C stops them."""
+    progress can be seen, Ctrl-C stops them, and checkpoints are kept."""
     target, data, _, plan, settings, draws = problem
     stop_reason = None
+    if saver is not None:
+        state = saver.resumed(state) or state
     limit, stride = int(state.iteration), 1
     try:
         while int(state.status) == loop.RUNNING and limit < most:
+            if saver is not None:
+                saver.save_if_due(state)
+                stride = min(stride, saver.every)
             limit = min(limit + stride, most)
             before = time.perf_counter()
             state = compiled_advance(target, plan, settings, data, state, draws, limit)
@@ -157,7 +174,34 @@ def run_in_memory(bar: Progress, problem: Problem, state: loop.State, most: int)
             stride = min(4 * stride, 128) if quick else max(stride // 2, 1)
     except KeyboardInterrupt:
         stop_reason = INTERRUPTED
+    if saver is not None:
+        saver.save(state)
     return End(state, stop_reason, InMemory(target, data))
+
+
+def _saver(
+    folder: str | PathLike[str] | None,
+    every: int | None,
+    problem: Problem,
+    seed: int,
+    in_batches: bool,
+) -> Saver | None:
+    """What keeps checkpoints, where they are asked for.
+
+    Raises:
+        ValueError: of a fit of low rank, which is several fits; a bad `every`.
+    """
+    if folder is None:
+        return None
+    target, data, point, plan, settings, _ = problem
+    if isinstance(plan, LowRank):
+        raise ValueError(
+            "Fits of low rank have no checkpoints: fit with covariance='diagonal' or "
+            "'structured', or without checkpoint=."
+        )
+    # An epoch may take hours; a trial in memory is over before it could be written.
+    every = (1 if in_batches else EVERY) if every is None else every
+    return Saver(folder, every, identity(target, data, point, plan, settings, seed))
 
 
 def _subsampled(target: Target) -> ModelTarget | None:

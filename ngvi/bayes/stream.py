@@ -226,6 +226,18 @@ class Reader:
         epochs = self.stream.epochs
         return 1 if self.stream.once else np.inf if epochs is None else epochs
 
+    def position(self) -> dict[str, int]:
+        """How far it has come, to `go_on_from` later."""
+        return {"epoch": self.epoch, "rows": self.rows, "batches": self.batches}
+
+    def go_on_from(self, position: dict[str, int]) -> None:
+        """Be where another reader of the same stream was between two epochs."""
+        if self._opened is not None:
+            next(self._opened, None)  # a batch beside the first, to compare it with
+        self._opened, self._waiting = None, []
+        self.epoch, self.rows = position["epoch"], position["rows"]
+        self.batches = position["batches"]
+
     def first(self) -> Numbered:
         """The first batch of all, with which the next epoch begins.
 

@@ -218,6 +218,7 @@ def converge(
     draws: Ladder,
     state: loop.State,
     keep: Keep,
+    between: Keep = lambda state: None,
 ) -> tuple[loop.State, str | None]:
     """Epochs, each a trial step, until the fit stops.
 
@@ -226,11 +227,13 @@ def converge(
         plan, settings, draws: as of a fit in memory.
         state: where to begin, not evaluated yet.
         keep: is told each new state.
+        between: is told the state before each trial, from which all goes on.
 
     Returns:
         The last state, and why it stopped where its own status does not tell.
     """
     while int(state.status) == loop.RUNNING:
+        between(state)
         if sums.batches.ended:
             return state, EPOCHS_USED
         if int(state.iteration) >= settings.max_iterations:

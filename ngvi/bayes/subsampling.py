@@ -138,6 +138,14 @@ class RowReader:
         self.epoch = 0
         self.rows = self.plate.size
 
+    def position(self) -> dict[str, int]:
+        """How far it has come, to `go_on_from` later."""
+        return {"epoch": self.epoch}
+
+    def go_on_from(self, position: dict[str, int]) -> None:
+        """Be where another reader was between two epochs."""
+        self.epoch = position["epoch"]
+
     def __iter__(self) -> Iterator[Numbered]:
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(self.plate.size)

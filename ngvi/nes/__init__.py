@@ -4,8 +4,8 @@
 whole search as one pure function, for `jit` and `vmap`.
 """
 
+from ngvi.checkpoints import CheckpointError
 from ngvi.nes.bounds import Box, make_box
-from ngvi.nes.checkpoint import CheckpointError
 from ngvi.nes.generation import Run
 from ngvi.nes.importance_mixing import Mixture, Population, mix
 from ngvi.nes.minimize import minimize

@@ -145,8 +145,9 @@ def minimize(
             spent; without a budget and an `ftarget`, until three populations of growing
             size have ended at the best value.
         maximize: look for the maximum.
-        checkpoint: a file to write to, and to go on from if it exists: to the same
-            draws as without the interruption. `fun` must be the same.
+        checkpoint: a folder to write to, and to go on from if it holds a checkpoint: to
+            the same draws as without the interruption. `fun` must be the same. See
+            `ngvi.checkpoints.Checkpoints`.
         every: generations between checkpoints; more if those would take more than a
             tenth of the time.
         progress: show a line on stderr; by default when it is a terminal.

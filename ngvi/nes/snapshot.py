@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ngvi.nes import checkpoint
+from ngvi.checkpoints import Checkpoints, under
 from ngvi.nes.attempt import Attempt
 from ngvi.nes.campaign import Campaign
 from ngvi.nes.evaluation import HostObjective
@@ -78,7 +77,7 @@ def restore(
         setattr(search, name, facts[name])
     search.best_point = arrays["best_point"]
     search.schedule = Schedule(**facts["schedule"])
-    history = checkpoint.under(arrays, _HISTORY)
+    history = under(arrays, _HISTORY)
     search.parts = [history] if history else []
     if search.axes is not None:
         for values in search.told:
@@ -105,33 +104,30 @@ def _restore_run(
         setattr(attempt, name, facts[name])
     attempt.doubt = facts["doubt"] and tuple(facts["doubt"])
     if attempt.surrogate is not None:
-        attempt.surrogate.restore(checkpoint.under(arrays, _SURROGATE))
-    of_flow = checkpoint.under(arrays, _FLOW)
+        attempt.surrogate.restore(under(arrays, _SURROGATE))
+    of_flow = under(arrays, _FLOW)
     if attempt.flow is not None and of_flow:
         attempt.flow.go_on_from(of_flow)
 
 
 class Saver:
-    """Keeps a checkpoint of a search while it runs, and one of its end.
+    """Keeps checkpoints of a search while it runs, and one of its end.
 
-    A search goes on from what the file holds. The first checkpoint is written at once:
-    a path that cannot be written to is an error before the search, not after it.
+    A search goes on from what the folder holds. The first checkpoint is written at
+    once: a folder that cannot be written to is an error before the search, not after.
 
     Args:
         search: just begun.
-        path: of the file.
-        every: generations between checkpoints.
+        folder: of the checkpoints.
+        every: generations between them.
 
     Raises:
-        CheckpointError: the file is no checkpoint of this search.
-        OSError: it cannot be written.
+        CheckpointError: the folder has no checkpoint of this search, but others.
     """
 
-    def __init__(self, search: Campaign, path: Path, every: int) -> None:
-        self.search, self.path, self.every = search, path, every
-        if path.exists():
-            restore(search, *checkpoint.load(path, search.plan.identity()))
-        self._save()
+    def __init__(self, search: Campaign, folder: Path, every: int) -> None:
+        self.search, self.every = search, every
+        self.kept = Checkpoints(folder, "search", search.plan.identity())
 
     @property
     def generations_left(self) -> int:
@@ -146,15 +142,30 @@ class Saver:
 
     def _save(self) -> None:
         began = time.perf_counter()
-        content, facts = snapshot(self.search)
-        checkpoint.save(self.path, self.search.plan.identity(), content, facts)
+        self.kept.save(*snapshot(self.search))
         self._ended = time.perf_counter()
         self._took = self._ended - began
 
     def __enter__(self) -> Self:
+        """Take the folder, and the search to where its last checkpoint was.
+
+        Raises:
+            CheckpointError: see `Checkpoints`.
+            OSError: the folder cannot be written to.
+        """
+        self.kept.__enter__()
+        try:
+            found = self.kept.latest()
+            if found is not None:
+                restore(self.search, found.arrays, found.facts)
+            self._save()
+        except BaseException:
+            self.kept.__exit__(None, None, None)
+            raise
         return self
 
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        # What ended the search says more than what its checkpoint met.
-        with suppress(*[] if kind is None else [OSError]):
+    def __exit__(self, *raised: Any) -> None:
+        try:
             self._save()
+        finally:
+            self.kept.__exit__(*raised)

@@ -217,7 +217,7 @@ class Killed(BaseException):
 
 
 def test_what_was_in_flight_is_asked_again(tmp_path):
-    path = tmp_path / "run.npz"
+    path = tmp_path / "run"
     first, second = Shuffled(60, Killed), Shuffled()
     with pytest.raises(Killed):
         search(executor=first, checkpoint=path)

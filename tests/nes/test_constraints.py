@@ -258,7 +258,7 @@ def test_units_of_values_and_constraints_do_not_matter():
 
 
 def test_a_resumed_search_is_the_same_to_the_last_bit(tmp_path):
-    path = tmp_path / "run.npz"
+    path = tmp_path / "run"
     whole = called(BEYOND_ONE, restarts=1, budget=2800)
     assert whole.stops, "the test needs a restart"
     called(BEYOND_ONE, restarts=1, budget=700, checkpoint=path)

@@ -117,7 +117,7 @@ def test_goes_on_from_a_checkpoint(tmp_path):
             raise Killed
         return sphere(x) + np.random.default_rng(x.view(np.uint64)).normal()
 
-    path = tmp_path / "run.npz"
+    path = tmp_path / "run"
     whole = search(fun)
     with pytest.raises(Killed):
         killed = functools.partial(fun, calls=iter(range(3500)))

@@ -1,0 +1,359 @@
+"""Checkpoints: a folder from which a computation goes on after a crash.
+
+A checkpoint is one file of arrays, written beside the others and given its name when it
+is whole, so that a kill at any moment leaves those before. It has a SHA-256 of all
+that is in it, and says which computation it is of. The last two are kept: a damaged
+file is refused and the one before it used. A lock that dies with its process keeps
+others out of the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover: no such locks on this system
+    fcntl = None  # type: ignore[assignment]
+
+VERSION = 1
+"""Of the files' format."""
+_KEPT = 2
+_IDENTITY, _CONTENT = "identity/", "content/"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used: damaged, of another version or computation, or
+    in use."""
+
+
+class Checkpoint(NamedTuple):
+    """What a computation has come to."""
+
+    arrays: dict[str, np.ndarray]
+    facts: dict[str, Any]
+    """What else, as JSON takes it."""
+
+
+class Checkpoints:
+    """The checkpoints of one computation, in a folder of their own.
+
+    A context manager: inside, the folder is locked.
+
+    Args:
+        folder: made if it is not there.
+        kind: what is computed, such as "fit".
+        identity: arrays, numbers and strings that make the computation what it is;
+            checkpoints of another one are refused, with the names of what differs.
+
+    Raises:
+        CheckpointError: the path is a file.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> from ngvi.checkpoints import Checkpoints
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Checkpoints(folder, "count", {"step": 2}) as kept:
+        ...         kept.save({"total": np.array(6)}, {"calls": 3})
+        ...     with Checkpoints(folder, "count", {"step": 2}) as kept:
+        ...         found = kept.latest()
+        >>> found.arrays["total"].item(), found.facts
+        (6, {'calls': 3})
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], kind: str, identity: Mapping[str, Any]
+    ) -> None:
+        self.folder = Path(folder)
+        self.kind = kind
+        self.identity = {name: np.asarray(value) for name, value in identity.items()}
+        self._lock: IO[bytes] | None = None
+        self._written = False
+        if self.folder.exists() and not self.folder.is_dir():
+            raise CheckpointError(
+                f"{self.folder} is a file: checkpoints need a folder of their own."
+            )
+
+    def __enter__(self) -> Self:
+        """Lock the folder.
+
+        Raises:
+            CheckpointError: another process, or another computation of this one, has
+                it.
+            OSError: it cannot be made.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if fcntl is None:
+            return self
+        lock = (self.folder / "lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise CheckpointError(
+                f"{self.folder} is in use by another run. Give each its own folder."
+            ) from None
+        self._lock = lock
+        for part in self.folder.glob("part-*"):  # a kill left it
+            part.unlink(missing_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Unlock it."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def latest(self) -> Checkpoint | None:
+        """The last whole checkpoint, None if there is none yet.
+
+        Damaged ones are warned of and passed over.
+
+        Raises:
+            CheckpointError: all are damaged, or the last is of another format or
+                another computation.
+        """
+        damaged = ""
+        for path in reversed(self._paths()):
+            try:
+                header, arrays = _read(path)
+            except _DAMAGE as error:
+                damaged = f"{path} is damaged or no checkpoint: {error}."
+                warnings.warn(
+                    f"{damaged} The checkpoint before it is used.", stacklevel=2
+                )
+                continue
+            self._check(path, header, arrays)
+            return Checkpoint(under(arrays, _CONTENT), header["facts"])
+        if damaged:
+            raise CheckpointError(
+                f"{damaged} Delete the folder or give another one: there is no whole "
+                "checkpoint in it."
+            )
+        return None
+
+    def save(
+        self, arrays: Mapping[str, Any], facts: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Write a checkpoint.
+
+        Args:
+            arrays: what JAX or NumPy has computed.
+            facts: what else, as JSON takes it.
+
+        Returns:
+            Whether it was written: a disk that is full later on is warned of, and the
+            checkpoints before stay.
+
+        Raises:
+            OSError: the first of a run cannot be written.
+        """
+        content = {name: np.asarray(value) for name, value in arrays.items()}
+        try:
+            self._write(content, dict(facts or {}))
+        except OSError as error:
+            if not self._written:
+                raise
+            warnings.warn(
+                f"A checkpoint could not be written to {self.folder}: {error}. The "
+                "run goes on; the checkpoint before stays.",
+                stacklevel=2,
+            )
+            return False
+        self._written = True
+        for path in self._paths()[:-_KEPT]:
+            path.unlink(missing_ok=True)
+        return True
+
+    def _paths(self) -> list[Path]:
+        """Of the checkpoints, in order."""
+        found = self.folder.glob("checkpoint-*.npz")
+        return sorted(path for path in found if _number(path) is not None)
+
+    def _write(self, content: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        arrays = {_IDENTITY + name: value for name, value in self.identity.items()}
+        arrays |= {_CONTENT + name: value for name, value in content.items()}
+        header = {
+            "version": VERSION,
+            "kind": self.kind,
+            "ngvi": _library(),
+            "facts": facts,
+            "sha256": _digest(arrays, facts),
+        }
+        paths = self._paths()
+        number = (_number(paths[-1]) or 0) + 1 if paths else 1
+        with _replacing(self.folder / f"checkpoint-{number:08d}.npz") as file:
+            text = np.asarray(json.dumps(header))
+            np.savez(file, allow_pickle=False, header=text, **arrays)
+
+    def _check(
+        self, path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]
+    ) -> None:
+        if header["version"] != VERSION:
+            raise CheckpointError(
+                f"{path} has format {header['version']}, written by ngvi "
+                f"{header.get('ngvi')}; this version reads format {VERSION}. Delete "
+                "the folder or give another one."
+            )
+        if header["kind"] != self.kind:
+            raise CheckpointError(
+                f"{path} is the checkpoint of a {header['kind']}, not of a {self.kind}."
+            )
+        stored = under(arrays, _IDENTITY)
+        differ = [
+            name
+            for name, value in self.identity.items()
+            if name not in stored or not _equal(stored[name], value)
+        ]
+        if differ:
+            raise CheckpointError(
+                f"{path} is the checkpoint of a {self.kind} with another "
+                f"{', '.join(differ)}. Delete the folder or give another one."
+            )
+
+
+def to_arrays(tree: Any) -> dict[str, np.ndarray]:
+    """The leaves of a pytree, by their paths; keys as their data."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(_without_keys(tree)))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
+    """The pytree again.
+
+    Args:
+        arrays: from `to_arrays`.
+        like: a pytree of the same structure, shapes and types.
+
+    Raises:
+        CheckpointError: the arrays are not those of such a tree, as after an upgrade
+            that keeps something else; the message names the first that is not.
+    """
+    plain = _without_keys(like)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(plain)
+    found = []
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path)
+        wanted = jnp.shape(leaf), jnp.asarray(leaf).dtype
+        stored = arrays.get(name)
+        if stored is None or (stored.shape, stored.dtype) != wanted:
+            has = "nothing" if stored is None else f"{stored.dtype} {stored.shape}"
+            raise CheckpointError(
+                f"The checkpoint has {has} for {name}, where {wanted[1]} {wanted[0]} "
+                "is needed: it was written by another version, or for another size."
+            )
+        found.append(jnp.asarray(stored))
+    plain = jax.tree.unflatten(structure, found)
+    return jax.tree.map(
+        lambda leaf, value: (
+            jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf))
+            if _is_key(leaf)
+            else value
+        ),
+        like,
+        plain,
+    )
+
+
+def digest(*trees: Any) -> str:
+    """A SHA-256 of the numbers in pytrees, their shapes and types."""
+    arrays: dict[str, np.ndarray] = {}
+    for number, tree in enumerate(trees):
+        arrays |= {f"{number}{k}": v for k, v in to_arrays(tree).items()}
+    return _digest(arrays, {})
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key)
+
+
+def _without_keys(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+
+
+def under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin so, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and bool(np.all(a == b))
+
+
+def _library() -> str:
+    try:
+        return version("ngvi")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _number(path: Path) -> int | None:
+    """Which checkpoint a file is; None if it is none."""
+    digits = path.stem.removeprefix("checkpoint-")
+    return int(digits) if digits.isdecimal() else None
+
+
+def _digest(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> str:
+    total = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The header and the arrays of a whole file; one of `_DAMAGE` is raised else."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    header = json.loads(str(arrays.pop("header")))
+    # Another format may have another checksum: it is told from a damaged file.
+    whole = header["version"] != VERSION or (
+        header["sha256"] == _digest(arrays, header["facts"])
+    )
+    if not whole:
+        raise ValueError("its checksum does not fit")
+    return header, arrays
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its place when it is whole and on the disk, or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix="part-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            Path(temporary).unlink(missing_ok=True)
+        raise

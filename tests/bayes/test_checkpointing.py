@@ -1,0 +1,210 @@
+"""Fits that are killed and go on: to the same answer, to the last bit."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import ngvi
+from ngvi.bayes import fit_stream
+from ngvi.bayes import run as run_module
+from ngvi.checkpoints import CheckpointError
+from ngvi.mirror import loop
+
+Y = np.random.default_rng(0).poisson(np.exp([0.1, 0.4, 0.9, 1.3, 0.2, 2.0]))
+X = np.random.default_rng(1).standard_normal((400, 3))
+LABELS = (np.random.default_rng(2).random(400) < 0.5 + 0.3 * np.sign(X[:, 0])) * 1
+
+
+class Killed(BaseException):
+    """As a kill would: no handler of Exceptions sees it."""
+
+
+def rates(y: Any) -> None:
+    spread = numpyro.sample("spread", dist.HalfNormal(1.0))
+    with numpyro.plate("rows", 6):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Poisson(jnp.exp(spread * z)), obs=y)
+
+
+def logistic(x: Any, y: Any) -> None:
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    with numpyro.plate("rows", x.shape[0]):
+        numpyro.sample("y", dist.Bernoulli(logits=x @ w), obs=y)
+
+
+def in_part(x: Any, y: Any) -> None:
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    with numpyro.plate("rows", 400, subsample_size=100):
+        x, y = numpyro.subsample(x, event_dim=1), numpyro.subsample(y, event_dim=0)
+        numpyro.sample("y", dist.Bernoulli(logits=x @ w), obs=y)
+
+
+def assert_same(a: ngvi.Posterior, b: ngvi.Posterior) -> None:
+    np.testing.assert_array_equal(a.gaussian.mean, b.gaussian.mean)
+    np.testing.assert_array_equal(a.gaussian.variance, b.gaussian.variance)
+    for name, column in a.history.items():
+        np.testing.assert_array_equal(b.history[name], column, err_msg=name)
+    one, other = a.diagnostics, b.diagnostics
+    assert (one.elbo, one.gradient_evaluations, one.stop_reason, one.epochs) == (
+        other.elbo,
+        other.gradient_evaluations,
+        other.stop_reason,
+        other.epochs,
+    )
+
+
+@pytest.mark.parametrize("covariance", ["full", "structured"])
+def test_a_killed_fit_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, covariance: Any
+) -> None:
+    whole = ngvi.fit(rates, Y, covariance=covariance)
+    steps = whole.diagnostics.iterations
+    shown: list[int] = []
+
+    def killing(bar: Any, state: loop.State) -> None:
+        shown.append(int(state.iteration))
+        if len(shown) % 4 == 0:
+            raise Killed
+
+    options: Any = {"covariance": covariance, "checkpoint": tmp_path, "every": 1}
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "_show", killing)
+        patched.setattr("ngvi.bayes.checkpointing._LARGEST_SHARE", np.inf)
+        kills = 0
+        while True:
+            try:
+                resumed = ngvi.fit(rates, Y, **options)
+                break
+            except Killed:
+                kills += 1
+    assert kills > 2
+    assert_same(resumed, whole)
+    # Nothing is done twice but the step after the last checkpoint.
+    assert len(shown) <= steps + kills
+    # What has ended is not fitted again.
+    monkeypatch.setattr(run_module, "_show", lambda bar, state: pytest.fail("a step"))
+    assert_same(ngvi.fit(rates, Y, **options), whole)
+
+
+def batches(kill_at: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for i in range(4):
+        if READ[0] == kill_at:
+            raise Killed
+        READ[0] += 1
+        yield X[100 * i : 100 * (i + 1)], LABELS[100 * i : 100 * (i + 1)]
+
+
+READ = [0]
+"""Batches read so far."""
+
+
+def test_a_stream_goes_on_from_its_last_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ngvi.bayes.checkpointing._LARGEST_SHARE", np.inf)
+
+    def fit(kill_at: int | None = None, **options: Any) -> ngvi.Posterior:
+        READ[0] = 0
+        stream = ngvi.Stream(lambda: batches(kill_at), prefetch=0)
+        return ngvi.fit(logistic, stream, **options)
+
+    whole = fit()
+    assert whole.diagnostics.epochs > 3
+    for kill_at in (4 * 2 + 2, 2):  # in its third epoch, and in the one after that
+        with pytest.raises(Killed):
+            fit(kill_at, checkpoint=tmp_path)
+    resumed = fit(checkpoint=tmp_path)
+    assert READ[0] < 4 * (whole.diagnostics.epochs - 1)
+    assert_same(resumed, whole)
+
+
+def test_rows_in_batches_go_on_from_their_last_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ngvi.fit(in_part, X, LABELS)
+    kept, keep = [0], fit_stream._Watch.keep
+
+    def killing(self: Any, state: loop.State) -> None:
+        kept[0] += 1
+        if kept[0] in (3, 6):
+            raise Killed
+        keep(self, state)
+
+    monkeypatch.setattr(fit_stream._Watch, "keep", killing)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            ngvi.fit(in_part, X, LABELS, checkpoint=tmp_path)
+    assert_same(ngvi.fit(in_part, X, LABELS, checkpoint=tmp_path), whole)
+
+
+def test_of_another_fit_is_refused(tmp_path: Path) -> None:
+    ngvi.fit(logistic, X, LABELS, checkpoint=tmp_path)
+    for text, options in (
+        ("another seed", {"seed": 1}),
+        ("another covariance", {"covariance": "diagonal"}),
+        ("another settings", {"settings": loop.Settings(tolerance=0.1)}),
+    ):
+        with pytest.raises(CheckpointError, match=text):
+            ngvi.fit(logistic, X, LABELS, checkpoint=tmp_path, **options)
+    with pytest.raises(CheckpointError, match="another data"):
+        ngvi.fit(logistic, X, 1 - LABELS, checkpoint=tmp_path)
+    with pytest.raises(CheckpointError, match="another model, sites, data"):
+        ngvi.fit(rates, Y, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="every must be at least 1, not 0"):
+        ngvi.fit(rates, Y, checkpoint=tmp_path, every=0)
+    with pytest.raises(ValueError, match="Fits of low rank have no checkpoints"):
+        ngvi.fit(rates, Y, checkpoint=tmp_path, covariance="low-rank", rank=2)
+    with pytest.raises(ValueError, match="mixture there can be no checkpoint"):
+        ngvi.fit(rates, Y, checkpoint=tmp_path, family="mixture")
+
+
+SCRIPT = """
+import sys, time
+import jax, numpy as np
+jax.config.update("jax_compilation_cache_dir", sys.argv[2])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+import ngvi
+from ngvi.bayes import checkpointing, run
+from tests.bayes.test_checkpointing import rates, Y
+show = run._show
+def slowly(bar, state):
+    time.sleep(0.3)
+    print(int(state.iteration), flush=True)
+run._show = slowly
+checkpointing._LARGEST_SHARE = np.inf
+fitted = ngvi.fit(rates, Y, checkpoint=sys.argv[1], every=1)
+np.save(sys.argv[3], fitted.gaussian.mean)
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_at_twenty_moments(tmp_path: Path) -> None:
+    """Until the fit has ended, and again from the start until there were twenty."""
+    rng, kills, run = random.Random(0), 0, 0
+    whole = np.asarray(ngvi.fit(rates, Y).gaussian.mean)
+    while kills < 20:
+        folder, answer = tmp_path / f"run{run}", tmp_path / f"mean{run}.npy"
+        run += 1
+        while not answer.exists():
+            command = [sys.executable, "-c", SCRIPT, folder, tmp_path / "xla", answer]
+            with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None
+                if kills < 20:
+                    process.stdout.readline()
+                    time.sleep(rng.uniform(0, 2))
+                    process.send_signal(signal.SIGKILL)
+                    kills += process.wait() == -signal.SIGKILL
+        np.testing.assert_array_equal(np.load(answer), whole)
