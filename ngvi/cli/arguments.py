@@ -104,6 +104,13 @@ def _add_fit(commands: Commands) -> None:
         help="of the random draws; the same seed gives the same answer (default 0)",
     )
     fit.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        type=Path,
+        help="folder of its own, from which a fit that was killed goes on to the same "
+        "answer",
+    )
+    fit.add_argument(
         "--out",
         metavar="DIR",
         type=Path,

@@ -26,6 +26,7 @@ from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.bayes.posterior import Posterior
 from ngvi.cli import data_files, screen
 from ngvi.cli.choose import Chosen, arrange, choose, left_out, quoted
+from ngvi.cli.compiled import kept_programs
 from ngvi.cli.errors import InputError, in_words
 from ngvi.report import write
 
@@ -37,7 +38,11 @@ POSTERIOR, REPORT = "posterior.nc", "report.html"
 def fit(options: argparse.Namespace) -> int:
     """`ngvi fit`: fit, show, write."""
     bare = options.quiet or options.json
-    with _precision(float64=not options.float32), _printing(allowed=not bare):
+    with (
+        kept_programs(),
+        _precision(float64=not options.float32),
+        _printing(allowed=not bare),
+    ):
         chosen = choose(options.model)
         data, source = _data(chosen, options.data)
         args, kwargs = arrange(chosen.model, data, source)
@@ -174,6 +179,7 @@ def _fit(
             family=options.family,
             covariance=options.covariance,
             seed=options.seed,
+            checkpoint=options.checkpoint,
             progress=False if options.quiet else None,
             **kwargs,
         )

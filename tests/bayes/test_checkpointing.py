@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -174,6 +175,7 @@ def test_of_another_fit_is_refused(tmp_path: Path) -> None:
 SCRIPT = """
 import sys, time
 import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_compilation_cache_dir", sys.argv[2])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 import ngvi
@@ -194,13 +196,16 @@ np.save(sys.argv[3], fitted.gaussian.mean)
 def test_kill_9_at_twenty_moments(tmp_path: Path) -> None:
     """Until the fit has ended, and again from the start until there were twenty."""
     rng, kills, run = random.Random(0), 0, 0
+    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     whole = np.asarray(ngvi.fit(rates, Y).gaussian.mean)
     while kills < 20:
         folder, answer = tmp_path / f"run{run}", tmp_path / f"mean{run}.npy"
         run += 1
         while not answer.exists():
             command = [sys.executable, "-c", SCRIPT, folder, tmp_path / "xla", answer]
-            with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            with subprocess.Popen(
+                command, stdout=subprocess.PIPE, env=quiet
+            ) as process:
                 assert process.stdout is not None
                 if kills < 20:
                     process.stdout.readline()

@@ -58,6 +58,7 @@ def place(tmp_path, monkeypatch):
     """A folder of our own to work in; what a run changes is put back."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "mine.py").write_text(MODELS, encoding="utf-8")
     (tmp_path / "xy.csv").write_text("x,y\n1,2\n2,2.5\n3,7\n", encoding="utf-8")
     return tmp_path
@@ -139,6 +140,20 @@ def test_a_function_in_a_file_with_a_csv_file(capsys, place, bare_report):
     assert posterior.diagnostics.covariance == "diagonal"
     assert posterior.mean["slope"] == pytest.approx(28 / 15, abs=1e-4)
     assert posterior.sd["slope"] == pytest.approx(15**-0.5, rel=1e-3)
+
+
+def test_a_fit_that_was_killed_goes_on(capsys, place, bare_report, monkeypatch):
+    line = "fit mine.py:model --data xy.csv --quiet --checkpoint kept"
+    assert main(line.split()) == 0
+    assert list((place / "kept").glob("checkpoint-*"))
+    # Nothing is left to be done but the verdict.
+    monkeypatch.setattr("ngvi.bayes.posterior.elsewhere", lambda posterior: None)
+    monkeypatch.setattr(
+        run_module, "compiled_advance", lambda *_: pytest.fail("a step")
+    )
+    assert main(line.split()) == 0
+    assert main([*line.split(), "--seed", "1"]) == 2
+    assert "a fit with another seed" in capsys.readouterr().err
 
 
 def test_a_family_and_what_refines_it(capsys, place, bare_report):
