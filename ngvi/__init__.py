@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from ngvi import nes
 from ngvi.bayes.calibration import Calibration, calibrate
 from ngvi.bayes.fit import fit
+from ngvi.bayes.fits import Each, Fits
 from ngvi.bayes.load import LoadedPosterior, load
+from ngvi.bayes.many import fit_many
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.stream import Stream, StreamError
 from ngvi.nes.minimize import minimize
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Calibration",
+    "Each",
+    "Fits",
     "LoadedPosterior",
     "Posterior",
     "Stream",
@@ -25,6 +29,7 @@ __all__ = [
     "calibrate",
     "fisher",
     "fit",
+    "fit_many",
     "load",
     "minimize",
     "nes",

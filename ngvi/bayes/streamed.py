@@ -154,7 +154,7 @@ def _undefined(read: Numbered) -> StreamError:
 
 
 @partial(jax.jit, static_argnums=0)
-def _faults(
+def faults_of(
     target: ModelTarget, data: Data, z: Float[Array, "d"]
 ) -> dict[str, tuple[Array, Array]]:
     """By observed site: how many values are undefined, and outside its support."""
@@ -170,7 +170,7 @@ def _check(target: Target, read: Numbered, q: Gaussian) -> None:
     """Refuse observations that no fit could use."""
     if not isinstance(target, ModelTarget):
         return
-    for name, (bad, outside) in _faults(target, read.data, q.mean).items():
+    for name, (bad, outside) in faults_of(target, read.data, q.mean).items():
         what = "that are NaN or infinite" if int(bad) else "outside its support"
         count = int(bad) or int(outside)
         if count:
