@@ -4,7 +4,8 @@ A checkpoint is one file of arrays, written beside the others and given its name
 is whole, so that a kill at any moment leaves those before. It has a SHA-256 of all
 that is in it, and says which computation it is of. The last two are kept: a damaged
 file is refused and the one before it used. A lock that dies with its process keeps
-others out of the folder.
+others out of the folder. Of several processes of one `jax.distributed` run only the
+first writes; all read, from a folder that they share.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ class Checkpoints:
                 it.
             OSError: it cannot be made.
         """
+        if not _writes():
+            return self
         self.folder.mkdir(parents=True, exist_ok=True)
         if fcntl is None:
             return self
@@ -168,6 +171,8 @@ class Checkpoints:
         Raises:
             OSError: the first of a run cannot be written.
         """
+        if not _writes():
+            return False
         content = {name: np.asarray(value) for name, value in arrays.items()}
         try:
             self._write(content, dict(facts or {}))
@@ -275,12 +280,23 @@ def from_arrays(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
     )
 
 
-def digest(*trees: Any) -> str:
-    """A SHA-256 of the numbers in pytrees, their shapes and types."""
-    arrays: dict[str, np.ndarray] = {}
-    for number, tree in enumerate(trees):
-        arrays |= {f"{number}{k}": v for k, v in to_arrays(tree).items()}
-    return _digest(arrays, {})
+def digest(tree: Any) -> str:
+    """A SHA-256 of the numbers in a pytree, their shapes and types; of arrays that span
+    processes the shapes and types only."""
+    seen = jax.tree.map(lambda x: x if _is_here(x) else (x.shape, str(x.dtype)), tree)
+    leaves = jax.tree.leaves(seen)
+    words = [leaf for leaf in leaves if isinstance(leaf, str)]
+    numbers = [leaf for leaf in leaves if not isinstance(leaf, str)]
+    return _digest(to_arrays(numbers), {"types": words})
+
+
+def _is_here(leaf: Any) -> bool:
+    return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+
+
+def _writes() -> bool:
+    """Whether this process is the one of its run that writes files."""
+    return jax.process_index() == 0
 
 
 def _is_key(leaf: Any) -> bool:

@@ -302,10 +302,15 @@ def archive(posterior: Posterior, *, predictive: bool, prior: bool) -> Archive:
     exporter = _Exporter(posterior)
     exporter.fit()
     target = posterior.target
-    if isinstance(target, ModelTarget) and posterior.streamed:
+    away = ""
+    if posterior.streamed:
+        away = "were read in batches and are not kept"
+    elif not all(array.is_fully_addressable for array in posterior.data.arrays):
+        away = "are spread over several processes"
+    if isinstance(target, ModelTarget) and away:
         exporter.notes.append(
             "observed_data, posterior_predictive and log_likelihood are left out: the "
-            "data were read in batches and are not kept."
+            f"data {away}."
         )
     elif isinstance(target, ModelTarget):
         if predictive:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, Literal, get_args
 
+from jax.sharding import Mesh
+
 from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.bayes.load import LoadedPosterior
 from ngvi.bayes.mixed import mixed
@@ -44,6 +46,7 @@ def fit(
     settings: loop.Settings | None = None,
     checkpoint: str | PathLike[str] | None = None,
     every: int | None = None,
+    mesh: Mesh | None = None,
     **kwargs: Any,
 ) -> Posterior:
     """Fit the best Gaussian, on the unconstrained space, to a model's posterior.
@@ -96,6 +99,10 @@ def fit(
         every: trial steps between checkpoints, more if those would take more than a
             tenth of the time; by default 25, and 1 for data in batches, where a trial
             is a pass over them.
+        mesh: of devices. The rows of the data (those of the model's largest plate) are
+            shared out over its first axis, the draws over its second if it has one; see
+            `ngvi.bayes.sharding`. Arrays that are sharded already, as over the
+            processes of `jax.distributed`, need no mesh.
         **kwargs: the model's keyword arguments; one that has the name of an option
             above goes by position.
 
@@ -135,6 +142,7 @@ def fit(
         "forgetting": forgetting != 0,
         "likelihood_power": likelihood_power != 1,
         "checkpoint": checkpoint is not None,
+        "mesh": mesh is not None,
     }
     if in_blocks or family == MEAN_FIELD:
         from ngvi.bayes.fit_mean_field import fit_mean_field
@@ -206,6 +214,7 @@ def fit(
         started=started,
         checkpoint=checkpoint,
         every=every,
+        mesh=mesh,
     )
     interrupted = posterior.record.diagnostics.stop_reason == INTERRUPTED
     if family == "mixture" and not interrupted:

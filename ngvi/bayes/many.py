@@ -1,7 +1,7 @@
 """`ngvi.fit_many`: the same model fitted to many data sets, with many seeds, or under
 many hyper-parameters, by one compiled program.
 
-A single fit of a small model takes a millisecond or a few, and some hundred times as
+A single fit of a small model takes a millisecond or a few, and some ten times as
 long to be set up from Python. Here that is done once, so that a simulation study, a
 sensitivity analysis or a bootstrap of thousands of fits takes seconds.
 """

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 from jaxtyping import Array
 
@@ -225,13 +226,19 @@ class Posterior(Sampled):
     def save(self, path: Any) -> None:
         """Write `to_arviz()` and the verdict as netCDF; `ngvi.load` reads it.
 
+        Of several processes all must call it, and the first one writes.
+
         Raises:
             OSError: the file cannot be written; the message names it.
         """
         from ngvi.bayes.archive import check_writable
 
-        path = check_writable(path)  # before the predictions are computed
-        self.archive().write(path)
+        writes = jax.process_index() == 0
+        if writes:
+            path = check_writable(path)  # before the predictions are computed
+        archive = self.archive()
+        if writes:
+            archive.write(path)
 
     def as_guide(self) -> tuple[Any, dict[str, Array]]:
         """This posterior as a NumPyro guide: (AutoMultivariateNormal, its params), for

@@ -10,6 +10,7 @@ from os import PathLike
 from typing import Any, cast
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from ngvi.bayes import compile_time
@@ -23,6 +24,7 @@ from ngvi.bayes.plan import LowRank
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.programs import compiled_advance, compiled_begin
 from ngvi.bayes.record import FitRecord
+from ngvi.bayes.sharding import draws_shared_out, shared_out
 from ngvi.bayes.stream import Reader
 from ngvi.bayes.structure import Covariance, choose
 from ngvi.bayes.target import Data, Target
@@ -47,6 +49,7 @@ def run(
     started: float | None = None,
     checkpoint: str | PathLike[str] | None = None,
     every: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Posterior:
     """The best Gaussian, see `ngvi.fit`.
 
@@ -56,7 +59,8 @@ def run(
         point: of the unconstrained space, where the fit starts.
         trace: the recorded run of a NumPyro model, else None.
         name: of the model, for people.
-        covariance, rank, seed, settings, progress, checkpoint, every: as in `ngvi.fit`.
+        covariance, rank, seed, settings, progress, checkpoint, every, mesh: as in
+            `ngvi.fit`.
         reader: of batches, where the data are not held at once.
         started: when the fit began, on `time.perf_counter`'s clock; by default now.
 
@@ -69,11 +73,17 @@ def run(
     with compile_time.measure() as compiling, Progress(progress, name) as bar:
         rows = _subsampled(target)
         in_batches = rows is not None or reader is not None
+        if mesh is not None:
+            if in_batches:
+                raise ValueError("A mesh is for data in memory, not for batches.")
+            data = shared_out(data, trace, mesh)
         plan, structure = choose(
             covariance, target, data, point, trace, in_batches, rank
         )
         settings = plan.settings(settings or loop.Settings())
         draws = plan.draws(seed, point.dtype)
+        if mesh is not None:
+            draws = draws_shared_out(draws, mesh)
         problem = Problem(target, data, point, plan, settings, draws)
         beginning = compiled_begin(target, plan, settings, data, point, draws)
         if not beginning.finite:

@@ -76,7 +76,7 @@ class Arguments:
         arrays: list[Array] = []
         for leaf in leaves:
             numeric = isinstance(leaf, np.ndarray | np.generic | jax.Array)
-            if numeric and np.asarray(leaf).dtype.kind in "biufc" and not constant:
+            if numeric and leaf.dtype.kind in "biufc" and not constant:
                 static.append(_ARRAY)
                 arrays.append(jnp.asarray(leaf))
                 continue
