@@ -143,3 +143,14 @@ def test_streams_guide():
     for later, near in ((days["tuesday"], 0.1), (batches["posterior"], 0.01)):
         assert (np.sqrt(later.gaussian.variance) < 0.8 * sd).all()
         assert (np.abs(later.gaussian.mean - mean) < near * sd).all()
+
+
+def test_long_runs_guide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    *_, names = run_guide("long_runs.md")
+    assert list((tmp_path / "kept").glob("checkpoint-*"))
+    assert names["fits"].mean["beta"].shape == (200, 3)
+    assert names["fits"].converged.all()
+    np.testing.assert_allclose(
+        names["over_rows"].gaussian.mean, names["posterior"].gaussian.mean, atol=1e-5
+    )
