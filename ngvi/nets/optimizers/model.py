@@ -56,9 +56,7 @@ class Model:
 
     def params(self, w: Float[Array, "p"]) -> Any:
         """The parameters, in their own precision."""
-        leaves, treedef = jax.tree.flatten(self.net.layout.tree(w))
-        pairs = zip(leaves, self.dtypes, strict=True)
-        return jax.tree.unflatten(treedef, [leaf.astype(to) for leaf, to in pairs])
+        return self._narrowed(self.net.layout.tree(w))
 
     def outputs(self, w: Float[Array, "p"], x: Any) -> Any:
         """f."""
@@ -70,7 +68,7 @@ class Model:
         """L over a batch that is taken in so many parts."""
 
         def mean(part: Batch) -> tuple[Float[Array, ""], tuple[()]]:
-            return self._loss(w, likelihood, part), ()
+            return self._loss(self.net.layout.tree(w), likelihood, part), ()
 
         return over_parts(mean, batch, parts)[0]
 
@@ -79,16 +77,25 @@ class Model:
     ) -> tuple[Float[Array, ""], Float[Array, "p"]]:
         """L and ∇L, likewise."""
 
+        wide = self.net.layout.tree(w)
+
         def mean(part: Batch) -> tuple[Any, tuple[()]]:
-            return jax.value_and_grad(self._loss)(w, likelihood, part), ()
+            # By the leaves: to slice a vector has a long derivative.
+            loss, slopes = jax.value_and_grad(self._loss)(wide, likelihood, part)
+            return (loss, self.net.layout.vector(slopes)), ()
 
         return over_parts(mean, batch, parts)[0]
 
-    def _loss(
-        self, w: Float[Array, "p"], likelihood: Likelihood, batch: Batch
-    ) -> Float[Array, ""]:
-        each = jax.vmap(likelihood.log_prob)(self.outputs(w, batch.x), batch.y)
+    def _loss(self, wide: Any, likelihood: Likelihood, batch: Batch) -> Float[Array, ""]:
+        """L at parameters in the precision of θ."""
+        outputs = self.net.apply(self._narrowed(wide), batch.x)
+        each = jax.vmap(likelihood.log_prob)(outputs, batch.y)
         return -each.astype(self.dtype).mean()
+
+    def _narrowed(self, wide: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(wide)
+        pairs = zip(leaves, self.dtypes, strict=True)
+        return jax.tree.unflatten(treedef, [leaf.astype(to) for leaf, to in pairs])
 
     def quadratic(
         self,

@@ -22,9 +22,11 @@ from ngvi.fisher.structures.by_products import MatrixFreeStructure
 from ngvi.linalg import (
     BlockOperators,
     Diagonal,
+    KroneckerFactors,
     PositiveDefinite,
     Semidefinite,
     SemidefiniteBlocks,
+    damped_together,
 )
 from ngvi.nets.optimizers.devices import shared_out
 from ngvi.nets.optimizers.freezing import restricted
@@ -93,7 +95,8 @@ def factorised(rule: Settings, state: State) -> PositiveDefinite:
         return Diagonal.from_entries(jnp.sqrt(matrix.diagonal()) + damping)
     if not isinstance(matrix, SemidefiniteBlocks):
         return matrix.damp(damping)
-    blocks = matrix.blocks
+    if rule.factored and rule.mesh is None and not rule.staggered:
+        return _factored(matrix, damping)
 
     def damped(block: Semidefinite, before: Any, damping: Array) -> Any:
         def made() -> PositiveDefinite:
@@ -107,12 +110,27 @@ def factorised(rule: Settings, state: State) -> PositiveDefinite:
         due = (state.steps == 0) | ((state.steps + turn) % rule.refresh == 0)
         return jax.lax.cond(due, made, lambda: old)
 
-    others: Any = [None] * len(blocks)
+    others: Any = [None] * len(matrix.blocks)
     if rule.staggered:
         assert isinstance(state.damped, BlockOperators)
-        turns = jnp.arange(len(blocks))
+        turns = jnp.arange(len(matrix.blocks))
         others = list(zip(state.damped.blocks, turns, strict=True))
-    return BlockOperators(shared_out(damped, blocks, others, damping, rule.mesh))
+    return BlockOperators(
+        shared_out(damped, matrix.blocks, others, damping, rule.mesh)
+    )
+
+
+def _factored(
+    matrix: SemidefiniteBlocks, damping: Float[Array, ""]
+) -> BlockOperators:
+    """Each Kronecker factor by itself, all together."""
+    products = [b for b in matrix.blocks if isinstance(b, KroneckerFactors)]
+    done = iter(damped_together(products, damping))
+    blocks = [
+        next(done) if isinstance(block, KroneckerFactors) else block.damp(damping)
+        for block in matrix.blocks
+    ]
+    return BlockOperators(tuple(blocks))
 
 
 def natural_gradient(

@@ -46,7 +46,7 @@ class Settings:
         factored: Kronecker factors are damped each by itself, see
             `ngvi.fisher.Curvature.damp`: cheaper, and more damping than λ.
         root: precondition by the root of F, as Adam does: no natural gradient.
-        curvature_rows: examples of a batch, chosen at random for each step, that F is
+        curvature_rows: examples of a batch, evenly spaced from a random one on, that F is
             measured on; None for all.
         model_rows: likewise for the quadratic model.
         accumulate: a batch is taken in so many equal parts, one after the other.

@@ -106,20 +106,21 @@ def step(
 
 
 def _some_rows(rule: Settings, batch: Batch, key: Key[Array, ""]) -> tuple[Batch, Batch]:
-    """Examples for the curvature, and for the quadratic model; they overlap."""
+    """Examples for the curvature, and for the quadratic model: evenly spaced, from any
+    place in the batch on."""
     n = count(batch)
     numbers = [min(k or n, n) for k in (rule.curvature_rows, rule.model_rows)]
     if min(numbers) == n:
         return batch, batch
-    order = jax.random.permutation(key, n)
+    start = jax.random.randint(key, (), 0, n)
 
-    def first(k: int) -> Batch:
+    def spaced(k: int) -> Batch:
         if k == n:
             return batch
-        some = jax.tree.map(lambda leaf: leaf[order[:k]], batch)
-        return on_mesh(some, rule.mesh)
+        rows = (start + jnp.arange(k) * n // k) % n
+        return on_mesh(jax.tree.map(lambda leaf: leaf[rows], batch), rule.mesh)
 
-    return first(numbers[0]), first(numbers[1])
+    return spaced(numbers[0]), spaced(numbers[1])
 
 
 def _model_kind(rule: Settings) -> Kind:
