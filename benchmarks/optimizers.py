@@ -15,20 +15,24 @@ seed is the loss over all data that Adam ends with, at its best learning rate. A
 is shown at the number that gets there in the fewest steps, over all seeds: how many,
 and the time they take over that of all of Adam's steps. Times are those of whole
 trainings compiled as one program, by turns in one process, the fastest of so many
-rounds; compiling is CPU seconds of its own, for the two machines of a shared computer
-are rarely both free. A loss that was not reached is a dash.
+rounds; compiling, in seconds of the processor, is told apart. A loss that was not
+reached is a dash.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+# Threads of LAPACK that wait for each other on a busy machine are not what is measured.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import jax.numpy as jnp
@@ -189,8 +193,9 @@ class Training:
             return state, self.problem.loss(self.method.params(state), x, y)
 
         every = self.problem.look_every
+        looks = self.steps // every
         cut = jax.tree.map(
-            lambda leaf: leaf.reshape(-1, every, *leaf.shape[1:]), steps
+            lambda leaf: leaf.reshape(looks, every, *leaf.shape[1:]), steps
         )
         return jax.lax.scan(look, state, cut)[1]
 

@@ -136,7 +136,7 @@ def _begin(
         site=None,
         damped=None,
         damping=jnp.asarray(damping, weights.dtype),
-        steps=jnp.asarray(0),
+        steps=jnp.zeros((), int),
         warm=zeros if rule.matrix_free else None,
         anchor=None,
         decayed=decayed,
