@@ -144,7 +144,7 @@ def by_curvature(make: Any, full: dict[str, Any], some: dict[str, Any]) -> Metho
         state, info = step(optimizer(problem).rule, state, *batch, key)
         return state, info.loss
 
-    grid = (0.01, 0.03, 0.1, 0.3, 1.0)
+    grid = (0.001, 0.003, 0.01, 0.03, 0.1)
     return Method(grid, begin, one, lambda state: state.params, share=0.2)
 
 

@@ -17,6 +17,7 @@ approximate curvature.
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,15 @@ def by_adam(params: Any, x: jax.Array, steps: int) -> dict[float, Any]:
     """A run for every learning rate."""
     step = jax.jit(adam_step)
     start = params, optax.adam(1.0).init(params)
-    return {
-        rate: run(lambda s, _, rate=jnp.float32(rate): step(s, x, rate), start, steps)
-        for rate in RATES
-    }
+    found = {}
+    for rate in RATES:
+        of_rate = partial(adam_at, step, jnp.float32(rate), x)
+        found[rate] = run(of_rate, start, steps)
+    return found
+
+
+def adam_at(step: Callable, rate: jax.Array, x: jax.Array, state: Any, _: int) -> Any:
+    return step(state, x, rate)
 
 
 def by_kfac(params: Any, x: jax.Array, steps: int) -> tuple[np.ndarray, Any]:

@@ -1,18 +1,18 @@
 """The published optimisers that need curvature, each a row of settings.
 
-| row                 | F                      | kind         | α, μ            | λ     |
-|---------------------|------------------------|--------------|-----------------|-------|
-| `natural_gradient`  | any of the engine      | true         | quadratic model | LM    |
-| `kfac`              | Kronecker, a layer     | sampled      | quadratic model | LM    |
-| `ekfac`             | its eigenbasis         | sampled      | quadratic model | LM    |
-| `gauss_newton`      | any of the engine      | gauss-newton | 1, halved       | LM    |
-| `hessian_free`      | products               | gauss-newton | 1, halved       | LM    |
-| `diagonal_fisher`   | diagonal               | true         | given           | given |
-| `squared_gradient`  | diagonal, ĝ²           | empirical    | given           | given |
-| `stochastic_natural_gradient` | any          | true         | given           | given |
+| row                | F                     | kind         | α, μ        | λ     |
+|--------------------|-----------------------|--------------|-------------|-------|
+| `natural_gradient` | any of the engine     | true         | model       | LM    |
+| `kfac`             | Kronecker, a layer    | sampled      | model       | LM    |
+| `ekfac`            | its eigenbasis        | sampled      | model       | LM    |
+| `gauss_newton`     | any of the engine     | gauss-newton | 1, halved   | LM    |
+| `hessian_free`     | products              | gauss-newton | 1, halved   | LM    |
+| `diagonal_fisher`  | diagonal              | true         | given       | given |
+| `squared_gradient` | diag(ĝ²)              | empirical    | given       | given |
+| `stochastic_natural_gradient` | any        | true         | given       | given |
 
-(LM: adapted by Levenberg and Marquardt's rule.) All take the model as
-`ngvi.fisher.fisher` does; what is left unsaid here is a setting of
+Model: of the local quadratic model. LM: adapted by Levenberg and Marquardt's rule. All
+take the net as `ngvi.fisher.fisher` does; what is left unsaid here is a setting of
 `ngvi.nets.optimizers.Settings`, by keyword, and so are `mask` and `trainable` of
 `CurvatureOptimizer`.
 """
@@ -113,7 +113,7 @@ def kfac(
     factored approximate curvature.
     """
     defaults = {
-        "damping": 0.1,
+        "damping": 0.03,
         "adapt_every": 5,
         "factored": True,
         "refresh": 5,
@@ -135,7 +135,7 @@ def ekfac(
     Source: George, Laurent, Bouthillier, Ballas and Vincent (2018), Fast approximate
     natural gradient descent in a Kronecker-factored eigenbasis.
     """
-    defaults = {"damping": 0.1, "adapt_every": 5, "refresh": 20}
+    defaults = {"damping": 0.03, "adapt_every": 5, "refresh": 20}
     measure = Rescaled(_kind(kind), KroneckerStructure(sharing))
     return _made(apply, likelihood, measure, defaults, settings)
 

@@ -105,7 +105,9 @@ def step(
 # -- the objective ---------------------------------------------------------------------
 
 
-def _some_rows(rule: Settings, batch: Batch, key: Key[Array, ""]) -> tuple[Batch, Batch]:
+def _some_rows(
+    rule: Settings, batch: Batch, key: Key[Array, ""]
+) -> tuple[Batch, Batch]:
     """Examples for the curvature, and for the quadratic model: evenly spaced, from any
     place in the batch on."""
     n = count(batch)
@@ -185,29 +187,29 @@ def _proposed(
 ) -> _Proposed:
     """s = −α d + μ s_last."""
     dtype = gradient.dtype
-    decay = jnp.asarray(_at(rule.weight_decay, state.steps), dtype)
-    decayed = decay * (state.weights if state.decayed is None else state.decayed * state.weights)
-    if state.trainable is not None:
-        decayed = decayed * state.trainable
-    has_decay = callable(rule.weight_decay) or rule.weight_decay > 0
-    direction = natural + decayed if has_decay else natural
+    direction = natural
+    if callable(rule.weight_decay) or rule.weight_decay > 0:
+        decayed = _number(rule.weight_decay, state, dtype) * state.weights
+        for kept in (state.decayed, state.trainable):
+            decayed = decayed if kept is None else decayed * kept
+        direction = natural + decayed
     both = jnp.stack([direction, state.velocity])
     exact = None
     if rule.learning_rate is None or rule.diagnostics:
         exact = quadratic(both)
-    given = [
-        None if number is None else jnp.asarray(_at(number, state.steps), dtype)
-        for number in (rule.learning_rate, rule.momentum)
-    ]
-    if given[0] is None:
+    momentum = None if rule.momentum is None else _number(rule.momentum, state, dtype)
+    if rule.learning_rate is None:
         assert exact is not None
         a = exact + (state.damping + rule.l2) * (both @ both.T)
-        given = list(_best(a, both @ gradient, given[1]))
-    elif rule.max_kl is not None:
-        # ½ α² gᵀ d is ½ sᵀ (F + λ) s of the natural gradient's part.
-        kl = given[0] ** 2 * (gradient @ natural) / 2
-        given[0] = given[0] * jnp.minimum(1, jnp.sqrt(rule.max_kl / kl))
-    coefficients = jnp.stack([-given[0], given[1]])
+        alpha, mu = _best(a, both @ gradient, momentum)
+    else:
+        assert momentum is not None
+        alpha, mu = _number(rule.learning_rate, state, dtype), momentum
+        if rule.max_kl is not None:
+            # ½ α² gᵀ d is ½ sᵀ (F + λ) s of the natural gradient's part.
+            kl = alpha**2 * (gradient @ natural) / 2
+            alpha = alpha * jnp.minimum(1, jnp.sqrt(rule.max_kl / kl))
+    coefficients = jnp.stack([-alpha, mu])
     square = jnp.asarray(jnp.nan, dtype)
     if exact is not None:
         square = jnp.maximum(coefficients @ exact @ coefficients, 0)
@@ -274,7 +276,9 @@ def _checked(
     elif every:
         found = jax.lax.cond(adapts, ratio, lambda: one * jnp.nan)
     accepted = finite & descends
-    return _Checked(part, accepted, found, _adapted(rule, state, adapts, found, accepted))
+    return _Checked(
+        part, accepted, found, _adapted(rule, state, adapts, found, accepted)
+    )
 
 
 def _halved(
@@ -314,11 +318,12 @@ def _adapted(
 def _damping(rule: Settings, state: State) -> Float[Array, ""]:
     if not callable(rule.damping):
         return state.damping
-    return jnp.asarray(rule.damping(state.steps), state.damping.dtype)
+    return _number(rule.damping, state, state.damping.dtype)
 
 
-def _at(number: Number, steps: Int[Array, ""]) -> Any:
-    return number(steps) if callable(number) else number
+def _number(number: Number, state: State, dtype: Any) -> Float[Array, ""]:
+    """What a schedule is now."""
+    return jnp.asarray(number(state.steps) if callable(number) else number, dtype)
 
 
 def _cosine(a: Float[Array, "p"], b: Float[Array, "p"]) -> Float[Array, ""]:
