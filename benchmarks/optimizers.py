@@ -145,11 +145,11 @@ def by_curvature(make: Any, full: dict[str, Any], some: dict[str, Any]) -> Metho
         return state, info.loss
 
     grid = (0.001, 0.003, 0.01, 0.03, 0.1)
-    return Method(grid, begin, one, lambda state: state.params, share=0.2)
+    return Method(grid, begin, one, lambda state: state.params, share=0.4)
 
 
 ROWS = {"curvature_rows": 256, "model_rows": 512}
-SOME = {"curvature_rows": 64, "refresh": 5, "measure_every": 1}
+SOME = {"curvature_rows": 64, "model_rows": 128, "measure_every": 2, "refresh": 10}
 METHODS = {
     "adam": by_gradients(optax.adam, (1e-3, 2e-3, 3e-3, 5e-3, 1e-2)),
     "nesterov": by_gradients(

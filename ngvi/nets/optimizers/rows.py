@@ -102,12 +102,14 @@ def kfac(
     *,
     kind: KindName = "sampled",
     sharing: Sharing = "expand",
+    factor_dtype: str | None = None,
     **settings: Any,
 ) -> CurvatureOptimizer:
     """K-FAC, its steps scaled by the exact quadratic model.
 
     `learning_rate=`, `momentum=0.9` and `max_kl=` in place of the model make it the
-    cheaper one of Ba, Grosse and Martens (2017).
+    cheaper one of Ba, Grosse and Martens (2017). `factor_dtype="bfloat16"` multiplies
+    inputs and gradients in half precision, and sums in single.
 
     Source: Martens and Grosse (2015), Optimizing neural networks with Kronecker-
     factored approximate curvature.
@@ -118,7 +120,7 @@ def kfac(
         "factored": True,
         "refresh": 5,
     }
-    measure = Measured(_kind(kind), KroneckerStructure(sharing))
+    measure = Measured(_kind(kind), KroneckerStructure(sharing, factor_dtype))
     return _made(apply, likelihood, measure, defaults, settings)
 
 
@@ -128,6 +130,7 @@ def ekfac(
     *,
     kind: KindName = "sampled",
     sharing: Sharing = "expand",
+    factor_dtype: str | None = None,
     **settings: Any,
 ) -> CurvatureOptimizer:
     """EK-FAC: K-FAC's eigenvectors, and second moments measured in them at every step.
@@ -136,7 +139,7 @@ def ekfac(
     natural gradient descent in a Kronecker-factored eigenbasis.
     """
     defaults = {"damping": 0.03, "adapt_every": 5, "refresh": 20}
-    measure = Rescaled(_kind(kind), KroneckerStructure(sharing))
+    measure = Rescaled(_kind(kind), KroneckerStructure(sharing, factor_dtype))
     return _made(apply, likelihood, measure, defaults, settings)
 
 
