@@ -86,8 +86,8 @@ def natural_gradient(
         >>> optimizer = natural_gradient(apply, "gaussian", damping=0.0)
         >>> state = optimizer.init({"w": jnp.zeros(2)}, batch)
         >>> state, info = optimizer.step(state, batch, jax.random.key(0))
-        >>> state.params["w"].round(3)  # a linear model in one step
-        Array([ 3., -2.], dtype=float32)
+        >>> [round(float(w), 3) for w in state.params["w"]]  # linear: one step
+        [3.0, -2.0]
 
     Source: Amari (1998), Natural gradient works efficiently in learning; Martens
     (2020), New insights and perspectives on the natural gradient method.
