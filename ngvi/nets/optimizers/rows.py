@@ -115,7 +115,7 @@ def kfac(
     factored approximate curvature.
     """
     defaults = {
-        "damping": 0.03,
+        "damping": 0.01,
         "adapt_every": 5,
         "factored": True,
         "refresh": 5,
@@ -138,7 +138,7 @@ def ekfac(
     Source: George, Laurent, Bouthillier, Ballas and Vincent (2018), Fast approximate
     natural gradient descent in a Kronecker-factored eigenbasis.
     """
-    defaults = {"damping": 0.03, "adapt_every": 5, "refresh": 20}
+    defaults = {"damping": 0.01, "adapt_every": 5, "refresh": 20}
     measure = Rescaled(_kind(kind), KroneckerStructure(sharing, factor_dtype))
     return _made(apply, likelihood, measure, defaults, settings)
 
