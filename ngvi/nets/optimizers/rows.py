@@ -21,11 +21,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from ngvi.fisher.engine import StructureName
 from ngvi.fisher.kinds import KINDS, EmpiricalFisher, Kind, SampledFisher
 from ngvi.fisher.problem import Apply
 from ngvi.fisher.structures import (
-    BlockStructure,
-    DenseStructure,
+    STRUCTURES,
     DiagonalStructure,
     KroneckerEigenStructure,
     KroneckerStructure,
@@ -47,15 +47,6 @@ from ngvi.nets.optimizers.settings import Number, Settings
 
 KindName = Literal["true", "sampled", "empirical", "gauss-newton"]
 Sharing = Literal["expand", "reduce"]
-StructureName = Literal[
-    "dense",
-    "diagonal",
-    "block-diagonal",
-    "kronecker",
-    "kronecker-eigen",
-    "low-rank",
-    "matrix-free",
-]
 
 
 def natural_gradient(
@@ -259,24 +250,14 @@ _NEWTON: dict[str, Any] = {
     "max_halvings": 10,
 }
 
-_STRUCTURES: dict[str, Structure] = {
-    "dense": DenseStructure(),
-    "diagonal": DiagonalStructure(),
-    "block-diagonal": BlockStructure(),
-    "kronecker": KroneckerStructure(),
-    "kronecker-eigen": KroneckerEigenStructure(),
-    "low-rank": LowRankStructure(),
-    "matrix-free": MatrixFreeStructure(),
-}
-
 
 def _measure(structure: str | Structure, kind: str) -> Measure:
     if isinstance(structure, str):
-        if structure not in _STRUCTURES:
+        if structure not in STRUCTURES:
             raise ValueError(
-                f"structure must be one of {', '.join(_STRUCTURES)}, got {structure!r}"
+                f"structure must be one of {', '.join(STRUCTURES)}, got {structure!r}"
             )
-        structure = _STRUCTURES[structure]
+        structure = STRUCTURES[structure]()
     used = _kind(kind)
     match structure:
         case MatrixFreeStructure():
