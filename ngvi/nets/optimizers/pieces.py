@@ -85,7 +85,8 @@ def zeros(params: Any, dtype: Any = None) -> Any:
 
 def each(tree: Any, *others: Any) -> Iterator[tuple[Any, ...]]:
     """The leaves of a pytree, each with what is in its place in the others."""
-    leaves, treedef = jax.tree.flatten(tree)
+    treedef: Any = jax.tree.structure(tree)
+    leaves = jax.tree.leaves(tree)
     return zip(leaves, *(treedef.flatten_up_to(o) for o in others), strict=True)
 
 
