@@ -14,8 +14,13 @@ from ngvi.nets.optimizers.diagonal_estimates import (
     hutchinson,
     squared_gradient,
 )
+from ngvi.nets.optimizers.inverse_free import (
+    inverse_free_shampoo,
+    scale_by_inverse_free_shampoo,
+)
 from ngvi.nets.optimizers.shampoo import scale_by_shampoo, shampoo
 from ngvi.nets.optimizers.soap import scale_by_soap, soap
+from ngvi.nets.optimizers.svrg import svrg
 
 __all__ = [
     "adahessian",
@@ -23,8 +28,10 @@ __all__ = [
     "fisher_diagonal",
     "gauss_newton_bartlett",
     "hutchinson",
+    "inverse_free_shampoo",
     "scale_by_adahessian",
     "scale_by_diagonal",
+    "scale_by_inverse_free_shampoo",
     "scale_by_shampoo",
     "scale_by_soap",
     "scale_by_sophia",
@@ -32,4 +39,5 @@ __all__ = [
     "soap",
     "sophia",
     "squared_gradient",
+    "svrg",
 ]

@@ -159,14 +159,15 @@ def averaged_windows(estimate: Estimate) -> Estimate:
 
 def mapped(estimate: Estimate, function: Callable[[Array], Array]) -> Estimate:
     """A function of an estimate, leaf by leaf."""
+    inner = optax.with_extra_args_support(estimate)
 
     def update(
         gradients: Any, state: Any, params: Any = None, **extra: Any
     ) -> tuple[Any, Any]:
-        diagonal, state = estimate.update(gradients, state, params, **extra)
+        diagonal, state = inner.update(gradients, state, params, **extra)
         return jax.tree.map(function, diagonal), state
 
-    return optax.GradientTransformationExtraArgs(estimate.init, update)
+    return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
 def _estimate(
@@ -175,11 +176,10 @@ def _estimate(
     """One that draws with a new key each time, and what it needs in extra arguments."""
 
     def init(params: Any) -> Any:
-        return (
-            optax.EmptyState()
-            if seed is None
-            else jax.random.key_data(jax.random.key(seed))
-        )
+        if seed is None:
+            return optax.EmptyState()
+        # Plain numbers, which any checkpoint can hold.
+        return jax.random.key_data(jax.random.key(seed))
 
     def update(
         gradients: Any, state: Any, params: Any = None, **extra: Any

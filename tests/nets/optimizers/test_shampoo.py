@@ -85,8 +85,9 @@ def test_tensors_take_turns():
     optimizer = scale_by_shampoo(every=2, stagger=True, graft=None)
     state = optimizer.init(gradients[0])
     renewed = []
+    update = jax.jit(optimizer.update)
     for g in gradients:
-        before, (_, state) = state.factors, optimizer.update(g, state)
+        before, (_, state) = state.factors, update(g, state)
         pairs = [(state.factors[k].roots[0], before[k].roots[0]) for k in "ab"]
         renewed.append([bool((new != old).any()) for new, old in pairs])
     # Both at first, for without roots there is no step.
