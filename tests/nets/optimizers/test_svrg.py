@@ -57,7 +57,8 @@ def test_as_published():
             anchor, full = w, gradient(w)
         c = 1 - 0.5 * t / 7
         w = w - 0.1 * (gradient(w, rows) - c * (gradient(anchor, rows) - full))
-        np.testing.assert_allclose(found[t], w, rtol=1e-10)
+        # optax computes its schedules in single precision.
+        np.testing.assert_allclose(found[t], w, rtol=1e-6)
 
 
 def test_a_constant_step_converges():
