@@ -145,9 +145,10 @@ def scale_by_inverse_free_shampoo(
         return Roots(tuple(roots), tuple(momenta))
 
     def fitted(g: Blocked, factors: Roots, blocks: Blocks) -> Roots:
-        """K_i scaled so that the first gradient has mean square one."""
+        """K_i scaled so that the first gradient and λ have mean square one."""
         entries = math.prod(blocks.inside(i).sum(1) for i in range(blocks.order))
         squares = batch_size * (wide(g) ** 2).sum(range(1, g.ndim)) / entries
+        squares = squares + damping
         scale = jnp.where(squares > 0, squares, 1) ** (-1 / (2 * blocks.order))
         scaled = tuple(_each(scale, k).astype(k.dtype) for k in factors.roots)
         return factors._replace(roots=scaled)
@@ -212,8 +213,8 @@ def inverse_free_shampoo(
         rank: of "hierarchical".
         batch_size: B, where G is the mean over a batch and the curvature that of one
             example.
-        initial_scale: K_i = this · I at first; by default such that the first gradient
-            has mean square one once it is whitened.
+        initial_scale: K_i = this · I at first; by default such that the curvature of
+            the first gradient, and λ, have mean one once they are whitened.
         every: steps between two of K_i.
         block_size: an axis longer than this is cut, and each block has its own K_i.
         factor_dtype: of K_i and M_i, and of all products with them; bfloat16 is safe.
