@@ -2,7 +2,7 @@
 
 from ngvi.nets.optimizers.diagonal import (
     adahessian,
-    diagonal_fisher,
+    diagonal,
     scale_by_adahessian,
     scale_by_diagonal,
     scale_by_sophia,
@@ -12,7 +12,7 @@ from ngvi.nets.optimizers.diagonal_estimates import (
     fisher_diagonal,
     gauss_newton_bartlett,
     hutchinson,
-    squared_gradient,
+    squared_mean_gradient,
 )
 from ngvi.nets.optimizers.inverse_free import (
     inverse_free_shampoo,
@@ -24,7 +24,7 @@ from ngvi.nets.optimizers.svrg import svrg
 
 __all__ = [
     "adahessian",
-    "diagonal_fisher",
+    "diagonal",
     "fisher_diagonal",
     "gauss_newton_bartlett",
     "hutchinson",
@@ -38,6 +38,6 @@ __all__ = [
     "shampoo",
     "soap",
     "sophia",
-    "squared_gradient",
+    "squared_mean_gradient",
     "svrg",
 ]

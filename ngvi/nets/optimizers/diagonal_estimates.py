@@ -2,7 +2,7 @@
 
 | estimate                | of the             | by                        | asks for |
 |-------------------------|--------------------|---------------------------|----------|
-| `squared_gradient`      | empirical Fisher   | ĝ ∘ ĝ of the batch's mean |          |
+| `squared_mean_gradient` | empirical Fisher   | ĝ ∘ ĝ of the batch's mean |          |
 | `fisher_diagonal`       | any of `fisher`    | the Fisher engine         | `batch`  |
 | `gauss_newton_bartlett` | Fisher             | B ĝ ∘ ĝ at labels drawn   | `batch`  |
 | `hutchinson`            | Hessian            | z ∘ H z of random signs z | `obj_fn` |
@@ -40,7 +40,7 @@ Estimate = optax.GradientTransformationExtraArgs
 """Of gradients to the diagonal, a pytree like the parameters."""
 
 
-def squared_gradient() -> Estimate:
+def squared_mean_gradient() -> Estimate:
     """ĝ ∘ ĝ."""
 
     def diagonal(gradients: Any, key: None, params: Any) -> Any:

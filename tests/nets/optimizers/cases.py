@@ -20,7 +20,7 @@ import optax
 from ngvi.fisher.likelihoods import as_likelihood
 from ngvi.nets.optimizers import (
     adahessian,
-    diagonal_fisher,
+    diagonal,
     fisher_diagonal,
     gauss_newton_bartlett,
     inverse_free_shampoo,
@@ -152,8 +152,8 @@ CASES = {
     case.name: case
     for case in (
         Case(
-            "diagonal_fisher",
-            lambda p, rate: diagonal_fisher(
+            "diagonal",
+            lambda p, rate: diagonal(
                 rate,
                 fisher_diagonal(p.apply, p.likelihood),
                 b2=0.9,
