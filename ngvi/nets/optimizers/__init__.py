@@ -18,17 +18,42 @@ from ngvi.nets.optimizers.inverse_free import (
     inverse_free_shampoo,
     scale_by_inverse_free_shampoo,
 )
+from ngvi.nets.optimizers.optimizer import CurvatureOptimizer
+from ngvi.nets.optimizers.rows import (
+    diagonal_fisher,
+    ekfac,
+    gauss_newton,
+    hessian_free,
+    kfac,
+    natural_gradient,
+    squared_gradient,
+    stochastic_natural_gradient,
+)
+from ngvi.nets.optimizers.settings import Settings
 from ngvi.nets.optimizers.shampoo import scale_by_shampoo, shampoo
 from ngvi.nets.optimizers.soap import scale_by_soap, soap
+from ngvi.nets.optimizers.state import Anchor, Info, State
 from ngvi.nets.optimizers.svrg import svrg
+from ngvi.nets.optimizers.train import train
 
 __all__ = [
+    "Anchor",
+    "CurvatureOptimizer",
+    "Info",
+    "Settings",
+    "State",
     "adahessian",
     "diagonal",
+    "diagonal_fisher",
+    "ekfac",
     "fisher_diagonal",
+    "gauss_newton",
     "gauss_newton_bartlett",
+    "hessian_free",
     "hutchinson",
     "inverse_free_shampoo",
+    "kfac",
+    "natural_gradient",
     "scale_by_adahessian",
     "scale_by_diagonal",
     "scale_by_inverse_free_shampoo",
@@ -38,6 +63,9 @@ __all__ = [
     "shampoo",
     "soap",
     "sophia",
+    "squared_gradient",
     "squared_mean_gradient",
+    "stochastic_natural_gradient",
     "svrg",
+    "train",
 ]
