@@ -33,6 +33,7 @@ from ngvi.nets.optimizers.pieces import (
     Rate,
     averaged,
     checked,
+    checked_decay,
     each,
     like,
     shaped,
@@ -80,13 +81,11 @@ def scale_by_soap(
     basis_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Adam in Shampoo's eigenbasis; see `soap`."""
-    checked("b1", b1, 0, 1)
-    checked("b2", b2, 0, 1)
+    decay = b2 if basis_decay is None else basis_decay
+    checked_decay(b1=b1, b2=b2, basis_decay=decay)
     checked("eps", eps, 0)
     checked("every", every, 1)
     checked("block_size", block_size, 1)
-    decay = b2 if basis_decay is None else basis_decay
-    checked("basis_decay", decay, 0, 1)
 
     def blocks_of(leaf: Array) -> Blocks | None:
         blocks = Blocks.of(leaf.shape, block_size)

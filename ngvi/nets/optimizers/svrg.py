@@ -8,7 +8,7 @@ known; a batch's gradient is corrected by what it was off there,
 which is unbiased, and exact at the anchor for c = 1. A batch costs two gradients.
 
 Source: Johnson and Zhang (2013), Accelerating stochastic gradient descent using
-predictive variance reduction, section 2; Yin et al. (2025), A coefficient makes SVRG
+predictive variance reduction; Yin et al. (2025), A coefficient makes SVRG
 effective, for c below 1 where θ is far from θ̃.
 """
 
