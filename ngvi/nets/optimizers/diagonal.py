@@ -20,7 +20,7 @@ Source: Kingma and Ba (2015), Adam: a method for stochastic optimization.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,14 +39,12 @@ from ngvi.nets.optimizers.pieces import (
     with_rate,
     zeros,
 )
-from ngvi.pytrees import pytree
 
 
-@pytree
-class DiagonalState:
+class DiagonalState(NamedTuple):
     """Between two steps."""
 
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]
     measured: Int[Array, ""]
     """How often D was estimated."""
     mu: Any

@@ -53,7 +53,6 @@ from ngvi.nets.optimizers.pieces import (
     wide,
     with_rate,
 )
-from ngvi.pytrees import pytree
 
 Structure = Literal["dense", "diagonal", "triangular", "hierarchical"]
 
@@ -67,11 +66,10 @@ class Roots(NamedTuple):
     """M_i."""
 
 
-@pytree
-class InverseFreeState:
+class InverseFreeState(NamedTuple):
     """Between two steps."""
 
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]
     factors: Any
     """A pytree like the parameters, of `Roots`."""
 

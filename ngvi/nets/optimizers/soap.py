@@ -42,7 +42,6 @@ from ngvi.nets.optimizers.pieces import (
     with_rate,
     zeros,
 )
-from ngvi.pytrees import pytree
 
 
 class Basis(NamedTuple):
@@ -54,11 +53,10 @@ class Basis(NamedTuple):
     """Q_i, in columns."""
 
 
-@pytree
-class SoapState:
+class SoapState(NamedTuple):
     """Between two steps."""
 
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]
     """t + 1, the first step only measuring; zero before it."""
     mu: Any
     """M."""

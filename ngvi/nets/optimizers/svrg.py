@@ -14,7 +14,7 @@ effective, for c below 1 where θ is far from θ̃.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,12 @@ import optax
 from jaxtyping import Array, Int
 
 from ngvi.nets.optimizers.pieces import Rate, checked
-from ngvi.pytrees import pytree
 
 
-@pytree
-class SVRGState:
+class SVRGState(NamedTuple):
     """Between two steps."""
 
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]
     anchor: Any
     """θ̃."""
     gradient: Any
