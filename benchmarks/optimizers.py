@@ -42,7 +42,7 @@ from sklearn.datasets import load_digits
 
 from ngvi.fisher import MLP
 from ngvi.fisher.likelihoods import Likelihood, as_likelihood
-from ngvi.nets.optimizers import ekfac, kfac
+from ngvi.nets.optimizers import ekfac, kfac, shampoo, soap
 from ngvi.nets.optimizers.step import step
 from ngvi.nets.train import shuffled_batches
 
@@ -159,6 +159,8 @@ METHODS = {
     "muon": by_gradients(optax.contrib.muon, (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)),
     "kfac": by_curvature(kfac, ROWS, SOME),
     "ekfac": by_curvature(ekfac, ROWS, SOME),
+    "shampoo": by_gradients(shampoo, (1e-3, 2e-3, 3e-3, 5e-3, 1e-2)),
+    "soap": by_gradients(soap, (1e-3, 2e-3, 3e-3, 5e-3, 1e-2)),
 }
 
 

@@ -1,5 +1,22 @@
 """Optimisers by natural gradients and curvature, in the manner of optax."""
 
+from ngvi.nets.optimizers.diagonal import diagonal, scale_by_diagonal
+from ngvi.nets.optimizers.diagonal_estimates import (
+    fisher_diagonal,
+    gauss_newton_bartlett,
+    hutchinson,
+    squared_mean_gradient,
+)
+from ngvi.nets.optimizers.hessian_diagonals import (
+    adahessian,
+    scale_by_adahessian,
+    scale_by_sophia,
+    sophia,
+)
+from ngvi.nets.optimizers.inverse_free import (
+    inverse_free_shampoo,
+    scale_by_inverse_free_shampoo,
+)
 from ngvi.nets.optimizers.optimizer import CurvatureOptimizer
 from ngvi.nets.optimizers.rows import (
     diagonal_fisher,
@@ -12,7 +29,10 @@ from ngvi.nets.optimizers.rows import (
     stochastic_natural_gradient,
 )
 from ngvi.nets.optimizers.settings import Settings
+from ngvi.nets.optimizers.shampoo import scale_by_shampoo, shampoo
+from ngvi.nets.optimizers.soap import scale_by_soap, soap
 from ngvi.nets.optimizers.state import Anchor, Info, State
+from ngvi.nets.optimizers.svrg import svrg
 from ngvi.nets.optimizers.train import train
 
 __all__ = [
@@ -21,13 +41,30 @@ __all__ = [
     "Info",
     "Settings",
     "State",
+    "adahessian",
+    "diagonal",
     "diagonal_fisher",
     "ekfac",
+    "fisher_diagonal",
     "gauss_newton",
+    "gauss_newton_bartlett",
     "hessian_free",
+    "hutchinson",
+    "inverse_free_shampoo",
     "kfac",
     "natural_gradient",
+    "scale_by_adahessian",
+    "scale_by_diagonal",
+    "scale_by_inverse_free_shampoo",
+    "scale_by_shampoo",
+    "scale_by_soap",
+    "scale_by_sophia",
+    "shampoo",
+    "soap",
+    "sophia",
     "squared_gradient",
+    "squared_mean_gradient",
     "stochastic_natural_gradient",
+    "svrg",
     "train",
 ]
