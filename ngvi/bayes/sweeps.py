@@ -27,6 +27,8 @@ from ngvi.pytrees import pytree
 
 INNER_TRIALS = 10
 """Of the free blocks in a sweep, where conjugate ones move too."""
+_WHILE = 10
+"""Sweeps after which one that is no shorter tells that none will be."""
 
 
 class Sweeping(NamedTuple):
@@ -180,13 +182,16 @@ def stuck(state: State) -> Bool[Array, ""]:
 
 def at_rest(state: State, plan: Sweeping) -> Bool[Array, ""]:
     """Neither the last sweep was long, nor are all to come together if they go on to
-    shrink at the last two's rate."""
+    shrink at the last two's rate; or short ones have ceased to shrink, as the errors of
+    regressions on few draws let them."""
+    earlier = state.trace[jnp.maximum(state.sweeps - 1 - _WHILE, 0), 1]
+    stalled = (state.sweeps > _WHILE) & (state.length > 0.9 * earlier)
     before = state.trace[jnp.maximum(state.sweeps - 2, 0), 1]
     rate = jnp.clip(state.length / before, 0, 0.99)
     rest = jnp.where(state.sweeps > 1, rate / (1 - rate), 1.0) * state.length
     # Not finite: the sweep before had no length, or this one has none yet.
     longest = jnp.where(jnp.isfinite(rest), jnp.maximum(rest, state.length), jnp.inf)
-    return longest <= plan.tolerance
+    return (longest <= plan.tolerance) | (stalled & (state.length <= plan.tolerance))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
