@@ -70,7 +70,7 @@ class Checkpoints:
         >>> from ngvi.checkpoints import Checkpoints
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with Checkpoints(folder, "count", {"step": 2}) as kept:
-        ...         kept.save({"total": np.array(6)}, {"calls": 3})
+        ...         written = kept.save({"total": np.array(6)}, {"calls": 3})
         ...     with Checkpoints(folder, "count", {"step": 2}) as kept:
         ...         found = kept.latest()
         >>> found.arrays["total"].item(), found.facts
