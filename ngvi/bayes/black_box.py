@@ -14,8 +14,10 @@ ten values a coordinate to find its scale.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -32,6 +34,8 @@ from ngvi.bayes.record import FitRecord
 from ngvi.bayes.run import run_in_memory
 from ngvi.bayes.structure import Structure
 from ngvi.bayes.target import Arguments, Data, FunctionTarget
+from ngvi.executors import Dispatcher, Executor, Tally, Workers
+from ngvi.executors.dispatch import Call
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense, Diagonal, PositiveDefinite
 from ngvi.mirror import loop
@@ -55,6 +59,8 @@ class HostTarget(FunctionTarget):
 
     host_arguments: Any = None
     """(args, kwargs), as they were given."""
+    dispatcher: Any = None
+    """What evaluates many points side by side, if anything does."""
 
     @property
     def differentiable(self) -> bool:
@@ -68,18 +74,33 @@ class HostTarget(FunctionTarget):
         """−log p at points (*b, d); +∞ where it is not a number."""
         points = np.asarray(z)
         flat = points.reshape(-1, points.shape[-1])
-        values = np.array([self.at(point) for point in flat], points.dtype)
+        if self.dispatcher is None:
+            found = [self._here(point) for point in flat]
+        else:
+            found = self.dispatcher.value.gather([self._call(point) for point in flat])
+        values = -np.array([float(value) for value in found], points.dtype)
+        values = np.where(np.isnan(values), np.inf, values)
         return values.reshape(points.shape[:-1])
 
     def at(self, point: np.ndarray) -> float:
         """−log p at one point."""
-        args, kwargs = self.host_arguments.value
+        return float(self.host(point))
+
+    def _params(self, point: np.ndarray) -> Any:
         ends = np.cumsum(self.sizes)[:-1]
         parts = zip(np.split(point, ends), self.shapes, strict=True)
         leaves = [part.reshape(shape) for part, shape in parts]
-        params = jax.tree.unflatten(self.treedef, leaves)
-        value = -float(self.function(params, *args, **kwargs))
-        return np.inf if np.isnan(value) else value
+        return jax.tree.unflatten(self.treedef, leaves)
+
+    def _here(self, point: np.ndarray) -> Any:
+        args, kwargs = self.host_arguments.value
+        return self.function(self._params(point), *args, **kwargs)
+
+    def _call(self, point: np.ndarray) -> Call:
+        """What makes the function and its arguments, for every try."""
+        args, kwargs = self.host_arguments.value
+        function = partial(self.function, **kwargs) if kwargs else self.function
+        return lambda: (function, self._params(point.copy()), *args)
 
 
 @dataclass(frozen=True)
@@ -96,7 +117,11 @@ class _ById:
 
 
 def host_target(
-    log_density: Callable[..., Any], init: Any, args: tuple, kwargs: dict[str, Any]
+    log_density: Callable[..., Any],
+    init: Any,
+    args: tuple,
+    kwargs: dict[str, Any],
+    dispatcher: Dispatcher | None = None,
 ) -> tuple[HostTarget, Data, Float[Array, "d"]]:
     """The target of a log density that JAX cannot trace, and where it starts.
 
@@ -122,6 +147,7 @@ def host_target(
         tuple(a.shape for a in arrays),
         start.dtype.name,
         _ById((args, kwargs)),
+        None if dispatcher is None else _ById(dispatcher),
     )
     value = log_density(init, *args, **kwargs)
     if np.shape(value) != ():
@@ -147,9 +173,9 @@ def scales(target: HostTarget, start: np.ndarray) -> tuple[np.ndarray, int]:
         for _ in range(_HALVINGS):
             away = np.zeros(start.size)
             away[i] = step
-            sides = target.at(start + away), target.at(start - away)
+            sides = target.host(np.stack([start + away, start - away]))
             count += 2
-            rise = sum(sides) / 2 - origin
+            rise = sides.mean() - origin
             if rise > 2:
                 if grown > 0:
                     break
@@ -214,6 +240,8 @@ def fit_black_box(
     seed: int,
     progress: bool | None,
     settings: loop.Settings | None,
+    executor: Executor | Workers | None = None,
+    timeout: float | None = None,
 ) -> Posterior:
     """The posterior of a log density that is only evaluated.
 
@@ -225,12 +253,16 @@ def fit_black_box(
         seed: of the base draws.
         progress: show a progress line.
         settings: tolerances and limits.
+        executor: evaluates points side by side.
+        timeout: seconds for one evaluation there.
 
     Raises:
         ValueError: what `host_target` raises.
     """
     started = time.perf_counter()
-    target, data, point = host_target(log_density, init, args, kwargs)
+    tally = Tally()
+    dispatcher = None if executor is None else Dispatcher(executor, tally, timeout)
+    target, data, point = host_target(log_density, init, args, kwargs, dispatcher)
     name = getattr(log_density, "__name__", type(log_density).__name__)
     plan = Valued(target.dim)
     settings = plan.settings(settings or loop.Settings())
@@ -241,6 +273,13 @@ def fit_black_box(
         state = compiled_resume(target, plan, settings, data, q, draws)
         problem = Problem(target, data, point, plan, settings, draws)
         end = run_in_memory(bar, problem, state, settings.max_iterations)
+    if tally.first_error is not None:
+        failed = tally.raised + tally.timed_out + tally.lost
+        warnings.warn(
+            f"{failed} evaluations failed, the first by {tally.first_error}; such "
+            "points count as of density zero.",
+            stacklevel=3,
+        )
     seconds = time.perf_counter() - started
     record = FitRecord.of(
         end.state,

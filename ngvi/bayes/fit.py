@@ -21,6 +21,7 @@ from ngvi.bayes.stream import Reader, Stream
 from ngvi.bayes.structure import Covariance
 from ngvi.bayes.target import Target, function_target
 from ngvi.bayes.updating import weighed
+from ngvi.executors import Executor, Workers
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
 
@@ -38,6 +39,8 @@ def fit(
     seed: int = 0,
     init: Any = None,
     gradients: bool = True,
+    executor: Executor | Workers | None = None,
+    timeout: float | None = None,
     init_strategy: Callable[..., Any] | None = None,
     prior: Posterior | LoadedPosterior | Gaussian | None = None,
     forgetting: float = 0.0,
@@ -79,6 +82,12 @@ def fit(
             says what `params` looks like.
         gradients: False for a log density that JAX cannot differentiate or trace, any
             Python function of NumPy arrays, see `ngvi.bayes.black_box`.
+        executor: with gradients=False, evaluates points side by side: anything with
+            `submit`, as of `concurrent.futures` or a dask client, or
+            `ngvi.executors.Workers`, processes that are replaced when they die or hang.
+            The posterior evaluates its draws there too.
+        timeout: seconds for one evaluation on the executor. What fails or takes longer
+            counts as of density zero, and is warned of.
         init_strategy: for a NumPyro model: where the fit starts, as in
             `numpyro.infer`; by default the center of the prior.
         prior: an earlier posterior, whose Gaussian q takes the place of the priors of
@@ -171,6 +180,13 @@ def fit(
             seed=seed,
             progress=progress,
             settings=settings,
+            executor=executor,
+            timeout=timeout,
+        )
+    if executor is not None:
+        raise ValueError(
+            "An executor is for log densities that run on the host: gradients=False. "
+            "Several devices are a mesh."
         )
     reader = None
     if args and isinstance(args[0], Stream):

@@ -5,6 +5,7 @@ whole search as one pure function, for `jit` and `vmap`.
 """
 
 from ngvi.checkpoints import CheckpointError
+from ngvi.executors import PoolExecutor
 from ngvi.nes.bounds import Box, make_box
 from ngvi.nes.generation import Run
 from ngvi.nes.importance_mixing import Mixture, Population, mix
@@ -26,7 +27,6 @@ from ngvi.nes.strategies import (
     spiked_cma,
     xnes,
 )
-from ngvi.nes.workers import PoolExecutor
 
 __all__ = [
     "Box",

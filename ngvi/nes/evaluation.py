@@ -5,7 +5,7 @@ Any other callable is called with NumPy arrays: once a point, here or on an exec
 once a generation (`vectorized`). An evaluation that raises or gives no finite number is
 a failed one: its point ranks last, it is counted, and the search goes on. An objective
 that returns something else than a number is a mistake and ends it; so does an executor
-that evaluates nothing. What may happen on an executor is in `ngvi.nes.dispatch`.
+that evaluates nothing. What may happen on an executor is in `ngvi.executors.dispatch`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ngvi.nes.dispatch import Dispatcher, Tally
+from ngvi.executors import Dispatcher, Executor, Tally, Workers
+from ngvi.executors.dispatch import Call
 from ngvi.nes.layout import Layout
-from ngvi.nes.workers import Executor, Workers
 
 if TYPE_CHECKING:
     from ngvi.nes.constraints import Constraints
@@ -113,31 +113,25 @@ class HostObjective:
             return np.concatenate([self._at_once(x[None]) for x in points])
         return as_numbers(values, len(points))
 
+    def call(self, x: np.ndarray) -> Call:
+        """What makes the function and its arguments, for every try."""
+        return lambda: (
+            self.fun,
+            self.layout.unflatten(np.array(x, float)),  # its own copy of the point
+            *self.args,
+        )
+
     def start(self, dispatcher: Dispatcher, tag: Any, x: np.ndarray) -> None:
         """Begin an evaluation on the executor."""
-
-        def call() -> tuple[Any, ...]:
-            # Its own copy of the point for every try.
-            return (self.fun, self.layout.unflatten(np.array(x, float)), *self.args)
-
-        dispatcher.start(tag, call)
+        dispatcher.start(tag, self.call(x))
 
     def arrivals(self, dispatcher: Dispatcher) -> list[tuple[Any, float]]:
         """Wait for evaluations: their tags, and their values to be minimised."""
         return [(tag, self.sign * as_number(v)) for tag, v in dispatcher.wait()]
 
     def _on(self, dispatcher: Dispatcher, points: np.ndarray) -> np.ndarray:
-        values = np.full(len(points), np.nan)
-        try:
-            for i, x in enumerate(points):
-                self.start(dispatcher, i, x)
-            while len(dispatcher):
-                for i, value in self.arrivals(dispatcher):
-                    values[i] = value
-        except BaseException:
-            dispatcher.cancel()
-            raise
-        return values
+        values = dispatcher.gather([self.call(x) for x in points])
+        return self.sign * np.array([as_number(value) for value in values])
 
 
 def as_number(value: Any) -> float:

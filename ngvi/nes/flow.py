@@ -15,7 +15,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from ngvi.nes.dispatch import Dispatcher
+from ngvi.executors import Dispatcher
+from ngvi.nes.checks import check_whole
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.generation import Run
 from ngvi.nes.lattice import Domain
@@ -159,3 +160,20 @@ class Flow:
             )
         ]
         self.told, self._again = known[:told], known[told:]
+
+
+def flight_width(asynchronous: Any, executor: Any, popsize: int) -> int:
+    """How many evaluations an asynchronous search keeps in flight; 0 if it is none.
+
+    Raises:
+        ValueError: no executor, or no such number.
+    """
+    if asynchronous is False:
+        return 0
+    if executor is None:
+        raise ValueError("asynchronous evaluation needs an executor, or workers")
+    if asynchronous is not True:
+        return check_whole("asynchronous", asynchronous, 1)
+    # Of `Workers`, or as the pools of `concurrent.futures` call it.
+    known = getattr(executor, "count", None) or getattr(executor, "_max_workers", None)
+    return known if isinstance(known, int) else popsize

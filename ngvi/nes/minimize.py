@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from ngvi.executors import Executor, ExecutorError, Workers, make_workers
 from ngvi.nes import log
 from ngvi.nes.attempt import ROWS
 from ngvi.nes.campaign import Campaign
 from ngvi.nes.checks import check_whole
 from ngvi.nes.constraints import Constraints, checked_ctol
-from ngvi.nes.dispatch import ExecutorError
 from ngvi.nes.evaluation import HostObjective
+from ngvi.nes.flow import flight_width
 from ngvi.nes.generation import geometric_mean_sd
 from ngvi.nes.methods import choose_method, make_strategy, tries_axes, uses_surrogate
 from ngvi.nes.noise import FIRST_GROWTH
@@ -30,7 +31,6 @@ from ngvi.nes.snapshot import Saver
 from ngvi.nes.start import Start
 from ngvi.nes.stopping import Stopping
 from ngvi.nes.tracing import TracedObjective, try_trace
-from ngvi.nes.workers import Executor, Workers, flight_width, make_workers
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -125,7 +125,7 @@ def minimize(
             as the executor has workers (`popsize` if it does not say); a number, so
             many. Only without it does the same seed give the same search.
         timeout: seconds for one evaluation on an executor or workers; see
-            `ngvi.nes.dispatch` for when they begin.
+            `ngvi.executors.dispatch` for when they begin.
         retries: how often an evaluation that raises is tried again, each time at the
             cost of one; what is lost with its worker is tried again at least once.
         noisy: True if `fun` gives another value each time. Populations then begin at

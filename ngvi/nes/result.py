@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ngvi.executors import KINDS, Tally
 from ngvi.nes.campaign import Campaign
-from ngvi.nes.dispatch import KINDS, Tally
 from ngvi.nes.evaluation import HostObjective
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 import ngvi
-from ngvi.nes.dispatch import ExecutorError
+from ngvi.executors import ExecutorError, make_workers
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.layout import Layout
-from ngvi.nes.workers import make_workers
 
 LAYOUT, _ = Layout.of(np.zeros(3))
 POPSIZE = 7

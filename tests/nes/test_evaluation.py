@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import ngvi
+from ngvi.executors import Workers
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.layout import Layout
 from ngvi.nes.tracing import try_trace
-from ngvi.nes.workers import Workers
 
 LAYOUT, X0 = Layout.of(np.zeros(3))
 POINTS = np.arange(12.0).reshape(4, 3)

@@ -22,9 +22,7 @@ from concurrent.futures import BrokenExecutor, Future
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
-
-from ngvi.nes.checks import check_whole
+from typing import Any, Protocol, Self
 
 # A fork of a process that runs JAX's threads can hang.
 _CONTEXT = get_context("spawn")
@@ -53,7 +51,7 @@ class PoolExecutor:
         >>> with ThreadPool(2) as pool:
         ...     found = ngvi.minimize(
         ...         lambda x: float((x - 1) @ (x - 1)), [0.0, 0.0], ftarget=1e-4,
-        ...         executor=ngvi.nes.PoolExecutor(pool),
+        ...         executor=ngvi.executors.PoolExecutor(pool),
         ...     )
         >>> found.x.round(1).tolist()
         [1.0, 1.0]
@@ -75,6 +73,9 @@ class PoolExecutor:
 
 class Workers:
     """Processes that evaluate points; new ones take the place of those that die.
+
+    What they are given must be importable in another process, and a script must start
+    them under `if __name__ == "__main__":`. A context manager, which ends them.
 
     Args:
         count: of processes; −1 for one a core.
@@ -103,6 +104,12 @@ class Workers:
         process = self._serving.get(future)
         if process is not None:
             process.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
 
     def close(self) -> None:
         """End the processes, and what they evaluate."""
@@ -249,20 +256,3 @@ def make_workers(
             f"a module, or give a thread pool as executor ({error})"
         ) from error
     return Workers(int(workers))
-
-
-def flight_width(asynchronous: Any, executor: Any, popsize: int) -> int:
-    """How many evaluations an asynchronous search keeps in flight; 0 if it is none.
-
-    Raises:
-        ValueError: no executor, or no such number.
-    """
-    if asynchronous is False:
-        return 0
-    if executor is None:
-        raise ValueError("asynchronous evaluation needs an executor, or workers")
-    if asynchronous is not True:
-        return check_whole("asynchronous", asynchronous, 1)
-    # Of `Workers`, or as the pools of `concurrent.futures` call it.
-    known = getattr(executor, "count", None) or getattr(executor, "_max_workers", None)
-    return known if isinstance(known, int) else popsize

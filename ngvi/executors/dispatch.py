@@ -22,7 +22,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from ngvi.nes.workers import Executor, Workers
+from ngvi.executors.workers import Executor, Workers
 
 KINDS = ("raised", "timed_out", "lost")
 # Errors of dask and Ray that say so, by name: neither is a dependency.
@@ -166,6 +166,24 @@ class Dispatcher:
             if self.timeout is not None:
                 self._give_up_overdue(self.timeout, ended)
         return ended
+
+    def gather(self, calls: Sequence[Call]) -> list[Any]:
+        """What all of these return, in their order; NaN where one fails.
+
+        Raises:
+            ExecutorError: the executor takes no more.
+        """
+        values: list[Any] = [np.nan] * len(calls)
+        try:
+            for i, call in enumerate(calls):
+                self.start(i, call)
+            while len(self):
+                for i, value in self.wait():
+                    values[i] = value
+        except BaseException:
+            self.cancel()
+            raise
+        return values
 
     def cancel(self) -> None:
         """Give up all that is in flight; what has begun counts as evaluated."""
