@@ -1,6 +1,6 @@
 """Environments in JAX: pure functions of a state, made to be batched and scanned.
 
-    cart and pole (Barto, Sutton and Anderson), θ = 0 upright, push = (F + m l ω² sin θ)/M:
+    cart and pole, θ = 0 upright, push = (F + m l ω² sin θ) / M:
         θ̈ = (g sin θ − push cos θ) / (l (4/3 − m cos²θ / M)),
         ẍ = push − m l θ̈ cos θ / M
 

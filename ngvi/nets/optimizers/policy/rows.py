@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int, Key
 
 from ngvi.fisher.engine import KindName, StructureName
 from ngvi.fisher.likelihoods import Likelihood
@@ -50,8 +50,8 @@ class PolicyOptimizer:
 
     Args:
         apply: (θ, observations) ↦ outputs f, the examples first.
-        likelihood: what f says of the actions: π_θ(a | s) = p(a | f), such as
-            "categorical" with logits, or "heteroscedastic_gaussian" with (mean, log sd).
+        likelihood: what f says of the actions, π_θ(a | s) = p(a | f), such as
+            "categorical" with logits, "heteroscedastic_gaussian" with (mean, log sd).
         rule: how the policy moves.
     """
 

@@ -3,8 +3,8 @@
     L(θ′) = −(1/N) Σ A_t π_θ′(a_t | s_t) / π_θ(a_t | s_t)
     KL(θ′) = (1/N) Σ KL(π_θ(· | s_t) ‖ π_θ′(· | s_t)),    its Hessian at θ is F
 
-At θ′ = θ the gradient of L is the policy gradient, −(1/N) Σ A_t ∇log π_θ(a_t | s_t), and
-further away L is the estimate of what θ′ would earn, by importance weights.
+At θ′ = θ the gradient of L is that of the policy, −(1/N) Σ A_t ∇log π_θ(a_t | s_t);
+further away L estimates what θ′ would earn, by importance weights.
 
 Source: Kakade and Langford (2002), Approximately optimal approximate reinforcement
 learning; Schulman et al. (2015), Trust region policy optimization, section 3.
