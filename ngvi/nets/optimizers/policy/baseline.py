@@ -44,12 +44,14 @@ class GaussNewtonBaseline:
         steps: of every fit.
         damping: λ of the first step.
         structure: of JᵀJ/N, see `ngvi.fisher.fisher`.
+        iterations: of conjugate gradients, at most, where it is matrix-free.
     """
 
     apply: Apply
     steps: int = 5
     damping: float = 1e-2
-    structure: StructureName = "dense"
+    structure: StructureName = "matrix-free"
+    iterations: int = 20
 
     def init(self, params: Any) -> ValueState:
         """Before the first fit.
@@ -68,6 +70,8 @@ class GaussNewtonBaseline:
         targets: Float[Array, "n"],
     ) -> ValueState:
         """The next steps, towards these targets R."""
+        free = self.structure == "matrix-free"
+        options = {"max_iterations": self.iterations} if free else {}
 
         def loss(params: Any) -> Float[Array, ""]:
             return ((self.apply(params, observations) - targets) ** 2).mean() / 2
@@ -81,7 +85,7 @@ class GaussNewtonBaseline:
                 likelihood=Gaussian(),
                 structure=self.structure,
             )
-            change = curvature.solve(gradient, damping=state.damping)
+            change = curvature.solve(gradient, damping=state.damping, **options)
             moved = jax.tree.map(jnp.subtract, state.params, change)
             fall = before - loss(moved)
             # Of (F + λ) d = g: the model's fall is gᵀd − ½ dᵀ F d = ½ (gᵀd + λ dᵀd).
