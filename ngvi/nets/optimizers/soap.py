@@ -1,0 +1,253 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner.
+
+A weight tensor with gradient G keeps L_i ← β L_i + (1 − β) G_(i) G_(i)ᵀ for each axis,
+as Shampoo does, but only their eigenvectors Q_i are used: in that basis, which moves
+slowly, Adam runs. Of a matrix, with left and right bases,
+
+    G′ = Q_Lᵀ G Q_R,        M ← β₁ M + (1 − β₁) G,        V ← β₂ V + (1 − β₂) G′ ∘ G′,
+    N  = Q_L (Q_Lᵀ M̂ Q_R / (√V̂ + ε)) Q_Rᵀ,
+
+hats for averages divided by 1 − βᵗ. Every so many steps the bases are renewed by one
+step of power iteration, Q ← QR(L Q), after their columns are sorted by diag(Qᵀ L Q),
+and V with them.
+
+Where Q = I it is Adam. The first step only measures: its updates are zero, for a
+gradient in the basis of its own Gram matrix would say nothing of the others.
+
+Source: Vyas, Morwani, Zhao, Kwun, Shapira, Brandfonbrener, Janson and Kakade (2025),
+SOAP: improving and stabilizing Shampoo using Adam, algorithms 3 and 4.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from ngvi.nets.optimizers.blocks import Blocked, Blocks, along_axes, gram
+from ngvi.nets.optimizers.pieces import (
+    Mask,
+    Rate,
+    averaged,
+    checked,
+    each,
+    like,
+    shaped,
+    unbiased,
+    wide,
+    with_rate,
+    zeros,
+)
+from ngvi.pytrees import pytree
+
+
+class Basis(NamedTuple):
+    """Of one tensor, one array for each axis; none if it stays as it is."""
+
+    statistics: tuple[Float[Array, "n b b"], ...]
+    """L_i, of every block."""
+    vectors: tuple[Float[Array, "n b b"], ...]
+    """Q_i, in columns."""
+
+
+@pytree
+class SoapState:
+    """Between two steps."""
+
+    count: Int[Array, ""]
+    """t + 1, the first step only measuring; zero before it."""
+    mu: Any
+    """M."""
+    nu: Any
+    """V, of the blocks of a tensor that has a basis."""
+    bases: Any
+    """A pytree like the parameters, of `Basis`."""
+
+
+def scale_by_soap(
+    b1: Any = 0.95,
+    b2: Any = 0.95,
+    eps: Any = 1e-8,
+    *,
+    basis_decay: Any = None,
+    every: Any = 10,
+    block_size: int = 1024,
+    min_ndim: int = 2,
+    mu_dtype: Any = None,
+    basis_dtype: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Adam in Shampoo's eigenbasis; see `soap`."""
+    checked("b1", b1, 0, 1)
+    checked("b2", b2, 0, 1)
+    checked("eps", eps, 0)
+    checked("every", every, 1)
+    checked("block_size", block_size, 1)
+    decay = b2 if basis_decay is None else basis_decay
+    checked("basis_decay", decay, 0, 1)
+
+    def blocks_of(leaf: Array) -> Blocks | None:
+        blocks = Blocks.of(leaf.shape, block_size)
+        return blocks if blocks.order >= max(min_ndim, 1) else None
+
+    def begin(leaf: Array) -> tuple[Array, Basis]:
+        """V and the basis."""
+        blocks, dtype = blocks_of(leaf), wide(leaf).dtype
+        if blocks is None:
+            return jnp.zeros(leaf.shape, dtype), Basis((), ())
+        shapes = [(blocks.count, size, size) for size in blocks.sizes]
+        statistics = tuple(jnp.zeros(shape, dtype) for shape in shapes)
+        vectors = tuple(jnp.zeros(shape, basis_dtype or dtype) for shape in shapes)
+        v = jnp.zeros((blocks.count, *blocks.sizes), dtype)
+        return v, Basis(statistics, vectors)
+
+    def init(params: Any) -> SoapState:
+        begun = [begin(leaf) for leaf in jax.tree.leaves(params)]
+        nu, bases = (shaped(params, [pair[i] for pair in begun]) for i in (0, 1))
+        return SoapState(jnp.zeros((), jnp.int32), zeros(params, mu_dtype), nu, bases)
+
+    def measure(gradients: Any, state: SoapState) -> tuple[Any, Any, Any, Any]:
+        """The first step."""
+        bases = []
+        for g, basis in each(gradients, state.bases):
+            blocks = blocks_of(g)
+            if blocks is not None:
+                basis = _averaged(basis, blocks.split(wide(g)), decay)
+                basis = _decomposed(basis)
+            bases.append(basis)
+        nothing = jax.tree.map(jnp.zeros_like, gradients)
+        return nothing, state.mu, state.nu, shaped(gradients, bases)
+
+    def step(gradients: Any, state: SoapState) -> tuple[Any, Any, Any, Any]:
+        """Any other."""
+        t = state.count
+        mu = averaged(state.mu, gradients, b1)
+        made, squares, bases = [], [], []
+        for g, m, v, basis in each(gradients, mu, state.nu, state.bases):
+            blocks = blocks_of(g)
+            g, m = wide(g), wide(m)
+            if blocks is not None:
+                g, m = blocks.split(g), blocks.split(m)
+                turned, m = (_turned(x, basis, backward=True) for x in (g, m))
+            else:
+                turned = g
+            v = averaged(v, turned**2, b2)
+            n = unbiased(m, b1, t) / (jnp.sqrt(unbiased(v, b2, t)) + eps)
+            if blocks is not None:
+                n = blocks.join(_turned(n, basis))
+                basis = _averaged(basis, g, decay)
+                v, basis = jax.lax.cond(
+                    t % every == 0, _renewed, lambda *same: same, v, basis
+                )
+            made.append(n)
+            squares.append(v)
+            bases.append(basis)
+        updates, nu, kept = (shaped(gradients, x) for x in (made, squares, bases))
+        return like(updates, gradients), mu, nu, kept
+
+    def update(
+        gradients: Any, state: SoapState, params: Any = None, **extra: Any
+    ) -> tuple[Any, SoapState]:
+        first = state.count == 0
+        updates, *rest = jax.lax.cond(first, measure, step, gradients, state)
+        return updates, SoapState(state.count + 1, *rest)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def soap(
+    learning_rate: Rate,
+    b1: Any = 0.95,
+    b2: Any = 0.95,
+    eps: Any = 1e-8,
+    *,
+    weight_decay: Any = 0.0,
+    mask: Mask | None = None,
+    basis_decay: Any = None,
+    every: Any = 10,
+    block_size: int = 1024,
+    min_ndim: int = 2,
+    mu_dtype: Any = None,
+    basis_dtype: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Adam in Shampoo's eigenbasis.
+
+    Args:
+        learning_rate: a number or a schedule; Adam's are too, or larger.
+        b1: β₁, of M.
+        b2: β₂, of V.
+        eps: ε.
+        weight_decay, mask: decoupled, as in `optax.adamw`.
+        basis_decay: β, of L_i; that of V by default.
+        every: steps between two renewals of the bases. Under `vmap` they are renewed
+            in every step.
+        block_size: an axis longer than this is cut, and each block has its own bases.
+        min_ndim: what has fewer axes goes through Adam as it is; axes count as in
+            `shampoo`.
+        mu_dtype: of M; bfloat16 is safe.
+        basis_dtype: of Q_i; in bfloat16 they are orthonormal to three digits.
+
+    Raises:
+        ValueError: a setting outside of its range.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from ngvi.nets.optimizers import soap
+        >>> optimizer = soap(0.1)
+        >>> params = jnp.ones((3, 2))
+        >>> state = optimizer.init(params)
+        >>> loss = lambda w: (w**2).sum()
+        >>> for _ in range(30):
+        ...     updates, state = optimizer.update(jax.grad(loss)(params), state)
+        ...     params = optax.apply_updates(params, updates)
+        >>> bool(loss(params) < 0.2)
+        True
+    """
+    direction = scale_by_soap(
+        b1,
+        b2,
+        eps,
+        basis_decay=basis_decay,
+        every=every,
+        block_size=block_size,
+        min_ndim=min_ndim,
+        mu_dtype=mu_dtype,
+        basis_dtype=basis_dtype,
+    )
+    return with_rate(direction, learning_rate, weight_decay, mask)
+
+
+def _turned(x: Blocked, basis: Basis, backward: bool = False) -> Blocked:
+    """Out of a basis, or backward into it."""
+    vectors = [wide(q) for q in basis.vectors]
+    return along_axes(x, [q.mT for q in vectors] if backward else vectors)
+
+
+def _averaged(basis: Basis, x: Blocked, decay: Any) -> Basis:
+    """With the Gram matrices of another gradient."""
+    new = tuple(gram(x, axis) for axis in range(len(basis.statistics)))
+    return basis._replace(statistics=averaged(basis.statistics, new, decay))
+
+
+def _decomposed(basis: Basis) -> Basis:
+    """The eigenvectors, of the greatest eigenvalue first."""
+    vectors = (jnp.linalg.eigh(total)[1][..., ::-1] for total in basis.statistics)
+    kept = zip(vectors, basis.vectors, strict=True)
+    return basis._replace(vectors=tuple(q.astype(old.dtype) for q, old in kept))
+
+
+def _renewed(v: Blocked, basis: Basis) -> tuple[Blocked, Basis]:
+    """One step of power iteration, the greatest eigenvalue first; and V's axes."""
+    vectors = []
+    for axis, (total, q) in enumerate(zip(*basis, strict=True)):
+        wider = wide(q)
+        values = jnp.einsum("nab,nac,ncb->nb", wider, total, wider)
+        order = jnp.argsort(-values, axis=-1)
+        sorted_q = jnp.take_along_axis(wider, order[:, None], axis=-1)
+        vectors.append(jnp.linalg.qr(total @ sorted_q)[0].astype(q.dtype))
+        along = [1] * v.ndim
+        along[0], along[axis + 1] = order.shape
+        v = jnp.take_along_axis(v, order.reshape(along), axis=axis + 1)
+    return v, basis._replace(vectors=tuple(vectors))

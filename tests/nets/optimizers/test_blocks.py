@@ -1,0 +1,51 @@
+"""Tensors cut into blocks and put together again."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from ngvi.nets.optimizers.blocks import Blocks, along_axes, gram
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes", "count"),
+    [
+        ((5, 3), (5, 3), 1),
+        ((9, 5), (5, 5), 2),
+        ((10, 13), (5, 5), 6),
+        ((1, 7), (4,), 2),
+        ((2, 2, 3, 4), (4, 3, 4), 1),
+        ((), (), 1),
+    ],
+)
+def test_join_inverts_split(shape, sizes, count):
+    blocks = Blocks.of(shape, 5)
+    x = RNG.normal(size=shape)
+    parts = blocks.split(x)
+    assert parts.shape == (count, *sizes)
+    np.testing.assert_array_equal(blocks.join(parts), x)
+
+
+def test_blocks_are_those_of_the_matrix():
+    x = RNG.normal(size=(9, 5))
+    first, second = Blocks.of(x.shape, 5).split(x)
+    np.testing.assert_array_equal(first, x[:5])
+    # Ten rows are nine and one of zeros.
+    np.testing.assert_array_equal(second, np.concatenate([x[5:], np.zeros((1, 5))]))
+
+
+def test_products_along_axes():
+    x = RNG.normal(size=(2, 3, 4, 2))
+    a, b, c = (RNG.normal(size=(2, n, n)) for n in (3, 4, 2))
+    expected = np.einsum("nijk,nai,nbj,nck->nabc", x, a, b, c)
+    np.testing.assert_allclose(along_axes(x, (a, b, c)), expected, rtol=1e-12)
+
+
+def test_gram_matrices():
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 2))
+    expected = np.einsum("nijk,nilk->njl", x, x)
+    np.testing.assert_allclose(gram(x, 1), expected, rtol=1e-12)

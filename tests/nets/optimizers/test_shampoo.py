@@ -1,0 +1,111 @@
+"""Shampoo against its published updates, written naively."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ngvi.nets.optimizers import scale_by_shampoo, shampoo
+from tests.nets.optimizers.updates import GRADIENTS, RNG, updates
+
+
+def power(matrix: np.ndarray, q: float, eps: float) -> np.ndarray:
+    values, vectors = np.linalg.eigh(matrix)
+    return vectors * (values + eps * np.linalg.norm(values)) ** -q @ vectors.T
+
+
+def test_as_first_published():
+    # Gupta, Koren and Singer, algorithm 1: sums, and no momentum.
+    found = updates(
+        scale_by_shampoo(0.0, 1.0, 1e-4, every=1, graft=None, debias=False, min_ndim=1)
+    )
+    left, right, full = np.zeros((4, 4)), np.zeros((3, 3)), np.zeros((3, 3))
+    for t, g in enumerate(GRADIENTS):
+        left += g["w"] @ g["w"].T
+        right += g["w"].T @ g["w"]
+        full += np.outer(g["b"], g["b"])
+        expected = power(left, 1 / 4, 1e-4) @ g["w"] @ power(right, 1 / 4, 1e-4)
+        np.testing.assert_allclose(found["w"][t], expected, rtol=1e-10)
+        # A vector has one axis: full-matrix AdaGrad.
+        expected = power(full, 1 / 2, 1e-4) @ g["b"]
+        np.testing.assert_allclose(found["b"][t], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("root", ["eigh", "newton"])
+def test_averages_stale_roots_and_grafting(root):
+    b1, b2, eps, every = 0.8, 0.9, 1e-4, 2
+    found = updates(shampoo(0.5, b1, b2, eps, every=every, root=root))
+    adam = updates(optax.adam(0.5, b1, b2))
+    m, left, right = np.zeros((4, 3)), np.zeros((4, 4)), np.zeros((3, 3))
+    for t, g in enumerate([g["w"] for g in GRADIENTS]):
+        m = b1 * m + (1 - b1) * g
+        left = b2 * left + (1 - b2) * g @ g.T
+        right = b2 * right + (1 - b2) * g.T @ g
+        if t % every == 0:
+            roots = [power(x / (1 - b2 ** (t + 1)), 1 / 4, eps) for x in (left, right)]
+        direction = -roots[0] @ m @ roots[1]
+        length = np.linalg.norm(adam["w"][t]) / np.linalg.norm(direction)
+        np.testing.assert_allclose(found["w"][t], length * direction, rtol=1e-8)
+    np.testing.assert_allclose(found["b"], adam["b"], rtol=1e-12)
+
+
+def test_single_precision():
+    single = jax.tree.map(lambda g: g.astype(np.float32), GRADIENTS)
+    settings = {"every": 1, "eps": 1e-2}
+    found = updates(shampoo(0.1, **settings), single, single[0])
+    expected = updates(shampoo(0.1, **settings))
+    assert found["w"].dtype == jnp.float32
+    np.testing.assert_allclose(found["w"], expected["w"], atol=1e-6)
+
+
+def test_blocks_are_tensors_of_their_own():
+    g = RNG.normal(size=(6, 3))
+    settings = {"every": 1, "graft": None}
+    whole = updates(scale_by_shampoo(block_size=3, **settings), [g, -2 * g], g)
+    halves = [
+        updates(scale_by_shampoo(**settings), [part, -2 * part], part)
+        for part in (g[:3], g[3:])
+    ]
+    np.testing.assert_allclose(whole, np.concatenate(halves, axis=1), rtol=1e-10)
+
+
+def test_another_graft():
+    found = updates(shampoo(0.5, graft=optax.identity()))
+    for t, g in enumerate(GRADIENTS):
+        length = np.linalg.norm(found["w"][t])
+        np.testing.assert_allclose(length, 0.5 * np.linalg.norm(g["w"]), rtol=1e-10)
+        np.testing.assert_allclose(found["b"][t], -0.5 * g["b"], rtol=1e-10)
+
+
+def test_tensors_take_turns():
+    gradients = [{"a": g["w"], "b": g["w"]} for g in GRADIENTS]
+    optimizer = scale_by_shampoo(every=2, stagger=True, graft=None)
+    state = optimizer.init(gradients[0])
+    renewed = []
+    for g in gradients:
+        before, (_, state) = state.factors, optimizer.update(g, state)
+        pairs = [(state.factors[k].roots[0], before[k].roots[0]) for k in "ab"]
+        renewed.append([bool((new != old).any()) for new, old in pairs])
+    # Both at first, for without roots there is no step.
+    assert renewed == [[True, True], [False, True], [True, False], [False, True]]
+
+
+def test_no_gradient_is_no_step():
+    zero = [jax.tree.map(jnp.zeros_like, GRADIENTS[0])] * 2
+    for graft in ("adam", None):
+        for leaf in jax.tree.leaves(updates(scale_by_shampoo(graft=graft), zero)):
+            np.testing.assert_array_equal(leaf, 0)
+
+
+def test_invalid_settings():
+    with pytest.raises(ValueError, match="b2 must be at least 0 and at most 1, got 2"):
+        shampoo(0.1, b2=2)
+    with pytest.raises(
+        ValueError, match=r"p whole, got exponent=0.3: take root='eigh'"
+    ):
+        shampoo(0.1, root="newton", exponent=0.3)
+    with pytest.raises(ValueError, match="root must be 'eigh' or 'newton', got 'qr'"):
+        shampoo(0.1, root="qr")
