@@ -11,6 +11,7 @@ from ngvi.linalg.chain import Bands, Chain
 from ngvi.linalg.chain_arrow import ChainArrow
 from ngvi.linalg.conjugate_gradients import SolveInfo, conjugate_gradients
 from ngvi.linalg.damped_matrix_free import DampedMatrixFree
+from ngvi.linalg.damped_together import damped_together
 from ngvi.linalg.dense import Dense
 from ngvi.linalg.diagonal import Diagonal
 from ngvi.linalg.eigenpairs import low_rank
@@ -66,6 +67,7 @@ __all__ = [
     "SpikedCovariance",
     "Tree",
     "conjugate_gradients",
+    "damped_together",
     "lanczos",
     "low_rank",
 ]

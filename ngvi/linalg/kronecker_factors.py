@@ -98,12 +98,19 @@ class KroneckerFactors(Semidefinite):
         L ⊗ R + λ I, by π √λ I ⊗ R + L ⊗ √λ/π I. With this π it depends only on the
         product of the factors, not on how a scale is shared between them.
         """
+        left, right = self.shared_damping(damping)
+        return Kronecker(
+            SemidefiniteDense(self.left).damp(left),
+            SemidefiniteDense(self.right).damp(right),
+        )
+
+    def shared_damping(
+        self, damping: float | Float[Array, "*c"]
+    ) -> tuple[Float[Array, "*c"], Float[Array, "*c"]]:
+        """π √λ and √λ/π, what `damp_factored` adds to L and to R."""
         means = [diagonal_of(f).mean(-1) for f in (self.left, self.right)]
         # A factor that is zero leaves no scale to share.
         known = (means[0] > 0) & (means[1] > 0)
         left, right = (jnp.where(known, mean, 1) for mean in means)
         pi, root = jnp.sqrt(left / right), jnp.sqrt(one_damping(damping, self))
-        return Kronecker(
-            SemidefiniteDense(self.left).damp(pi * root),
-            SemidefiniteDense(self.right).damp(root / pi),
-        )
+        return pi * root, root / pi

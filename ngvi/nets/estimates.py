@@ -220,10 +220,10 @@ class EigenMoments(Estimate):
     ) -> Eigen:
         factored = FromFisher(self.kind, self.structure)
         factors: Any = factored.begin(net, likelihood, batch, value)
-        return Eigen(factors, _in_basis_of(factors))
+        return Eigen(factors, in_eigenbasis(factors))
 
     def refresh(self, site: Eigen) -> Eigen:
-        new = _in_basis_of(site.factors)
+        new = in_eigenbasis(site.factors)
         blocks = []
         for basis, old in zip(new.blocks, site.moments.blocks, strict=True):
             if isinstance(basis, KroneckerEigen) and isinstance(old, KroneckerEigen):
@@ -313,7 +313,7 @@ def _problem(
     return Problem(likelihood, params, batch, net.apply, kind, net.network, None)
 
 
-def _in_basis_of(factors: SemidefiniteBlocks) -> SemidefiniteBlocks:
+def in_eigenbasis(factors: SemidefiniteBlocks) -> SemidefiniteBlocks:
     """The eigenvectors of Kronecker factors."""
     blocks = tuple(
         block.eigen() if isinstance(block, KroneckerFactors) else block

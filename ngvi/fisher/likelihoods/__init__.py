@@ -16,6 +16,7 @@ from ngvi.fisher.likelihoods.normal import (
 )
 from ngvi.fisher.likelihoods.positive import Exponential, Gamma
 from ngvi.fisher.likelihoods.product import Product
+from ngvi.fisher.likelihoods.soft_bernoulli import SoftBernoulli
 from ngvi.fisher.likelihoods.student_t import StudentT
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Ordinal",
     "Poisson",
     "Product",
+    "SoftBernoulli",
     "StudentT",
     "VonMises",
     "as_likelihood",

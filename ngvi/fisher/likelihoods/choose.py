@@ -15,6 +15,7 @@ from ngvi.fisher.likelihoods.from_numpyro import FromNumPyro
 from ngvi.fisher.likelihoods.negative_binomial import NegativeBinomial
 from ngvi.fisher.likelihoods.normal import Gaussian, HeteroscedasticGaussian
 from ngvi.fisher.likelihoods.positive import Exponential, Gamma
+from ngvi.fisher.likelihoods.soft_bernoulli import SoftBernoulli
 from ngvi.fisher.likelihoods.student_t import StudentT
 
 NAMES: dict[str, Callable[[], Likelihood]] = {
@@ -28,6 +29,7 @@ NAMES: dict[str, Callable[[], Likelihood]] = {
     "negative_binomial": NegativeBinomial,
     "ordinal": Ordinal,
     "poisson": Poisson,
+    "soft_bernoulli": SoftBernoulli,
     "student_t": StudentT,
     "von_mises": VonMises,
 }

@@ -14,6 +14,9 @@ from ngvi.nets.optimizers.diagonal_estimates import (
     hutchinson,
     squared_gradient,
 )
+from ngvi.nets.optimizers.optimizer import (
+    CurvatureOptimizer,
+)
 from ngvi.nets.optimizers.policy import (
     CartPole,
     Environment,
@@ -26,6 +29,17 @@ from ngvi.nets.optimizers.policy import (
     policy_gradient,
     trpo,
 )
+from ngvi.nets.optimizers.rows import (
+    ekfac,
+    gauss_newton,
+    hessian_free,
+    kfac,
+    natural_gradient,
+    stochastic_natural_gradient,
+)
+from ngvi.nets.optimizers.settings import (
+    Settings,
+)
 from ngvi.nets.optimizers.shampoo import (
     scale_by_shampoo,
     shampoo,
@@ -34,20 +48,38 @@ from ngvi.nets.optimizers.soap import (
     scale_by_soap,
     soap,
 )
+from ngvi.nets.optimizers.state import (
+    Anchor,
+    Info,
+    State,
+)
+from ngvi.nets.optimizers.train import (
+    train,
+)
 
 __all__ = [
+    "Anchor",
     "CartPole",
+    "CurvatureOptimizer",
     "Environment",
     "GaussNewtonBaseline",
+    "Info",
     "Pendulum",
     "PolicyBatch",
     "PolicyOptimizer",
     "PolicyTrainer",
+    "Settings",
+    "State",
     "adahessian",
     "diagonal_fisher",
+    "ekfac",
     "fisher_diagonal",
+    "gauss_newton",
     "gauss_newton_bartlett",
+    "hessian_free",
     "hutchinson",
+    "kfac",
+    "natural_gradient",
     "natural_policy_gradient",
     "policy_gradient",
     "scale_by_adahessian",
@@ -59,5 +91,7 @@ __all__ = [
     "soap",
     "sophia",
     "squared_gradient",
+    "stochastic_natural_gradient",
+    "train",
     "trpo",
 ]
