@@ -40,9 +40,7 @@ def restricted(site: Any, kept: Float[Array, "p"] | None) -> Any:
     def each(matrix: Any) -> Any:
         return _restricted(matrix, kept)
 
-    return jax.tree.map(
-        each, site, is_leaf=lambda leaf: isinstance(leaf, Semidefinite)
-    )
+    return jax.tree.map(each, site, is_leaf=lambda leaf: isinstance(leaf, Semidefinite))
 
 
 def _restricted(matrix: Any, kept: Float[Array, "p"]) -> Any:

@@ -86,7 +86,9 @@ class Model:
 
         return over_parts(mean, batch, parts)[0]
 
-    def _loss(self, wide: Any, likelihood: Likelihood, batch: Batch) -> Float[Array, ""]:
+    def _loss(
+        self, wide: Any, likelihood: Likelihood, batch: Batch
+    ) -> Float[Array, ""]:
         """L at parameters in the precision of θ."""
         outputs = self.net.apply(self._narrowed(wide), batch.x)
         each = jax.vmap(likelihood.log_prob)(outputs, batch.y)

@@ -115,14 +115,10 @@ def factorised(rule: Settings, state: State) -> PositiveDefinite:
         assert isinstance(state.damped, BlockOperators)
         turns = jnp.arange(len(matrix.blocks))
         others = list(zip(state.damped.blocks, turns, strict=True))
-    return BlockOperators(
-        shared_out(damped, matrix.blocks, others, damping, rule.mesh)
-    )
+    return BlockOperators(shared_out(damped, matrix.blocks, others, damping, rule.mesh))
 
 
-def _factored(
-    matrix: SemidefiniteBlocks, damping: Float[Array, ""]
-) -> BlockOperators:
+def _factored(matrix: SemidefiniteBlocks, damping: Float[Array, ""]) -> BlockOperators:
     """Each Kronecker factor by itself, all together."""
     products = [b for b in matrix.blocks if isinstance(b, KroneckerFactors)]
     done = iter(damped_together(products, damping))

@@ -105,7 +105,9 @@ def step(
 # -- the objective ---------------------------------------------------------------------
 
 
-def _some_rows(rule: Settings, batch: Batch, key: Key[Array, ""]) -> tuple[Batch, Batch]:
+def _some_rows(
+    rule: Settings, batch: Batch, key: Key[Array, ""]
+) -> tuple[Batch, Batch]:
     """Examples for the curvature, and for the quadratic model: evenly spaced, from any
     place in the batch on."""
     n = count(batch)
@@ -186,7 +188,9 @@ def _proposed(
     """s = −α d + μ s_last."""
     dtype = gradient.dtype
     decay = jnp.asarray(_at(rule.weight_decay, state.steps), dtype)
-    decayed = decay * (state.weights if state.decayed is None else state.decayed * state.weights)
+    decayed = decay * (
+        state.weights if state.decayed is None else state.decayed * state.weights
+    )
     if state.trainable is not None:
         decayed = decayed * state.trainable
     has_decay = callable(rule.weight_decay) or rule.weight_decay > 0
@@ -274,7 +278,9 @@ def _checked(
     elif every:
         found = jax.lax.cond(adapts, ratio, lambda: one * jnp.nan)
     accepted = finite & descends
-    return _Checked(part, accepted, found, _adapted(rule, state, adapts, found, accepted))
+    return _Checked(
+        part, accepted, found, _adapted(rule, state, adapts, found, accepted)
+    )
 
 
 def _halved(
