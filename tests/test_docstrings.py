@@ -100,6 +100,14 @@ def test_fisher_guide():
     assert names["fit"].converged
 
 
+def test_optimizers_guide():
+    *_, names = run_guide("optimizers.md")
+    loss = names["optimizer"].apply
+    assert loss is names["net"]
+    info = names["info"]
+    assert info.loss.shape == (34,) and info.loss[-1] < 0.2
+
+
 def test_nets_guide():
     estimator, any_model = run_guide("nets.md")
     sums = np.asarray(estimator["probabilities"]).sum(1)

@@ -2,7 +2,7 @@
 
 from ngvi.nets.optimizers.diagonal import (
     adahessian,
-    diagonal_fisher,
+    diagonal,
     scale_by_adahessian,
     scale_by_diagonal,
     scale_by_sophia,
@@ -12,11 +12,13 @@ from ngvi.nets.optimizers.diagonal_estimates import (
     fisher_diagonal,
     gauss_newton_bartlett,
     hutchinson,
-    squared_gradient,
+    squared_mean_gradient,
 )
-from ngvi.nets.optimizers.optimizer import (
-    CurvatureOptimizer,
+from ngvi.nets.optimizers.inverse_free import (
+    inverse_free_shampoo,
+    scale_by_inverse_free_shampoo,
 )
+from ngvi.nets.optimizers.optimizer import CurvatureOptimizer
 from ngvi.nets.optimizers.policy import (
     CartPole,
     Environment,
@@ -30,32 +32,21 @@ from ngvi.nets.optimizers.policy import (
     trpo,
 )
 from ngvi.nets.optimizers.rows import (
+    diagonal_fisher,
     ekfac,
     gauss_newton,
     hessian_free,
     kfac,
     natural_gradient,
+    squared_gradient,
     stochastic_natural_gradient,
 )
-from ngvi.nets.optimizers.settings import (
-    Settings,
-)
-from ngvi.nets.optimizers.shampoo import (
-    scale_by_shampoo,
-    shampoo,
-)
-from ngvi.nets.optimizers.soap import (
-    scale_by_soap,
-    soap,
-)
-from ngvi.nets.optimizers.state import (
-    Anchor,
-    Info,
-    State,
-)
-from ngvi.nets.optimizers.train import (
-    train,
-)
+from ngvi.nets.optimizers.settings import Settings
+from ngvi.nets.optimizers.shampoo import scale_by_shampoo, shampoo
+from ngvi.nets.optimizers.soap import scale_by_soap, soap
+from ngvi.nets.optimizers.state import Anchor, Info, State
+from ngvi.nets.optimizers.svrg import svrg
+from ngvi.nets.optimizers.train import train
 
 __all__ = [
     "Anchor",
@@ -71,6 +62,7 @@ __all__ = [
     "Settings",
     "State",
     "adahessian",
+    "diagonal",
     "diagonal_fisher",
     "ekfac",
     "fisher_diagonal",
@@ -78,12 +70,14 @@ __all__ = [
     "gauss_newton_bartlett",
     "hessian_free",
     "hutchinson",
+    "inverse_free_shampoo",
     "kfac",
     "natural_gradient",
     "natural_policy_gradient",
     "policy_gradient",
     "scale_by_adahessian",
     "scale_by_diagonal",
+    "scale_by_inverse_free_shampoo",
     "scale_by_shampoo",
     "scale_by_soap",
     "scale_by_sophia",
@@ -91,7 +85,9 @@ __all__ = [
     "soap",
     "sophia",
     "squared_gradient",
+    "squared_mean_gradient",
     "stochastic_natural_gradient",
+    "svrg",
     "train",
     "trpo",
 ]

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 Blocked = Float[Array, "n *b"]
 """The blocks of a tensor, along the first axis."""
@@ -60,6 +61,12 @@ class Blocks:
     def count(self) -> int:
         """How many blocks."""
         return math.prod(self.counts)
+
+    def inside(self, axis: int) -> Bool[np.ndarray, "n b"]:
+        """Which places along an axis of each block are no padding."""
+        parts = np.indices(self.counts)[axis].reshape(-1, 1)
+        size = self.sizes[axis]
+        return parts * size + np.arange(size) < self.axes[axis]
 
     def split(self, x: Float[Array, "*shape"]) -> Blocked:
         """The blocks of a tensor."""

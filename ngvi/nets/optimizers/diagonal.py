@@ -37,7 +37,7 @@ from ngvi.nets.optimizers.diagonal_estimates import (
     averaged_windows,
     hutchinson,
     mapped,
-    squared_gradient,
+    squared_mean_gradient,
 )
 from ngvi.nets.optimizers.pieces import (
     Mask,
@@ -80,7 +80,7 @@ def scale_by_diagonal(
     debias: bool = True,
     mu_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Precondition by a power of a diagonal; see `diagonal_fisher`."""
+    """Precondition by a power of a diagonal; see `diagonal`."""
     checked("eps", eps, 0)
     checked("eps_root", eps_root, 0)
 
@@ -92,11 +92,11 @@ def scale_by_diagonal(
             lambda m, v: m / ((jnp.maximum(v, 0) + eps_root) ** power + eps), m, v
         )
 
-    used = squared_gradient() if estimate is None else estimate
+    used = squared_mean_gradient() if estimate is None else estimate
     return _transformation(used, b1, b2, every, mu_dtype, direction)
 
 
-def diagonal_fisher(
+def diagonal(
     learning_rate: Rate,
     estimate: Estimate | None = None,
     b1: Any = 0.9,
@@ -116,7 +116,7 @@ def diagonal_fisher(
     The natural gradient with the diagonal of a Fisher matrix has `power=1` and a
     damping `eps` to match; its `update` takes the batch:
 
-        optimizer = diagonal_fisher(
+        optimizer = diagonal(
             0.1, fisher_diagonal(apply, "categorical"), power=1, eps=1e-3
         )
         updates, state = optimizer.update(gradients, state, params, batch=(x, y))
@@ -327,8 +327,8 @@ def _transformation(
         gradients: Any, state: DiagonalState, params: Any = None, **extra: Any
     ) -> tuple[Any, DiagonalState]:
         def measured() -> tuple[Array, Any, Any]:
-            diagonal, own = estimate.update(gradients, state.estimate, params, **extra)
-            return state.measured + 1, averaged(state.nu, diagonal, b2), own
+            found, own = estimate.update(gradients, state.estimate, params, **extra)
+            return state.measured + 1, averaged(state.nu, found, b2), own
 
         def same() -> tuple[Array, Any, Any]:
             return state.measured, state.nu, state.estimate

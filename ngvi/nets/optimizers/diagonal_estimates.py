@@ -2,7 +2,7 @@
 
 | estimate                | of the             | by                        | asks for |
 |-------------------------|--------------------|---------------------------|----------|
-| `squared_gradient`      | empirical Fisher   | ĝ ∘ ĝ of the batch's mean |          |
+| `squared_mean_gradient` | empirical Fisher   | ĝ ∘ ĝ of the batch's mean |          |
 | `fisher_diagonal`       | any of `fisher`    | the Fisher engine         | `batch`  |
 | `gauss_newton_bartlett` | Fisher             | B ĝ ∘ ĝ at labels drawn   | `batch`  |
 | `hutchinson`            | Hessian            | z ∘ H z of random signs z | `obj_fn` |
@@ -40,7 +40,7 @@ Estimate = optax.GradientTransformationExtraArgs
 """Of gradients to the diagonal, a pytree like the parameters."""
 
 
-def squared_gradient() -> Estimate:
+def squared_mean_gradient() -> Estimate:
     """ĝ ∘ ĝ."""
 
     def diagonal(gradients: Any, key: None, params: Any) -> Any:
@@ -159,14 +159,15 @@ def averaged_windows(estimate: Estimate) -> Estimate:
 
 def mapped(estimate: Estimate, function: Callable[[Array], Array]) -> Estimate:
     """A function of an estimate, leaf by leaf."""
+    inner = optax.with_extra_args_support(estimate)
 
     def update(
         gradients: Any, state: Any, params: Any = None, **extra: Any
     ) -> tuple[Any, Any]:
-        diagonal, state = estimate.update(gradients, state, params, **extra)
+        diagonal, state = inner.update(gradients, state, params, **extra)
         return jax.tree.map(function, diagonal), state
 
-    return optax.GradientTransformationExtraArgs(estimate.init, update)
+    return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
 def _estimate(
@@ -175,11 +176,10 @@ def _estimate(
     """One that draws with a new key each time, and what it needs in extra arguments."""
 
     def init(params: Any) -> Any:
-        return (
-            optax.EmptyState()
-            if seed is None
-            else jax.random.key_data(jax.random.key(seed))
-        )
+        if seed is None:
+            return optax.EmptyState()
+        # Plain numbers, which any checkpoint can hold.
+        return jax.random.key_data(jax.random.key(seed))
 
     def update(
         gradients: Any, state: Any, params: Any = None, **extra: Any

@@ -113,10 +113,9 @@ def kfac(
     factored approximate curvature.
     """
     defaults = {
-        "damping": 1.0,
+        "damping": 0.1,
         "adapt_every": 5,
         "factored": True,
-        "measure_every": 1,
         "refresh": 5,
     }
     measure = Measured(_kind(kind), KroneckerStructure(sharing))
@@ -136,7 +135,7 @@ def ekfac(
     Source: George, Laurent, Bouthillier, Ballas and Vincent (2018), Fast approximate
     natural gradient descent in a Kronecker-factored eigenbasis.
     """
-    defaults = {"damping": 1.0, "adapt_every": 5, "refresh": 20}
+    defaults = {"damping": 0.1, "adapt_every": 5, "refresh": 20}
     measure = Rescaled(_kind(kind), KroneckerStructure(sharing))
     return _made(apply, likelihood, measure, defaults, settings)
 

@@ -143,7 +143,9 @@ def scale_by_shampoo(
             )
 
         turn = (count + (index if stagger else 0)) % every == 0
-        due = turn | (count == 0)
+        # At first the statistics change much: where few gradients have been seen the
+        # preconditioner is large, and must shrink as soon as others are.
+        due = turn | (count < every)
         return Factors(statistics, jax.lax.cond(due, roots, lambda: factors.roots))
 
     def update(
@@ -203,8 +205,8 @@ def shampoo(
         b2: β₂; 1 for the sum over all steps, as first published.
         eps: what is added to L_i, relative to its norm; see `inverse_roots`.
         weight_decay, mask: decoupled, as in `optax.adamw`.
-        every: steps between two computations of the roots. Under `vmap` the roots are
-            computed in every step.
+        every: steps between two computations of the roots, after as many steps that
+            all compute them. Under `vmap` every step does.
         exponent: instead of 1/2k.
         block_size: an axis longer than this is cut, and each block has its own
             matrices: a step costs block_size³ at most.
@@ -227,11 +229,12 @@ def shampoo(
         >>> import jax, jax.numpy as jnp, optax
         >>> from ngvi.nets.optimizers import shampoo
         >>> optimizer = shampoo(0.1)
+        >>> update = jax.jit(optimizer.update)
         >>> params = jnp.ones((3, 2))
         >>> state = optimizer.init(params)
         >>> loss = lambda w: (w**2).sum()
-        >>> for _ in range(20):
-        ...     updates, state = optimizer.update(jax.grad(loss)(params), state)
+        >>> for _ in range(32):
+        ...     updates, state = update(jax.grad(loss)(params), state)
         ...     params = optax.apply_updates(params, updates)
         >>> bool(loss(params) < 0.2)
         True

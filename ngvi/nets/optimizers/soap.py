@@ -196,11 +196,12 @@ def soap(
         >>> import jax, jax.numpy as jnp, optax
         >>> from ngvi.nets.optimizers import soap
         >>> optimizer = soap(0.1)
+        >>> update = jax.jit(optimizer.update)
         >>> params = jnp.ones((3, 2))
         >>> state = optimizer.init(params)
         >>> loss = lambda w: (w**2).sum()
         >>> for _ in range(30):
-        ...     updates, state = optimizer.update(jax.grad(loss)(params), state)
+        ...     updates, state = update(jax.grad(loss)(params), state)
         ...     params = optax.apply_updates(params, updates)
         >>> bool(loss(params) < 0.2)
         True

@@ -38,6 +38,14 @@ def test_blocks_are_those_of_the_matrix():
     np.testing.assert_array_equal(second, np.concatenate([x[5:], np.zeros((1, 5))]))
 
 
+def test_padding_is_known():
+    blocks = Blocks.of((4, 7), 3)
+    parts = blocks.split(np.ones((4, 7)))
+    for axis in (0, 1):
+        expected = parts.max(2 - axis) == 1
+        np.testing.assert_array_equal(blocks.inside(axis), expected)
+
+
 def test_products_along_axes():
     x = RNG.normal(size=(2, 3, 4, 2))
     a, b, c = (RNG.normal(size=(2, n, n)) for n in (3, 4, 2))

@@ -11,14 +11,14 @@ import pytest
 from ngvi.fisher import fisher
 from ngvi.nets.optimizers import (
     adahessian,
-    diagonal_fisher,
+    diagonal,
     fisher_diagonal,
     gauss_newton_bartlett,
     hutchinson,
     scale_by_adahessian,
     scale_by_sophia,
     sophia,
-    squared_gradient,
+    squared_mean_gradient,
 )
 from ngvi.nets.optimizers.diagonal_estimates import averaged_windows
 from tests.nets.optimizers.updates import GRADIENTS, PARAMS, RNG, updates
@@ -60,16 +60,14 @@ def close(found, expected):
 
 def test_adam_is_a_special_case():
     for weight_decay in (0.0, 0.1):
-        found = updates(diagonal_fisher(0.1, weight_decay=weight_decay))
+        found = updates(diagonal(0.1, weight_decay=weight_decay))
         expected = updates(optax.adamw(0.1, weight_decay=weight_decay))
         for name, leaf in found.items():
             np.testing.assert_allclose(leaf, expected[name], rtol=1e-12)
 
 
 def test_rmsprop_is_a_special_case():
-    found = updates(
-        diagonal_fisher(0.1, b1=0.0, b2=0.9, eps=0.0, eps_root=1e-8, debias=False)
-    )
+    found = updates(diagonal(0.1, b1=0.0, b2=0.9, eps=0.0, eps_root=1e-8, debias=False))
     expected = updates(optax.rmsprop(0.1, decay=0.9))
     for name, leaf in found.items():
         np.testing.assert_allclose(leaf, expected[name], rtol=1e-12)
@@ -81,7 +79,7 @@ def test_adam_and_the_empirical_fisher_agree_on_batches_of_one():
     estimate = fisher_diagonal(apply, "categorical", kind="empirical")
     found, adam = (
         one_update(optimizer, gradient, batch=batch)
-        for optimizer in (diagonal_fisher(0.1, estimate), optax.adam(0.1))
+        for optimizer in (diagonal(0.1, estimate), optax.adam(0.1))
     )
     close(found, adam)
 
@@ -90,7 +88,7 @@ def test_a_natural_gradient_is_a_special_case():
     batch = X[0], LABELS[0]
     gradient = jax.jit(jax.grad(mean_loss))(NET, *batch)
     for kind in ("true", "empirical"):
-        optimizer = diagonal_fisher(
+        optimizer = diagonal(
             0.5,
             fisher_diagonal(apply, "categorical", kind=kind),
             power=1.0,
@@ -100,8 +98,8 @@ def test_a_natural_gradient_is_a_special_case():
         curvature = fisher(apply, NET, batch, likelihood="categorical", kind=kind)
         flat, unravel = jax.flatten_util.ravel_pytree(gradient)
         # Of both the diagonal is in the parameters' own order.
-        diagonal = curvature.layout.to_flat(jnp.diag(curvature.matrix.dense()))
-        close(found, unravel(-0.5 * flat / (diagonal + 1e-2)))
+        entries = curvature.layout.to_flat(jnp.diag(curvature.matrix.dense()))
+        close(found, unravel(-0.5 * flat / (entries + 1e-2)))
 
 
 # -- published updates -----------------------------------------------------------------
@@ -167,7 +165,7 @@ def test_negative_curvature_is_stepped_along_by_signs():
 
 def test_single_precision():
     single = jax.tree.map(np.float32, GRADIENTS)
-    for optimizer in (diagonal_fisher(0.1), diagonal_fisher(0.1, b1=0.0, power=1.0)):
+    for optimizer in (diagonal(0.1), diagonal(0.1, b1=0.0, power=1.0)):
         found = updates(optimizer, single, single[0])["w"]
         assert found.dtype == jnp.float32
         expected = updates(optimizer)["w"]
@@ -213,7 +211,7 @@ def test_gauss_newton_bartlett_on_average():
 
 
 def test_windows_are_averaged():
-    estimate = averaged_windows(squared_gradient())
+    estimate = averaged_windows(squared_mean_gradient())
     g = jnp.asarray(RNG.normal(size=(3, 2, 4, 5)))
     found, _ = estimate.update({"k": g, "w": g[0, 0]}, estimate.init(g))
     expected = np.broadcast_to((g**2).mean((0, 1)), g.shape)

@@ -1,0 +1,320 @@
+"""What a training loop needs of the optimisers: pytrees, precision, devices, errors."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ngvi.fisher import MLP
+from ngvi.fisher.batches import Batch
+from ngvi.fisher.likelihoods import Gaussian
+from ngvi.fisher.structures import LowRankStructure
+from ngvi.nets.optimizers import (
+    State,
+    diagonal_fisher,
+    ekfac,
+    gauss_newton,
+    hessian_free,
+    kfac,
+    natural_gradient,
+    squared_gradient,
+    stochastic_natural_gradient,
+    train,
+)
+from ngvi.nets.optimizers.devices import assigned
+from tests.nets import problems
+from tests.nets.problems import LABELS, PARAMS, X, close
+from tests.programs import compiled
+
+BATCH = tuple(jnp.concatenate(leaf) for leaf in (X[:2], LABELS[:2]))
+ROWS = {
+    "natural_gradient": natural_gradient,
+    "low_rank": partial(natural_gradient, structure=LowRankStructure(2)),
+    "kfac": kfac,
+    "ekfac": ekfac,
+    "gauss_newton": gauss_newton,
+    "hessian_free": hessian_free,
+    "diagonal_fisher": partial(diagonal_fisher, learning_rate=1.0),
+    "squared_gradient": partial(squared_gradient, learning_rate=0.05),
+    "stochastic": partial(stochastic_natural_gradient, learning_rate=0.3),
+}
+
+
+# -- reached ---------------------------------------------------------------------------
+
+
+def valley(params: Any, x: Any) -> Any:
+    """Rosenbrock's residuals."""
+    a, b = params
+    return jnp.stack([10 * (b - a**2), 1 - a], -1)[None] * jnp.ones_like(x)
+
+
+def bowl(params: Any, x: Any) -> Any:
+    return (params * jnp.array([1.0, 3.0]))[None] * jnp.ones_like(x)
+
+
+ONE = jnp.ones((1, 2)), jnp.zeros((1, 2))
+
+
+@pytest.mark.parametrize("name", ["natural_gradient", "gauss_newton", "hessian_free"])
+def test_rosenbrock_and_a_parabola(name: str) -> None:
+    state, _ = train(ROWS[name](valley, "gaussian"), jnp.array([-1.2, 1.0]), ONE, steps=80)
+    np.testing.assert_allclose(state.params, 1.0, atol=1e-3)
+    state, _ = train(ROWS[name](bowl, "gaussian"), jnp.array([1.0, 1.0]), ONE, steps=20)
+    np.testing.assert_allclose(state.params, 0.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", list(ROWS))
+def test_a_logistic_regression(name: str) -> None:
+    # Its labels have noise, so that there is a best fit.
+    x = jax.random.normal(jax.random.key(0), (60, 3))
+    y = (x @ jnp.array([1.0, -1.0, 0.5]) + x[:, ::-1] @ jnp.array([0, 0, 1.0]) > 0) * 1
+    y = jnp.where(jnp.arange(60) % 6 == 0, 1 - y, y)
+    net = MLP((3, 1))
+
+    def logit(params: Any, x: Any) -> Any:
+        return net(params, x)[:, 0]
+
+    params = net.init(jax.random.key(1))
+    best, _ = train(gauss_newton(logit, "bernoulli"), params, (x, y), steps=20)
+    least = best.model.loss(best.weights, best.likelihood, Batch(x, y), 1)
+    steps = 200 if name == "squared_gradient" else 60
+    state, info = train(ROWS[name](logit, "bernoulli"), params, (x, y), steps=steps)
+    assert info.loss[-1] < least + 2e-3
+    assert info.accepted.shape == (steps,)
+
+
+# -- pure functions of pytrees ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["kfac", "ekfac", "hessian_free", "stochastic"])
+def test_steps_in_scan_and_vmap_are_those_of_a_loop(name: str) -> None:
+    optimizer = ROWS[name](problems.apply, "categorical")
+    keys = jax.random.split(jax.random.key(0), 3)
+    apart = [keys[i] for i in range(3)]
+
+    def loop(params: Any, batch: Any) -> Any:
+        state = optimizer.init(params, batch)
+        for key in apart:
+            state, info = optimizer.step(state, batch, key)
+        return state.weights, info.loss
+
+    def scanned(params: Any, batch: Any) -> Any:
+        def one(state: Any, key: Any) -> Any:
+            state, info = optimizer.step(state, batch, key)
+            return state, info.loss
+
+        state, losses = jax.lax.scan(one, optimizer.init(params, batch), keys)
+        return state.weights, losses[-1]
+
+    expected = compiled(loop)(PARAMS, BATCH)
+    found = compiled(scanned)(PARAMS, BATCH)
+    several = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), PARAMS)
+    together = compiled(jax.vmap(scanned, (0, None)))(several, BATCH)
+    for i in range(2):
+        close(found[i], expected[i], 1e-9)
+        close(together[i][1], expected[i], 1e-6)
+
+
+def test_a_state_is_saved_by_its_leaves_and_nothing_compiles_twice(
+    tmp_path: Path,
+) -> None:
+    traced = []
+
+    def apply(params: Any, x: Any) -> Any:
+        traced.append(x)
+        return problems.apply(params, x)
+
+    optimizer = kfac(apply, "categorical", refresh=2)
+    state = optimizer.init(PARAMS, BATCH)
+    state, _ = optimizer.step(state, BATCH, jax.random.key(0))
+    np.savez(tmp_path / "state.npz", *jax.tree.leaves(state))
+    like = optimizer.init(jax.tree.map(jnp.zeros_like, PARAMS), BATCH)
+    before = len(traced)
+    for i in (1, 2):
+        state, _ = optimizer.step(state, BATCH, jax.random.key(i))
+    # A process that starts anew has the structure from `init`.
+    with np.load(tmp_path / "state.npz") as saved:
+        leaves = [jnp.asarray(saved[name]) for name in saved.files]
+    other = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    for i in (1, 2):
+        other, _ = optimizer.step(other, BATCH, jax.random.key(i))
+    assert len(traced) == before
+    jax.tree.map(np.testing.assert_array_equal, other.params, state.params)
+
+
+@pytest.mark.parametrize("name", ["kfac", "ekfac", "natural_gradient"])
+def test_half_precision_parameters_have_wide_weights(name: str) -> None:
+    small = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), PARAMS)
+    batch = BATCH[0].astype(jnp.bfloat16), BATCH[1]
+    optimizer = ROWS[name](problems.apply, "categorical")
+    state, step = optimizer.init(small, batch), compiled(optimizer.step)
+    assert state.weights.dtype == jnp.float32
+    losses = []
+    for i in range(15):
+        state, info = step(state, batch, jax.random.key(i))
+        losses.append(float(info.loss))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"bfloat16"}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state.damped)} == {"float32"}
+    assert losses[-1] < losses[0] - 0.3
+
+
+def test_a_batch_in_parts_is_the_batch() -> None:
+    found = []
+    for parts in (1, 3):
+        optimizer = kfac(
+            problems.apply, "categorical", accumulate=parts, adapt_every=1
+        )
+        state, step = optimizer.init(PARAMS, BATCH), compiled(optimizer.step)
+        for i in range(2):
+            state, info = step(state, BATCH, jax.random.key(i))
+        found.append((state.weights, info.reduction_ratio))
+    jax.tree.map(close, *found)
+
+
+def test_a_step_that_is_not_finite_is_not_taken() -> None:
+    optimizer = kfac(problems.apply, "categorical", refresh=1)
+    state, step = optimizer.init(PARAMS, BATCH), compiled(optimizer.step)
+    state, info = step(state, BATCH, jax.random.key(0))
+    assert info.accepted
+    bad = BATCH[0].at[0, 0].set(jnp.nan), BATCH[1]
+    after, info = step(state, bad, jax.random.key(1))
+    assert not info.accepted and after.damping > state.damping
+    np.testing.assert_array_equal(after.weights, state.weights)
+    jax.tree.map(np.testing.assert_array_equal, after.site, state.site)
+    _, info = step(after, BATCH, jax.random.key(2))
+    assert info.accepted
+
+
+# -- the driver ------------------------------------------------------------------------
+
+
+def test_training_in_batches_with_anchors() -> None:
+    optimizer = stochastic_natural_gradient(problems.apply, "categorical", 0.1)
+    x, y = X.reshape(-1, 2), LABELS.reshape(-1)
+    state, info = train(
+        optimizer, PARAMS, (x, y), epochs=3, batch_size=7, anchor_every=3
+    )
+    assert info.loss.shape == (9,) and int(state.steps) == 9
+    assert state.anchor is not None
+    more, info = train(optimizer, state, (x, y), steps=4, batch_size=7, key=1)
+    assert int(more.steps) == 13 and info.loss.shape == (4,)
+    jax.tree.map(np.testing.assert_array_equal, more.anchor, state.anchor)
+
+
+def test_what_train_refuses() -> None:
+    optimizer = kfac(problems.apply, "categorical")
+    for settings, message in (
+        ({}, "either steps or epochs"),
+        ({"steps": 1, "epochs": 1}, "either steps or epochs"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"steps": 1, "batch_size": 0}, "batch_size must be at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(optimizer, PARAMS, BATCH, **settings)
+    with pytest.raises(ValueError, match="as many examples"):
+        train(optimizer, PARAMS, (BATCH[0], BATCH[1][:3]), steps=1)
+
+
+# -- errors ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"damping": -1.0}, "damping must be from 0 to inf, got -1"),
+        ({"refresh": 3, "measure_every": 2}, "refresh must be a multiple"),
+        ({"learning_rate": 0.1}, "momentum=None takes it from the quadratic model"),
+        ({"damping": lambda t: 1.0}, "has no schedule"),
+        ({"root": True}, "root=True is no natural gradient"),
+        ({"kind": "hessian"}, "kind must be one of true, sampled"),
+        ({"kind": "other"}, "kind must be one of"),
+        ({"damping_factor": 0.0}, "damping_factor must be from"),
+    ],
+)
+def test_settings_that_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kfac(problems.apply, "categorical", **settings)
+
+
+def test_what_init_refuses() -> None:
+    cases = [
+        (kfac(problems.apply, "categorical", mask={"no": True}), BATCH, "mask must be"),
+        (kfac(problems.apply, "categorical"), (BATCH[0], BATCH[1] + 5), "0 to 2"),
+        (kfac(problems.apply, "categorical"), (BATCH[0] * jnp.nan, BATCH[1]), "finite"),
+        (kfac(problems.apply, Gaussian(), kind="gauss-newton"), BATCH, "shape"),
+    ]
+    for optimizer, batch, message in cases:
+        with pytest.raises(ValueError, match=message):
+            optimizer.init(PARAMS, batch)
+    with pytest.raises(ValueError, match="structure must be one of"):
+        natural_gradient(problems.apply, "categorical", structure="round")
+    with pytest.raises(ValueError, match="not for products alone"):
+        hessian_free(problems.apply, "categorical", factored=True)
+    with pytest.raises(ValueError, match="staggered is not for EK-FAC"):
+        ekfac(problems.apply, "categorical", staggered=True)
+
+
+# -- devices ---------------------------------------------------------------------------
+
+
+def test_tasks_go_to_who_has_least_to_do() -> None:
+    assert assigned([1.0, 8.0, 3.0, 4.0], 2) == [1, 0, 1, 1]
+    assert assigned([2.0, 1.0], 1) == [0, 0]
+
+
+PROGRAM = """
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+from jax.sharding import Mesh
+from ngvi.nets.optimizers import ekfac, hessian_free, kfac, train
+from tests.nets import problems
+
+mesh = Mesh(np.array(jax.devices()), ("data",))
+assert mesh.devices.shape == (2,)
+data = problems.X.reshape(-1, 2), problems.LABELS.reshape(-1)
+for row, settings in (
+    (kfac, {"refresh": 2, "curvature_rows": 12}),
+    (kfac, {"staggered": True, "refresh": 2}),
+    (kfac, {"factored": False}),
+    (ekfac, {"refresh": 2, "adapt_every": 1}),
+    (hessian_free, {}),
+):
+    found = []
+    for over in (None, mesh):
+        optimizer = row(problems.apply, "categorical", mesh=over, **settings)
+        state, info = train(optimizer, problems.PARAMS, data, steps=4)
+        found.append((np.asarray(state.weights), np.asarray(info.loss)))
+    tolerance = 1e-6 if row is hessian_free else 1e-10
+    for one, two in zip(*found):
+        np.testing.assert_allclose(two, one, rtol=0, atol=tolerance)
+compiled = jax.jit(optimizer.step).lower(state, data, jax.random.key(0)).compile()
+assert "all-reduce" in compiled.as_text()
+print("equal")
+"""
+
+
+def test_two_devices_make_the_step_of_one() -> None:
+    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    root = Path(__file__).parents[3]
+    env = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", PROGRAM]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, cwd=root)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == ["equal"]
+
+
+def test_state_is_a_pytree_of_arrays() -> None:
+    state = hessian_free(problems.apply, "categorical").init(PARAMS, BATCH)
+    assert isinstance(state, State)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+    jax.tree.map(np.testing.assert_array_equal, state.params, PARAMS)
