@@ -179,7 +179,7 @@ def draw(runs: dict[str, Any], test: jax.Array, digits: np.ndarray) -> None:
         smooth = np.convolve(values, np.ones(15) / 15, "valid")
         steps = np.arange(15, len(values) + 1)
         left.plot(steps, smooth, colour, label=f"{name}, {size:g}")
-    left.set(xscale="log", xlabel="step", title="−ELBO, nats a picture")
+    left.set(xlabel="step", ylim=(23, 32), title="−ELBO, nats a picture")
     left.legend(frameon=False)
     params = runs["natural"][-1]
     mean, _ = encoder(params["encoder"], test)
@@ -187,7 +187,8 @@ def draw(runs: dict[str, Any], test: jax.Array, digits: np.ndarray) -> None:
     middle.set(title="two of the latent means, by digit", xticks=[], yticks=[])
     z = jax.random.normal(jax.random.key(2), (48, LATENT))
     drawn = jax.nn.sigmoid(decoder(params["decoder"], z)).reshape(6, 8, 8, 8)
-    right.imshow(jnp.moveaxis(drawn, 2, 1).reshape(48, 64), cmap="gray_r")
+    apart = jnp.pad(drawn, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    right.imshow(jnp.moveaxis(apart, 2, 1).reshape(60, 80), cmap="gray_r")
     right.set(title="drawn from the prior", xticks=[], yticks=[])
     Path("out").mkdir(exist_ok=True)
     figure.savefig("out/digits_vae.png", dpi=150)
