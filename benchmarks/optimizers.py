@@ -189,9 +189,7 @@ class Training:
             return state, self.problem.loss(self.method.params(state), x, y)
 
         every = self.problem.look_every
-        cut = jax.tree.map(
-            lambda leaf: leaf.reshape(-1, every, *leaf.shape[1:]), steps
-        )
+        cut = jax.tree.map(lambda leaf: leaf.reshape(-1, every, *leaf.shape[1:]), steps)
         return jax.lax.scan(look, state, cut)[1]
 
     def curve(self, seed: int, number: float) -> np.ndarray:

@@ -9,8 +9,8 @@ generator is
 which is the Fisher matrix of Gaussian outputs of spread τ: all samples go along the
 slope of the discriminator, and weights that move no sample do not matter. The
 discriminator is a Bernoulli model, true or false, and takes a natural step in its own
-Fisher matrix. Both are kept in a ball. Beside it Adam in both networks, with the best of
-three learning rates, all for as many steps.
+Fisher matrix. Both are kept in a ball. Beside it Adam in both networks; the size of the
+steps is the best of three, by the energy distance to the ring at the end.
 
 Source: Goodfellow et al. (2014), Generative adversarial nets; Lin et al. (2021),
 Wasserstein proximal of GANs.
@@ -172,35 +172,43 @@ def main() -> None:
     print(f"{STEPS:,d} steps on {BATCH} samples\n")
     print(f"{'':12s}{'size':>8s}{'modes':>8s}{'near one':>10s}{'energy distance':>18s}")
     for name in STEPPING:
+        # Compiled first, so that the times are without that.
+        jax.block_until_ready(play(name, 0.0, key))
         for size in SIZES[name]:
             began = time.perf_counter()
             shots = jax.block_until_ready(play(name, size, key))
             took = time.perf_counter() - began
-            last = jax.tree.map(lambda leaf: leaf[-1], shots)
-            modes, near, x = described(last)
-            path = np.asarray(jax.vmap(distance)(shots))
-            print(f"{name:12s}{size:8g}{modes:8d}{near:10.0%}{path[-1]:18.4f}")
-            if name not in runs or path[-5:].mean() < runs[name][0][-5:].mean():
-                runs[name] = path, x, size, took
+            each = [
+                jax.tree.map(lambda leaf, i=i: leaf[i], shots) for i in range(SHOTS)
+            ]
+            found = [described(generator) for generator in each]
+            modes, near, x = found[-1]
+            far = float(np.mean([distance(generator) for generator in each[-5:]]))
+            print(f"{name:12s}{size:8g}{modes:8d}{near:10.0%}{far:18.4f}")
+            if name not in runs or far < runs[name][0]:
+                runs[name] = far, [near for _, near, _ in found], x, size, took
+    print()
+    for name, (_, _, _, size, took) in runs.items():
+        print(f"{name}, {size:g}: {1e3 * took / STEPS:.2f} ms a step")
     draw(runs)
 
 
 def draw(runs: dict[str, Any]) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
     at = STEPS // SHOTS * np.arange(1, SHOTS + 1)
-    for (name, (path, x, size, _)), colour, panel in zip(
+    for (name, (_, near, x, size, _)), colour, panel in zip(
         runs.items(), ("C1", "C0"), axes[1:], strict=True
     ):
-        axes[0].plot(at, path, colour, label=f"{name}, {size:g}")
+        axes[0].plot(at, near, colour, label=f"{name}, {size:g}")
         panel.plot(*CENTRES.T, "k+", markersize=12)
         panel.plot(*x.T, ".", color=colour, markersize=1.5)
         panel.set(title=f"{name}, the generator's samples", aspect="equal")
         panel.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), xticks=[], yticks=[])
-    axes[0].set(yscale="log", xlabel="step", title="energy distance to the ring")
+    axes[0].set(xlabel="step", ylim=(0, 1), title="share of samples near a mode")
     axes[0].legend(frameon=False)
     Path("out").mkdir(exist_ok=True)
     figure.savefig("out/ring_gan.png", dpi=150)
-    print("\nout/ring_gan.png: the distances, and samples of both generators")
+    print("\nout/ring_gan.png: the training, and samples of both generators")
 
 
 if __name__ == "__main__":

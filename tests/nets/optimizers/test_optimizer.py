@@ -67,7 +67,9 @@ ONE = jnp.ones((1, 2)), jnp.zeros((1, 2))
 
 @pytest.mark.parametrize("name", ["natural_gradient", "gauss_newton", "hessian_free"])
 def test_rosenbrock_and_a_parabola(name: str) -> None:
-    state, _ = train(ROWS[name](valley, "gaussian"), jnp.array([-1.2, 1.0]), ONE, steps=80)
+    state, _ = train(
+        ROWS[name](valley, "gaussian"), jnp.array([-1.2, 1.0]), ONE, steps=80
+    )
     np.testing.assert_allclose(state.params, 1.0, atol=1e-3)
     state, _ = train(ROWS[name](bowl, "gaussian"), jnp.array([1.0, 1.0]), ONE, steps=20)
     np.testing.assert_allclose(state.params, 0.0, atol=1e-3)
@@ -171,9 +173,7 @@ def test_half_precision_parameters_have_wide_weights(name: str) -> None:
 def test_a_batch_in_parts_is_the_batch() -> None:
     found = []
     for parts in (1, 3):
-        optimizer = kfac(
-            problems.apply, "categorical", accumulate=parts, adapt_every=1
-        )
+        optimizer = kfac(problems.apply, "categorical", accumulate=parts, adapt_every=1)
         state, step = optimizer.init(PARAMS, BATCH), compiled(optimizer.step)
         for i in range(2):
             state, info = step(state, BATCH, jax.random.key(i))
@@ -304,7 +304,9 @@ print("equal")
 
 
 def test_two_devices_make_the_step_of_one() -> None:
-    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    flags = (
+        "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    )
     root = Path(__file__).parents[3]
     env = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(root)}
     command = [sys.executable, "-c", PROGRAM]

@@ -349,9 +349,7 @@ def lower_or_half(solve: Solve, damping: float) -> list[np.ndarray]:
         before, halvings = loss(w, *batch), 0
         while halvings < 10 and loss(w + s, *batch) >= before:
             s, halvings = s / 2, halvings + 1
-        model = (
-            g @ s + s @ (true_fisher(w, *batch) + damping * EYE) @ s / 2
-        )
+        model = g @ s + s @ (true_fisher(w, *batch) + damping * EYE) @ s / 2
         ratio = (loss(w + s, *batch) - before) / model
         damping *= 2 / 3 if ratio > 0.75 else 3 / 2 if ratio < 0.25 else 1
         w = w + s
@@ -467,7 +465,10 @@ def test_a_frozen_bias_is_no_part_of_its_layers_factors(row: Any) -> None:
         settings["factored"] = False
         frozen = row(problems.apply, "categorical", trainable=FROZEN, **settings)
         alone = row(without, "categorical", **settings)
-        step, state = compiled(alone.step), compiled(alone.init)(some, (X[0], LABELS[0]))
+        step, state = (
+            compiled(alone.step),
+            compiled(alone.init)(some, (X[0], LABELS[0])),
+        )
     for i, (found, _) in enumerate(run(frozen)):
         state, _ = step(state, (X[i], LABELS[i]), jax.random.key(i))
         np.testing.assert_array_equal(found.params["first"]["b"], PARAMS["first"]["b"])
