@@ -32,12 +32,18 @@ from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.kinds import GaussNewton, Kind, TrueFisher
 from ngvi.fisher.trust_region import adapted_damping
 from ngvi.nets.optimizers.devices import on_mesh
+from ngvi.nets.optimizers.lengths import (
+    Proposed,
+    Quadratic,
+    number_now,
+    proposed,
+)
 from ngvi.nets.optimizers.preconditioner import (
     natural_gradient,
     problem_of,
     with_curvature,
 )
-from ngvi.nets.optimizers.settings import Number, Settings
+from ngvi.nets.optimizers.settings import Settings
 from ngvi.nets.optimizers.state import Info, State
 
 Objective = Callable[[Float[Array, "p"]], Float[Array, ""]]
@@ -77,18 +83,18 @@ def step(
             directions,
         )
 
-    proposed = _proposed(rule, state, natural, gradient, quadratic)
-    checked = _checked(rule, state, proposed, gradient, quadratic, change)
-    taken = checked.part * proposed.step
+    planned = proposed(rule, state, natural, gradient, quadratic)
+    checked = _checked(rule, state, planned, gradient, quadratic, change)
+    taken = checked.part * planned.step
     taken = jnp.where(checked.accepted, taken, 0)
     info = Info(
         loss=loss,
         reduction_ratio=checked.ratio,
         damping=state.damping,
-        learning_rate=proposed.learning_rate,
-        momentum=proposed.momentum,
-        length=checked.part * jnp.sqrt(proposed.square),
-        cosine=_cosine(-gradient, proposed.step),
+        learning_rate=planned.learning_rate,
+        momentum=planned.momentum,
+        length=checked.part * jnp.sqrt(planned.square),
+        cosine=_cosine(-gradient, planned.step),
         accepted=checked.accepted,
     )
     after = replace(
@@ -167,74 +173,6 @@ def _averaged(
     return average, average / (1 - decay ** (state.steps + 1).astype(gradient.dtype))
 
 
-# -- the step's length -----------------------------------------------------------------
-
-
-class _Proposed(NamedTuple):
-    step: Float[Array, "p"]
-    learning_rate: Float[Array, ""]
-    momentum: Float[Array, ""]
-    square: Float[Array, ""]
-    """sᵀ F s, NaN where it is not known."""
-
-
-def _proposed(
-    rule: Settings,
-    state: State,
-    natural: Float[Array, "p"],
-    gradient: Float[Array, "p"],
-    quadratic: Callable[[Array], Array],
-) -> _Proposed:
-    """s = −α d + μ s_last."""
-    dtype = gradient.dtype
-    decay = jnp.asarray(_at(rule.weight_decay, state.steps), dtype)
-    decayed = decay * (
-        state.weights if state.decayed is None else state.decayed * state.weights
-    )
-    if state.trainable is not None:
-        decayed = decayed * state.trainable
-    has_decay = callable(rule.weight_decay) or rule.weight_decay > 0
-    direction = natural + decayed if has_decay else natural
-    both = jnp.stack([direction, state.velocity])
-    exact = None
-    if rule.learning_rate is None or rule.diagnostics:
-        exact = quadratic(both)
-    given = [
-        None if number is None else jnp.asarray(_at(number, state.steps), dtype)
-        for number in (rule.learning_rate, rule.momentum)
-    ]
-    if given[0] is None:
-        assert exact is not None
-        a = exact + (state.damping + rule.l2) * (both @ both.T)
-        given = list(_best(a, both @ gradient, given[1]))
-    elif rule.max_kl is not None:
-        # ½ α² gᵀ d is ½ sᵀ (F + λ) s of the natural gradient's part.
-        kl = given[0] ** 2 * (gradient @ natural) / 2
-        given[0] = given[0] * jnp.minimum(1, jnp.sqrt(rule.max_kl / kl))
-    coefficients = jnp.stack([-given[0], given[1]])
-    square = jnp.asarray(jnp.nan, dtype)
-    if exact is not None:
-        square = jnp.maximum(coefficients @ exact @ coefficients, 0)
-    if rule.learning_rate is None and rule.max_kl is not None:
-        part = jnp.minimum(1, jnp.sqrt(2 * rule.max_kl / square))
-        coefficients, square = part * coefficients, part**2 * square
-    s = coefficients @ both
-    return _Proposed(s, -coefficients[0], coefficients[1], square)
-
-
-def _best(
-    a: Float[Array, "2 2"], b: Float[Array, "2"], momentum: Float[Array, ""] | None
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """α and μ that minimise bᵀ c + ½ cᵀ a c, c = (−α, μ); α alone at a given μ."""
-    if momentum is None:
-        determinant = a[0, 0] * a[1, 1] - a[0, 1] ** 2
-        # Directions may be parallel to rounding, and the first step has none before it.
-        apart = determinant > 8 * jnp.finfo(a.dtype).eps * a[0, 0] * a[1, 1]
-        best = (a[0, 1] * b[0] - a[0, 0] * b[1]) / jnp.where(apart, determinant, 1)
-        momentum = jnp.where(apart, best, 0)
-    return (b[0] + a[0, 1] * momentum) / a[0, 0], momentum
-
-
 # -- whether it keeps its promise ------------------------------------------------------
 
 
@@ -250,12 +188,12 @@ class _Checked(NamedTuple):
 def _checked(
     rule: Settings,
     state: State,
-    proposed: _Proposed,
+    planned: Proposed,
     gradient: Float[Array, "p"],
-    quadratic: Callable[[Array], Array],
+    quadratic: Quadratic,
     change: Objective,
 ) -> _Checked:
-    s, one = proposed.step, jnp.ones((), gradient.dtype)
+    s, one = planned.step, jnp.ones((), gradient.dtype)
     finite = jnp.isfinite(s @ s) & jnp.isfinite(gradient @ gradient)
     every = rule.adapt_every
     adapts = (state.steps + 1) % every == 0 if every else jnp.asarray(False)
@@ -265,7 +203,7 @@ def _checked(
         descends = changed < 0
 
     def ratio() -> Float[Array, ""]:
-        square = proposed.square
+        square = planned.square
         if rule.learning_rate is not None and not rule.diagnostics:
             square = quadratic(s[None])[0, 0]
         square = square + (state.damping + rule.l2) * (s @ s)
@@ -320,11 +258,7 @@ def _adapted(
 def _damping(rule: Settings, state: State) -> Float[Array, ""]:
     if not callable(rule.damping):
         return state.damping
-    return jnp.asarray(rule.damping(state.steps), state.damping.dtype)
-
-
-def _at(number: Number, steps: Int[Array, ""]) -> Any:
-    return number(steps) if callable(number) else number
+    return number_now(rule.damping, state, state.damping.dtype)
 
 
 def _cosine(a: Float[Array, "p"], b: Float[Array, "p"]) -> Float[Array, ""]:
