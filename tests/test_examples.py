@@ -250,3 +250,28 @@ def test_ring_gan() -> None:
         last = example.jax.tree.map(lambda leaf: leaf[-1], shots)
         _, shares[name], _ = example.described(last)
     assert shares["Adam"] < 0.5 < 0.7 < shares["natural"]
+
+
+def test_invariance(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = load("invariance")
+    steps = {"natural gradient": 60, "gradient descent": 500, "Adam": 100}
+    monkeypatch.setattr(example, "STEPS", steps)
+    at = np.random.default_rng(1).uniform(-2, 2, (50, 2))
+    apart, losses = {}, {}
+    for name in steps:
+        plain, other, losses[name] = example.both(name, at)
+        apart[name] = np.abs(plain - other).max()
+    assert apart["natural gradient"] < 1e-5
+    assert min(apart["gradient descent"], apart["Adam"]) > 0.05
+    assert losses["natural gradient"].max() < 0.15
+
+
+@pytest.mark.slow
+def test_deep_autoencoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = load("deep_autoencoder")
+    monkeypatch.setattr(example, "RATES", (5e-3,))
+    x = jnp.asarray(load_digits().data[:600] / 16, jnp.float32)
+    params = example.NET.init(example.jax.random.key(0), jnp.float32)
+    curved, _ = example.by_kfac(params, x, 15)
+    plain, _ = example.by_adam(params, x, 60)[5e-3]
+    assert curved[-1, 1] < plain[-1, 1] < plain[0, 1] - 15

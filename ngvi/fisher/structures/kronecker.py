@@ -27,6 +27,7 @@ approximate curvature for modern neural network architectures.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -67,9 +68,17 @@ def has_factors(layer: Layer) -> bool:
 
 @dataclass(frozen=True)
 class KroneckerStructure(Averaged):
-    """K-FAC."""
+    """K-FAC.
+
+    Args:
+        sharing: see above.
+        dtype: that inputs and gradients are rounded to before their products, which are
+            summed in single precision: a factor stays positive semidefinite, and each
+            entry is right to the rounding of its terms. Their own by default.
+    """
 
     sharing: Sharing = "expand"
+    dtype: str | None = None
 
     def check(self, problem: Problem, count: int) -> None:
         if not problem.kind.definite(problem.likelihood):
@@ -97,7 +106,9 @@ class KroneckerStructure(Averaged):
         if self.sharing == "reduce":
             a, g = a.mean(1, keepdims=True), g.sum(2, keepdims=True)
         flat_a, flat_g = a.reshape(-1, a.shape[-1]), g.reshape(-1, g.shape[-1])
-        return _gram(flat_a * (count * a.shape[1]) ** -0.5), _gram(flat_g)
+        if self.dtype is not None:
+            flat_a, flat_g = flat_a.astype(self.dtype), flat_g.astype(self.dtype)
+        return _gram(flat_a) / (count * a.shape[1]), _gram(flat_g)
 
     def build(self, problem: Problem, means: Any) -> SemidefiniteBlocks:
         return SemidefiniteBlocks(
@@ -110,12 +121,15 @@ class KroneckerStructure(Averaged):
 
 def _gram(x: Float[Array, "n d"]) -> Float[Array, "d d"]:
     """Xᵀ X; of many columns a quarter, which is there by symmetry, is not computed."""
+    times = partial(
+        jnp.matmul, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32)
+    )
     d = x.shape[1]
     if d < _MANY_COLUMNS:
-        return x.T @ x
+        return times(x.T, x)
     half = d // 2
-    upper = x[:, :half].T @ x
-    lower = x[:, half:].T @ x[:, half:]
+    upper = times(x[:, :half].T, x)
+    lower = times(x[:, half:].T, x[:, half:])
     return jnp.concatenate([upper, jnp.concatenate([upper[:, half:].T, lower], axis=1)])
 
 

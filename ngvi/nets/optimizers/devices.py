@@ -66,10 +66,8 @@ def shared_out(
 
             return jax.lax.psum(jax.lax.cond(me == owner, made, nothing), axis)
 
-        return tuple(
-            one(*pair, owner)
-            for *pair, owner in zip(blocks, others, owners, strict=True)
-        )
+        triples = zip(blocks, others, owners, strict=True)
+        return tuple(one(*triple) for triple in triples)
 
     everywhere = PartitionSpec()
     return jax.shard_map(

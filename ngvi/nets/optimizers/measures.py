@@ -134,7 +134,7 @@ class Rescaled(Measure):
     def measure(
         self, problem: Problem, gradient: Float[Array, "p"], key: Key[Array, ""]
     ) -> Eigen:
-        factors = self.structure.compute(problem, None)
+        factors: Any = self.structure.compute(problem, None)
         return Eigen(factors, in_eigenbasis(factors))
 
     def update(

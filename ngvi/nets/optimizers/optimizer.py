@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -136,7 +135,7 @@ def _begin(
         site=None,
         damped=None,
         damping=jnp.asarray(damping, weights.dtype),
-        steps=jnp.asarray(0),
+        steps=jnp.zeros((), int),
         warm=zeros if rule.matrix_free else None,
         anchor=None,
         decayed=decayed,
@@ -162,7 +161,7 @@ def _as_vector(
     """1 where a mask says so, else 0."""
     if mask is None:
         return None
-    if isinstance(mask, Callable):
+    if callable(mask):
         mask = mask(params)
     try:
         whole = jax.tree.map(

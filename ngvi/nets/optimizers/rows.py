@@ -1,18 +1,18 @@
 """The published optimisers that need curvature, each a row of settings.
 
-| row                 | F                      | kind         | α, μ            | λ     |
-|---------------------|------------------------|--------------|-----------------|-------|
-| `natural_gradient`  | any of the engine      | true         | quadratic model | LM    |
-| `kfac`              | Kronecker, a layer     | sampled      | quadratic model | LM    |
-| `ekfac`             | its eigenbasis         | sampled      | quadratic model | LM    |
-| `gauss_newton`      | any of the engine      | gauss-newton | 1, halved       | LM    |
-| `hessian_free`      | products               | gauss-newton | 1, halved       | LM    |
-| `diagonal_fisher`   | diagonal               | true         | given           | given |
-| `squared_gradient`  | diagonal, ĝ²           | empirical    | given           | given |
-| `stochastic_natural_gradient` | any          | true         | given           | given |
+| row                | F                     | kind         | α, μ        | λ     |
+|--------------------|-----------------------|--------------|-------------|-------|
+| `natural_gradient` | any of the engine     | true         | model       | LM    |
+| `kfac`             | Kronecker, a layer    | sampled      | model       | LM    |
+| `ekfac`            | its eigenbasis        | sampled      | model       | LM    |
+| `gauss_newton`     | any of the engine     | gauss-newton | 1, halved   | LM    |
+| `hessian_free`     | products              | gauss-newton | 1, halved   | LM    |
+| `diagonal_fisher`  | diagonal              | true         | given       | given |
+| `squared_gradient` | diag(ĝ²)              | empirical    | given       | given |
+| `stochastic_natural_gradient` | any        | true         | given       | given |
 
-(LM: adapted by Levenberg and Marquardt's rule.) All take the model as
-`ngvi.fisher.fisher` does; what is left unsaid here is a setting of
+Model: of the local quadratic model. LM: adapted by Levenberg and Marquardt's rule. All
+take the net as `ngvi.fisher.fisher` does; what is left unsaid here is a setting of
 `ngvi.nets.optimizers.Settings`, by keyword, and so are `mask` and `trainable` of
 `CurvatureOptimizer`.
 """
@@ -102,23 +102,25 @@ def kfac(
     *,
     kind: KindName = "sampled",
     sharing: Sharing = "expand",
+    factor_dtype: str | None = None,
     **settings: Any,
 ) -> CurvatureOptimizer:
     """K-FAC, its steps scaled by the exact quadratic model.
 
     `learning_rate=`, `momentum=0.9` and `max_kl=` in place of the model make it the
-    cheaper one of Ba, Grosse and Martens (2017).
+    cheaper one of Ba, Grosse and Martens (2017). `factor_dtype="bfloat16"` multiplies
+    inputs and gradients in half precision, and sums in single.
 
     Source: Martens and Grosse (2015), Optimizing neural networks with Kronecker-
     factored approximate curvature.
     """
     defaults = {
-        "damping": 0.1,
+        "damping": 0.03,
         "adapt_every": 5,
         "factored": True,
         "refresh": 5,
     }
-    measure = Measured(_kind(kind), KroneckerStructure(sharing))
+    measure = Measured(_kind(kind), KroneckerStructure(sharing, factor_dtype))
     return _made(apply, likelihood, measure, defaults, settings)
 
 
@@ -128,6 +130,7 @@ def ekfac(
     *,
     kind: KindName = "sampled",
     sharing: Sharing = "expand",
+    factor_dtype: str | None = None,
     **settings: Any,
 ) -> CurvatureOptimizer:
     """EK-FAC: K-FAC's eigenvectors, and second moments measured in them at every step.
@@ -135,8 +138,8 @@ def ekfac(
     Source: George, Laurent, Bouthillier, Ballas and Vincent (2018), Fast approximate
     natural gradient descent in a Kronecker-factored eigenbasis.
     """
-    defaults = {"damping": 0.1, "adapt_every": 5, "refresh": 20}
-    measure = Rescaled(_kind(kind), KroneckerStructure(sharing))
+    defaults = {"damping": 0.03, "adapt_every": 5, "refresh": 20}
+    measure = Rescaled(_kind(kind), KroneckerStructure(sharing, factor_dtype))
     return _made(apply, likelihood, measure, defaults, settings)
 
 

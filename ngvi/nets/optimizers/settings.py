@@ -9,7 +9,7 @@ from typing import Any
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from ngvi.nets.optimizers.measures import Products, Rescaled, SquaredGradient, Measure
+from ngvi.nets.optimizers.measures import Measure, Products, Rescaled, SquaredGradient
 
 Schedule = Callable[[Int[Array, ""]], Any]
 Number = float | Schedule
@@ -46,8 +46,8 @@ class Settings:
         factored: Kronecker factors are damped each by itself, see
             `ngvi.fisher.Curvature.damp`: cheaper, and more damping than λ.
         root: precondition by the root of F, as Adam does: no natural gradient.
-        curvature_rows: examples of a batch, evenly spaced from a random one on, that F is
-            measured on; None for all.
+        curvature_rows: examples of a batch that F is measured on, evenly spaced from a
+            random one on; None for all.
         model_rows: likewise for the quadratic model.
         accumulate: a batch is taken in so many equal parts, one after the other.
         mesh: of devices, over whose first axis batches are shared out, and the layers'

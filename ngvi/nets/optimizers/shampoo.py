@@ -145,8 +145,8 @@ def scale_by_shampoo(
         turn = (count + (index if stagger else 0)) % every == 0
         # At first the statistics change much: where few gradients have been seen the
         # preconditioner is large, and must shrink as soon as others are.
-        due = turn | (count < every)
-        return Factors(statistics, jax.lax.cond(due, roots, lambda: factors.roots))
+        soon = (count < every) & (count & (count - 1) == 0)
+        return Factors(statistics, jax.lax.cond(turn | soon, roots, lambda: factors.roots))
 
     def update(
         gradients: Any, state: ShampooState, params: Any = None, **extra: Any
@@ -205,8 +205,8 @@ def shampoo(
         b2: β₂; 1 for the sum over all steps, as first published.
         eps: what is added to L_i, relative to its norm; see `inverse_roots`.
         weight_decay, mask: decoupled, as in `optax.adamw`.
-        every: steps between two computations of the roots, after as many steps that
-            all compute them. Under `vmap` every step does.
+        every: steps between two computations of the roots; at first they are computed
+            also after 1, 2, 4, 8, … steps. Under `vmap` every step computes them.
         exponent: instead of 1/2k.
         block_size: an axis longer than this is cut, and each block has its own
             matrices: a step costs block_size³ at most.

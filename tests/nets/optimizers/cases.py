@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +21,19 @@ from ngvi.fisher.likelihoods import as_likelihood
 from ngvi.nets.optimizers import (
     adahessian,
     diagonal,
+    diagonal_fisher,
+    ekfac,
     fisher_diagonal,
+    gauss_newton,
     gauss_newton_bartlett,
+    hessian_free,
     inverse_free_shampoo,
+    kfac,
+    natural_gradient,
     shampoo,
     soap,
     sophia,
+    stochastic_natural_gradient,
 )
 
 RNG = np.random.default_rng(0)
@@ -181,6 +188,21 @@ CASES = {
             lambda p, rate: inverse_free_shampoo(rate, damping=0.3),
             rates=(("logistic", 0.3),),
         ),
+        Case(
+            "natural_gradient", lambda p, rate: natural_gradient(p.apply, p.likelihood)
+        ),
+        Case("kfac", lambda p, rate: kfac(p.apply, p.likelihood)),
+        Case("ekfac", lambda p, rate: ekfac(p.apply, p.likelihood)),
+        Case("gauss_newton", lambda p, rate: gauss_newton(p.apply, p.likelihood)),
+        Case("hessian_free", lambda p, rate: hessian_free(p.apply, p.likelihood)),
+        Case(
+            "stochastic_natural_gradient",
+            lambda p, rate: stochastic_natural_gradient(p.apply, p.likelihood, rate),
+        ),
+        Case(
+            "diagonal_fisher",
+            lambda p, rate: diagonal_fisher(p.apply, p.likelihood, rate, momentum=0.9),
+        ),
     )
 }
 
@@ -219,21 +241,28 @@ def run_of(optimizer: Any, problem: Problem) -> Run:
     return Run(lambda params: (params, used.init(params)), step)
 
 
-Advance = Callable[[Any, Any], Any]
-"""What is carried, and a key, to what is carried a chunk later."""
+class Solved(NamedTuple):
+    """A row at work on a problem."""
+
+    advance: Callable[[Any, Any], Any]
+    """What is carried, and a key, to what is carried a chunk later; jitted."""
+    run: Run
+    kept: list[Any]
+    """What is carried at first and after each chunk."""
+    traces: list[None]
+    """One for each time that `advance` was traced."""
 
 
 @lru_cache
-def solved(name: str, problem_name: str) -> tuple[Advance, Run, list[Any]]:
-    """A row's run, its rate falling: what is carried at first and after each chunk.
-
-    In single precision.
-    """
+def solved(name: str, problem_name: str) -> Solved:
+    """Of a row and a problem, the learning rate falling, in single precision."""
     case, problem = CASES[name], PROBLEMS[problem_name]
     rate = optax.cosine_decay_schedule(case.rate_for(problem), CHUNK * problem.chunks)
     run = run_of(case.make(problem, rate), problem)
+    traces: list[None] = []
 
     def advance(carry: Any, key: jax.Array) -> Any:
+        traces.append(None)
         keys = jax.random.split(key, CHUNK)
         return jax.lax.scan(lambda c, k: (run.step(c, k), None), carry, keys)[0]
 
@@ -245,4 +274,4 @@ def solved(name: str, problem_name: str) -> tuple[Advance, Run, list[Any]]:
     kept = [begin(start)]
     for i in range(problem.chunks):
         kept.append(jitted(kept[-1], jax.random.key(i)))
-    return jitted, run, kept
+    return Solved(jitted, run, kept, traces)

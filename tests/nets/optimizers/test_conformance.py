@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,24 @@ from tests.nets.optimizers.cases import CASES, PROBLEMS, run_of, solved
 KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("name", CASES)
+def transformations():
+    made = {name: case.make(PROBLEMS["logistic"], 0.1) for name, case in CASES.items()}
+    return [n for n, o in made.items() if isinstance(o, optax.GradientTransformation)]
+
+
+def pairs():
+    """Of rows and problems; what compiles longest, the quick suite sees on one."""
+    seldom = pytest.mark.slow
+    return [
+        pytest.param(name, problem, marks=() if quick else seldom)
+        for name, problem in itertools.product(CASES, PROBLEMS)
+        for quick in [name in transformations() or problem == "logistic"]
+    ]
+
+
+@pytest.mark.parametrize(("name", "problem"), pairs())
 def test_targets_are_reached(name, problem):
-    _, run, kept = solved(name, problem)
+    _, run, kept, _ = solved(name, problem)
     problem, params = PROBLEMS[problem], run.params(kept[-1])
     loss = jax.vmap(problem.loss) if problem.many else problem.loss
     start, end = (np.asarray(loss(run.params(carry))) for carry in (kept[0], kept[-1]))
@@ -31,7 +46,7 @@ def test_targets_are_reached(name, problem):
 
 @pytest.mark.parametrize("name", CASES)
 def test_states_are_checkpoints(name):
-    advance, _, (start, middle, end, *_) = solved(name, "logistic")
+    advance, _, (start, middle, end, *_), traces = solved(name, "logistic")
     # Through bytes, as plain numbers, into the structure of a fresh start.
     file = io.BytesIO()
     np.savez(file, *jax.tree.leaves(middle))
@@ -41,11 +56,9 @@ def test_states_are_checkpoints(name):
     again = advance(restored, jax.random.key(1))
     for one, other in zip(*map(jax.tree.leaves, (again, end)), strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def transformations():
-    made = {name: case.make(PROBLEMS["logistic"], 0.1) for name, case in CASES.items()}
-    return [n for n, o in made.items() if isinstance(o, optax.GradientTransformation)]
+    if name in transformations():
+        # Nor is it compiled again.
+        assert len(traces) == 1
 
 
 @pytest.mark.parametrize("name", transformations())
