@@ -35,8 +35,8 @@ from ngvi.nets.optimizers import (
 from ngvi.nets.optimizers.policy import episode_returns
 
 POLICY, NET = MLP((4, 32, 2)), MLP((4, 32, 1))
-BALL, LEARNING_RATE = 0.01, 1.0
-SEEDS, ITERATIONS = 5, 60
+BALL, LEARNING_RATE = 0.01, 3.0
+SEEDS, LOOKS, BETWEEN = 5, 40, 2
 WAYS: dict[str, tuple[PolicyOptimizer, str]] = {
     "plain": (
         policy_gradient(POLICY, "categorical", learning_rate=LEARNING_RATE),
@@ -53,37 +53,37 @@ def value(params: Any, observations: jax.Array) -> jax.Array:
 
 def trainer(optimizer: PolicyOptimizer) -> PolicyTrainer:
     return PolicyTrainer(
-        CartPole(), optimizer, GaussNewtonBaseline(value), environments=16, horizon=64
+        CartPole(), optimizer, GaussNewtonBaseline(value), environments=16, horizon=32
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def train(optimizer: PolicyOptimizer, iterations: int, key: jax.Array) -> tuple:
-    """Of one seed: what 20 new episodes earn, and the KL, after every iteration."""
+@partial(jax.jit, static_argnums=0)
+def train(optimizer: PolicyOptimizer, key: jax.Array) -> tuple:
+    """Of one seed: what 20 new episodes earn on the way, and the KL of every step."""
     made = trainer(optimizer)
     of_policy, of_value, of_start, of_steps = jax.random.split(key, 4)
     start = made.init(POLICY.init(of_policy), NET.init(of_value), of_start)
 
     def one(state: Any, key: jax.Array) -> tuple:
         of_step, of_look = jax.random.split(key)
-        state, record = made.step(state, of_step)
+        state, records = made.run(state, of_step, BETWEEN)
         earned = episode_returns(CartPole(), made.act(state), of_look, 20)
-        return state, (earned.mean(), record.info.kl)
+        return state, (earned.mean(), records.info.kl)
 
-    return jax.lax.scan(one, start, jax.random.split(of_steps, iterations))[1]
+    return jax.lax.scan(one, start, jax.random.split(of_steps, LOOKS))[1]
 
 
 def main() -> None:
     keys = jax.random.split(jax.random.key(0), SEEDS)
-    steps = trainer(WAYS["TRPO"][0]).iteration_steps
+    steps = BETWEEN * trainer(WAYS["TRPO"][0]).iteration_steps
     print(f"mean return of {SEEDS} policies (500 is the most), KL of their steps\n")
     print(f"{'steps':>10s}{'':4s}" + "".join(f"{name:>12s}" for name in WAYS))
     runs = {}
     began = time.perf_counter()
     for name, (optimizer, _) in WAYS.items():
-        many = jax.vmap(lambda key, o=optimizer: train(o, ITERATIONS, key))
+        many = jax.vmap(lambda key, o=optimizer: train(o, key))
         runs[name] = [np.asarray(part) for part in many(keys)]
-    for at in range(9, ITERATIONS, 10):
+    for at in range(4, LOOKS, 5):
         cells = "".join(f"{earned[:, at].mean():12.0f}" for earned, _ in runs.values())
         print(f"{(at + 1) * steps:10,d}{'':4s}{cells}")
     largest = "".join(f"{kl.max():12.4f}" for _, kl in runs.values())
@@ -100,7 +100,8 @@ def draw(runs: dict[str, list[np.ndarray]], steps: int) -> None:
         left.plot(taken, earned.mean(0), colour, label=name)
         low, high = earned.min(0), earned.max(0)
         left.fill_between(taken, low, high, color=colour, alpha=0.15, linewidth=0)
-        right.plot(taken, kl.T, ".", color=colour, markersize=3)
+        each = np.arange(1, kl[0].size + 1) * taken[-1] / kl[0].size
+        right.plot(each, kl.reshape(len(kl), -1).T, ".", color=colour, markersize=2)
     left.axhline(475, color="k", linewidth=0.5, linestyle=":")
     right.axhline(BALL, color="k", linewidth=0.5, linestyle=":")
     thousands = "thousand steps of the environment"

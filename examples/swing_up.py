@@ -91,9 +91,10 @@ def draw(earned: np.ndarray, info: Any, paths: dict[str, np.ndarray]) -> None:
     middle.set(xlabel="thousand steps", title="KL divergence of a step", ylim=0)
     seconds = Pendulum().time_step * np.arange(200)
     for (name, height), colour in zip(paths.items(), ("C7", "C1"), strict=True):
-        right.plot(seconds, height[:, :12], colour, linewidth=0.7, alpha=0.7)
+        shown = 2 if name == "first" else 12
+        right.plot(seconds, height[:, :shown], colour, linewidth=0.8, alpha=0.8)
         right.plot([], [], colour, label=name)
-    right.set(xlabel="seconds", title="height of the tip, 12 new starts")
+    right.set(xlabel="seconds", title="height of the tip, new starts")
     right.legend(frameon=False, loc="center right")
     Path("out").mkdir(exist_ok=True)
     figure.savefig("out/swing_up.png", dpi=150)
