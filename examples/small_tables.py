@@ -31,7 +31,7 @@ from ngvi.nets.optimizers import natural_gradient  # noqa: E402
 
 PENALTY = 1e-2
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
-ADAM_STEPS, NATURAL_STEPS = 1000, 60
+ADAM_STEPS, NATURAL_STEPS = 400, 60
 EXACT = {
     "curvature_decay": 0.0,
     "adapt_every": 1,

@@ -41,7 +41,7 @@ def value(params: Any, observations: jax.Array) -> jax.Array:
 
 TRAINER = PolicyTrainer(
     Pendulum(),
-    trpo(policy, "heteroscedastic_gaussian", max_kl=0.02),
+    trpo(policy, "heteroscedastic_gaussian", max_kl=0.02, damping=1e-3),
     GaussNewtonBaseline(value, steps=10),
     environments=32,
     horizon=100,
