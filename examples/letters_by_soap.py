@@ -154,7 +154,9 @@ def main() -> None:
     for name, (_, _, took, rate, _) in runs.items():
         print(f"{name}, {rate:g}: {1e3 * took / STEPS:.1f} ms a step")
     best = min(runs, key=lambda name: runs[name][0])
-    drawn = written(runs[best][-1], jax.random.key(2), 150, learn[:CONTEXT])
+    drawn = written(
+        runs[best][-1], jax.random.key(2), 150, learn[1000 : 1000 + CONTEXT]
+    )
     print(f"\n{best} writes: {''.join(letters[np.asarray(drawn)])!r}")
     draw(runs)
 

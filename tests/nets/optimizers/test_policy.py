@@ -128,7 +128,7 @@ def test_the_natural_gradient_is_kakades(kind: Any) -> None:
         np.testing.assert_allclose(new, expected, rtol=1e-12)
         np.testing.assert_allclose(info.learning_rate, length, rtol=1e-10)
         span = length * np.sqrt(d @ f @ d)
-        np.testing.assert_allclose(info.fisher_length, span, rtol=1e-9)
+        np.testing.assert_allclose(info.length, span, rtol=1e-9)
 
 
 def naive_trpo(w: np.ndarray, max_kl: float) -> tuple[np.ndarray, int]:
@@ -217,7 +217,7 @@ def test_no_accepted_step_of_trpo_leaves_the_ball_and_the_pole_is_balanced() -> 
     assert info.accepted.mean() > 0.9
     assert (info.loss[info.accepted] < 0).all()
     # A step that had to be halved reaches less than half of a quadratic ball.
-    halved = info.fisher_length**2 / 2 < 0.3 * max_kl
+    halved = info.length**2 / 2 < 0.3 * max_kl
     assert 0 < halved.sum() < 30
     earned = np.asarray(records.mean_return)
     assert earned[0] < 40 and np.nanmean(earned[-5:]) > 300

@@ -47,7 +47,7 @@ class PolicyInfo(NamedTuple):
     learning_rate: Float[Array, ""]
     """α: the step over the direction."""
     damping: Float[Array, ""]
-    fisher_length: Float[Array, ""]
+    length: Float[Array, ""]
     """√(sᵀ F s) of the step s."""
     cosine: Float[Array, ""]
     """Between the step and −∇L."""
@@ -204,6 +204,6 @@ def _told(
         ratio=change / slope,
         learning_rate=nan,
         damping=jnp.asarray(damping, change.dtype),
-        fisher_length=length,
+        length=length,
         cosine=-slope / size,
     )
