@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -98,19 +98,23 @@ class KroneckerFactors(Semidefinite):
         L ⊗ R + λ I, by π √λ I ⊗ R + L ⊗ √λ/π I. With this π it depends only on the
         product of the factors, not on how a scale is shared between them.
         """
-        left, right = self.shared_damping(damping)
+        left, right = shared_damping(
+            diagonal_of(self.left).mean(-1),
+            diagonal_of(self.right).mean(-1),
+            one_damping(damping, self),
+        )
         return Kronecker(
             SemidefiniteDense(self.left).damp(left),
             SemidefiniteDense(self.right).damp(right),
         )
 
-    def shared_damping(
-        self, damping: float | Float[Array, "*c"]
-    ) -> tuple[Float[Array, "*c"], Float[Array, "*c"]]:
-        """π √λ and √λ/π, what `damp_factored` adds to L and to R."""
-        means = [diagonal_of(f).mean(-1) for f in (self.left, self.right)]
-        # A factor that is zero leaves no scale to share.
-        known = (means[0] > 0) & (means[1] > 0)
-        left, right = (jnp.where(known, mean, 1) for mean in means)
-        pi, root = jnp.sqrt(left / right), jnp.sqrt(one_damping(damping, self))
-        return pi * root, root / pi
+
+def shared_damping(
+    left: Float[Array, "*c"], right: Float[Array, "*c"], damping: Any
+) -> tuple[Float[Array, "*c"], Float[Array, "*c"]]:
+    """π √λ and √λ/π, of the means of two factors' eigenvalues."""
+    # A factor that is zero leaves no scale to share.
+    known = (left > 0) & (right > 0)
+    pi = jnp.sqrt(jnp.where(known, left, 1) / jnp.where(known, right, 1))
+    root = jnp.sqrt(damping)
+    return pi * root, root / pi

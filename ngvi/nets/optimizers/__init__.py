@@ -1,18 +1,17 @@
 """Optimisers by natural gradients and curvature, in the manner of optax."""
 
-from ngvi.nets.optimizers.diagonal import (
-    adahessian,
-    diagonal,
-    scale_by_adahessian,
-    scale_by_diagonal,
-    scale_by_sophia,
-    sophia,
-)
+from ngvi.nets.optimizers.diagonal import diagonal, scale_by_diagonal
 from ngvi.nets.optimizers.diagonal_estimates import (
     fisher_diagonal,
     gauss_newton_bartlett,
     hutchinson,
     squared_mean_gradient,
+)
+from ngvi.nets.optimizers.hessian_diagonals import (
+    adahessian,
+    scale_by_adahessian,
+    scale_by_sophia,
+    sophia,
 )
 from ngvi.nets.optimizers.inverse_free import (
     inverse_free_shampoo,

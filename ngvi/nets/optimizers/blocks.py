@@ -10,8 +10,8 @@ A long axis is cut into parts, as equal as possible and zeros at the end of the 
 that the blocks are one array: zeros add nothing to a Gram matrix and stay zero.
 
 Source: Gupta, Koren and Singer (2018), Shampoo: preconditioned stochastic tensor
-optimization, section 2; Anil, Gupta, Koren, Regan and Singer (2020), Scalable second
-order optimization for deep learning, section 3, for blocks and merged axes.
+optimization; Anil, Gupta, Koren, Regan and Singer (2020), Scalable second order
+optimization for deep learning, for blocks and merged axes.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def averaged_windows(estimate: Estimate) -> Estimate:
     over which curvature varies little and its estimate much.
 
     Source: Yao, Gholami, Shen, Mustafa, Keutzer and Mahoney (2021), AdaHessian: an
-    adaptive second order optimizer for machine learning, section 3.2.
+    adaptive second order optimizer for machine learning.
     """
 
     def average(leaf: Array) -> Array:

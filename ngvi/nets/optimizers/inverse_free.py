@@ -24,9 +24,9 @@ on it, which counts the entries twice whose mirror images it lacks:
 |                | what is right of the first `rank` columns                           |
 
 Sources: Lin, Dangel, Eschenhagen, Bae, Turner and Makhzani (2024), Can we remove the
-square-root in adaptive gradient methods?, figure 4, for the update; Lin, Dangel,
-Eschenhagen, Neklyudov, Kristiadi, Turner and Makhzani (2024), Structured inverse-free
-natural gradient descent, section 3.2, for the structures.
+square-root in adaptive gradient methods?, for the update; Lin, Dangel, Eschenhagen,
+Neklyudov, Kristiadi, Turner and Makhzani (2024), Structured inverse-free natural
+gradient descent, for the structures.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from ngvi.nets.optimizers.pieces import (
     Mask,
     Rate,
     checked,
+    checked_decay,
     each,
     like,
     shaped,
     wide,
     with_rate,
 )
-from ngvi.pytrees import pytree
 
 Structure = Literal["dense", "diagonal", "triangular", "hierarchical"]
 
@@ -66,11 +66,10 @@ class Roots(NamedTuple):
     """M_i."""
 
 
-@pytree
-class InverseFreeState:
+class InverseFreeState(NamedTuple):
     """Between two steps."""
 
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]
     factors: Any
     """A pytree like the parameters, of `Roots`."""
 
@@ -90,7 +89,7 @@ def scale_by_inverse_free_shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """Precondition by inverse-free Shampoo; see `inverse_free_shampoo`."""
     checked("rate", rate, 0)
-    checked("decay", decay, 0, 1)
+    checked_decay(decay=decay)
     checked("damping", damping, 0)
     checked("rank", rank, 1)
     checked("every", every, 1)

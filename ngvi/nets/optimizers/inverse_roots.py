@@ -13,8 +13,8 @@ which starts at M₀ = z A, X₀ = z^(1/p) I with z = (1 + p)/(2 ‖A‖_F), kee
 takes it to I: matrix products only, which accelerators prefer.
 
 Source: Guo and Higham (2006), A Schur–Newton method for the matrix pth root and its
-inverse, section 3; Anil, Gupta, Koren, Regan and Singer (2020), Scalable second order
-optimization for deep learning, appendix.
+inverse; Anil, Gupta, Koren, Regan and Singer (2020), Scalable second order optimization
+for deep learning.
 """
 
 from __future__ import annotations

@@ -49,6 +49,17 @@ def checked(name: str, value: Any, least: float, most: float = float("inf")) -> 
         raise ValueError(f"{name} must be at least {least:g}{end}, got {value}")
 
 
+def checked_decay(**decays: Any) -> None:
+    """Hold the decays of running averages to theirs, by name.
+
+    Raises:
+        ValueError: outside of it.
+    """
+    for name, value in decays.items():
+        if is_concrete(value) and not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
+
+
 def wide(x: Array) -> Array:
     """In single precision or better, where statistics are kept.
 

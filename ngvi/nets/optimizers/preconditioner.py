@@ -146,7 +146,8 @@ def natural_gradient(
     assert state.warm is not None
     start = rule.warm_start * state.warm
     solved, _ = damped.solve_with_info(gradient, rule.progress, start)
-    return solved, replace(state, warm=solved)
+    usable = jnp.isfinite(solved @ solved)
+    return solved, replace(state, warm=jnp.where(usable, solved, 0))
 
 
 def _kept(state: State, vector: Float[Array, "p"]) -> Float[Array, "p"]:

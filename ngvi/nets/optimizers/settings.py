@@ -9,7 +9,7 @@ from typing import Any
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from ngvi.nets.optimizers.measures import Measure, Products, Rescaled, SquaredGradient
+from ngvi.nets.optimizers.measures import Measure, Products, Rescaled
 
 Schedule = Callable[[Int[Array, ""]], Any]
 Number = float | Schedule
@@ -131,11 +131,6 @@ class Settings:
     def matrix_free(self) -> bool:
         """Whether a step solves by products of its own batch."""
         return isinstance(self.measure, Products)
-
-    @property
-    def needs_rows(self) -> bool:
-        """Whether the curvature is measured on examples."""
-        return not isinstance(self.measure, SquaredGradient)
 
 
 _ANY = float("inf")

@@ -11,9 +11,10 @@ used: its length, tensor by tensor, is that of another optimiser's step (*grafti
 whose learning rate then fits. What has fewer than two axes is left to that optimiser.
 
 Sources: Gupta, Koren and Singer (2018), Shampoo: preconditioned stochastic tensor
-optimization, algorithm 2; Anil, Gupta, Koren, Regan and Singer (2020), Scalable second
-order optimization for deep learning; Shi et al. (2023), A distributed data-parallel
-PyTorch implementation of the distributed Shampoo optimizer, sections 2 and 3.
+optimization, algorithms 1 and 2; Anil, Gupta, Koren, Regan and Singer (2020), Scalable
+second order optimization for deep learning; Shi et al. (2023), A distributed data-
+parallel PyTorch implementation of the distributed Shampoo optimizer for training neural
+networks at-scale.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from ngvi.families.parameters import is_concrete
 from ngvi.nets.optimizers.blocks import Blocks, along_axes, gram
 from ngvi.nets.optimizers.inverse_roots import Method, inverse_power
 from ngvi.nets.optimizers.pieces import (
@@ -32,6 +34,7 @@ from ngvi.nets.optimizers.pieces import (
     Rate,
     averaged,
     checked,
+    checked_decay,
     each,
     like,
     shaped,
@@ -40,7 +43,6 @@ from ngvi.nets.optimizers.pieces import (
     with_rate,
     zeros,
 )
-from ngvi.pytrees import pytree
 
 
 class Factors(NamedTuple):
@@ -52,11 +54,10 @@ class Factors(NamedTuple):
     """L_i^(−1/2k), as last computed."""
 
 
-@pytree
-class ShampooState:
+class ShampooState(NamedTuple):
     """Between two steps."""
 
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]
     mu: Any
     """M."""
     factors: Any
@@ -82,7 +83,7 @@ def scale_by_shampoo(
     root_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Precondition by Shampoo; see `shampoo`."""
-    checked("b1", b1, 0, 1)
+    checked_decay(b1=b1)
     checked("b2", b2, 0, 1)
     checked("eps", eps, 0)
     checked("every", every, 1)
@@ -95,6 +96,11 @@ def scale_by_shampoo(
             "root='eigh'"
         )
     if graft == "adam":
+        if is_concrete(b2) and b2 == 1:
+            raise ValueError(
+                "graft='adam' needs b2 below 1: with the sum over all steps take "
+                "graft=optax.scale_by_rss(), which is AdaGrad, or None"
+            )
         graft = optax.scale_by_adam(b1, b2)
     grafted = optax.with_extra_args_support(graft or optax.identity())
 
@@ -146,7 +152,9 @@ def scale_by_shampoo(
         # At first the statistics change much: where few gradients have been seen the
         # preconditioner is large, and must shrink as soon as others are.
         soon = (count < every) & (count & (count - 1) == 0)
-        return Factors(statistics, jax.lax.cond(turn | soon, roots, lambda: factors.roots))
+        return Factors(
+            statistics, jax.lax.cond(turn | soon, roots, lambda: factors.roots)
+        )
 
     def update(
         gradients: Any, state: ShampooState, params: Any = None, **extra: Any
@@ -219,7 +227,8 @@ def shampoo(
         debias: divide averages by 1 − βᵗ.
         stagger: the tensors take turns, so that no step computes the roots of all.
         mu_dtype: of M; bfloat16 is safe.
-        root_dtype: of the roots; bfloat16 is safe. The L_i are at least float32, as an
+        root_dtype: of the roots; in bfloat16 a step is off by 2⁻⁸, times up to
+            eps^(−1/2k) where L_i is singular. The L_i are at least float32, as an
             average over many steps must be.
 
     Raises:

@@ -33,6 +33,7 @@ from ngvi.nets.optimizers.pieces import (
     Rate,
     averaged,
     checked,
+    checked_decay,
     each,
     like,
     shaped,
@@ -41,7 +42,6 @@ from ngvi.nets.optimizers.pieces import (
     with_rate,
     zeros,
 )
-from ngvi.pytrees import pytree
 
 
 class Basis(NamedTuple):
@@ -53,11 +53,10 @@ class Basis(NamedTuple):
     """Q_i, in columns."""
 
 
-@pytree
-class SoapState:
+class SoapState(NamedTuple):
     """Between two steps."""
 
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]
     """t + 1, the first step only measuring; zero before it."""
     mu: Any
     """M."""
@@ -80,13 +79,11 @@ def scale_by_soap(
     basis_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Adam in Shampoo's eigenbasis; see `soap`."""
-    checked("b1", b1, 0, 1)
-    checked("b2", b2, 0, 1)
+    decay = b2 if basis_decay is None else basis_decay
+    checked_decay(b1=b1, b2=b2, basis_decay=decay)
     checked("eps", eps, 0)
     checked("every", every, 1)
     checked("block_size", block_size, 1)
-    decay = b2 if basis_decay is None else basis_decay
-    checked("basis_decay", decay, 0, 1)
 
     def blocks_of(leaf: Array) -> Blocks | None:
         blocks = Blocks.of(leaf.shape, block_size)

@@ -73,13 +73,16 @@ def step(
     average, averaged = _averaged(rule, state, gradient)
     natural, state = natural_gradient(rule, state, problem, averaged)
 
+    # Some rows were chosen so that they are few enough.
+    parts = rule.accumulate if count(for_model) == count(batch) else 1
+
     def quadratic(directions: Float[Array, "k p"]) -> Float[Array, "k k"]:
         return state.model.quadratic(
             state.weights,
             state.likelihood,
             _model_kind(rule),
             for_model,
-            rule.accumulate,
+            parts,
             directions,
         )
 
@@ -170,6 +173,9 @@ def _averaged(
         return None, gradient
     decay = rule.gradient_decay
     average = decay * state.average + (1 - decay) * gradient
+    # What is not finite would stay in it.
+    finite = jnp.isfinite(gradient @ gradient)
+    average = jnp.where(finite, average, state.average)
     return average, average / (1 - decay ** (state.steps + 1).astype(gradient.dtype))
 
 

@@ -8,13 +8,13 @@ known; a batch's gradient is corrected by what it was off there,
 which is unbiased, and exact at the anchor for c = 1. A batch costs two gradients.
 
 Source: Johnson and Zhang (2013), Accelerating stochastic gradient descent using
-predictive variance reduction, section 2; Yin et al. (2025), A coefficient makes SVRG
+predictive variance reduction; Yin et al. (2025), A coefficient makes SVRG
 effective, for c below 1 where θ is far from θ̃.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,12 @@ import optax
 from jaxtyping import Array, Int
 
 from ngvi.nets.optimizers.pieces import Rate, checked
-from ngvi.pytrees import pytree
 
 
-@pytree
-class SVRGState:
+class SVRGState(NamedTuple):
     """Between two steps."""
 
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]
     anchor: Any
     """θ̃."""
     gradient: Any

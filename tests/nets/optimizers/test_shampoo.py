@@ -61,6 +61,21 @@ def test_single_precision():
     np.testing.assert_allclose(found["w"], expected["w"], atol=1e-6)
 
 
+def test_half_precision_of_roots_and_momentum():
+    half = {"mu_dtype": jnp.bfloat16, "root_dtype": jnp.bfloat16}
+    optimizer = shampoo(0.1, every=1, **half)
+    state = optimizer.init(GRADIENTS[0])
+    kept = optax.tree.get(state, "factors")["w"]
+    assert kept.roots[0].dtype == jnp.bfloat16 != kept.statistics[0].dtype
+    assert state[0].mu["w"].dtype == jnp.bfloat16
+    found, expected = (updates(o)["w"] for o in (optimizer, shampoo(0.1, every=1)))
+    # The first step's root is that of a singular matrix, whose entries are rounded
+    # relative to its norm, 10^(6/4) times that of the part that matters.
+    errors = np.linalg.norm(found - expected, axis=(1, 2))
+    errors /= np.linalg.norm(expected, axis=(1, 2))
+    assert errors[0] < 10**1.5 * 2**-8 and (errors[1:] < 2 * 2**-8).all()
+
+
 def test_blocks_are_tensors_of_their_own():
     g = RNG.normal(size=(6, 3))
     settings = {"every": 1, "graft": None}
@@ -102,11 +117,12 @@ def test_no_gradient_is_no_step():
 
 
 def test_invalid_settings():
-    with pytest.raises(ValueError, match="b2 must be at least 0 and at most 1, got 2"):
-        shampoo(0.1, b2=2)
-    with pytest.raises(
-        ValueError, match=r"p whole, got exponent=0.3: take root='eigh'"
+    for settings, message in (
+        ({"b1": 1}, "b1 must be at least 0 and below 1, got 1"),
+        ({"b2": 2}, "b2 must be at least 0 and at most 1, got 2"),
+        ({"b2": 1.0}, "graft='adam' needs b2 below 1"),
+        ({"root": "newton", "exponent": 0.3}, "got exponent=0.3: take root='eigh'"),
+        ({"root": "qr"}, "root must be 'eigh' or 'newton', got 'qr'"),
     ):
-        shampoo(0.1, root="newton", exponent=0.3)
-    with pytest.raises(ValueError, match="root must be 'eigh' or 'newton', got 'qr'"):
-        shampoo(0.1, root="qr")
+        with pytest.raises(ValueError, match=message):
+            shampoo(0.1, **settings)

@@ -50,6 +50,16 @@ def test_in_single_precision():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_half_precision_of_bases_and_momentum():
+    half = {"mu_dtype": jnp.bfloat16, "basis_dtype": jnp.bfloat16}
+    optimizer = scale_by_soap(0.8, 0.9, 0.1, every=2, **half)
+    state = optimizer.init(GRADIENTS[0])
+    assert state.bases["w"].vectors[0].dtype == jnp.bfloat16
+    found = updates(optimizer)["w"]
+    expected = naive([g["w"] for g in GRADIENTS], 0.8, 0.9, 0.1, 2)
+    assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
+
+
 def test_without_bases_it_is_adam_a_step_later():
     found = updates(soap(0.1, 0.9, 0.999, min_ndim=3))
     adam = updates(optax.adam(0.1, 0.9, 0.999), GRADIENTS[1:])
