@@ -16,9 +16,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from ngvi.fisher import MLP
+from ngvi.fisher import MLP, fisher
 from ngvi.fisher.likelihoods import Gaussian
-from ngvi.fisher.structures import LowRankStructure
+from ngvi.fisher.structures import KroneckerStructure, LowRankStructure
 from ngvi.nets.optimizers import (
     State,
     diagonal_fisher,
@@ -167,6 +167,24 @@ def test_half_precision_parameters_have_wide_weights(name: str) -> None:
     assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"bfloat16"}
     assert {leaf.dtype.name for leaf in jax.tree.leaves(state.damped)} == {"float32"}
     assert losses[-1] < losses[0] - 0.3
+
+
+def test_factors_of_rounded_rows_are_semidefinite_and_near() -> None:
+    exact, rounded = (
+        fisher(
+            problems.apply,
+            PARAMS,
+            BATCH,
+            likelihood="categorical",
+            structure=KroneckerStructure(dtype=dtype),
+        ).matrix
+        for dtype in (None, "bfloat16")
+    )
+    pairs = jax.tree.leaves(exact), jax.tree.leaves(rounded)
+    for one, other in zip(*pairs, strict=True):
+        assert other.dtype == jnp.float32
+        assert 0 < np.abs(other - one).max() < 0.02 * np.abs(one).max()
+        assert np.linalg.eigvalsh(other).min() > -1e-6
 
 
 def test_a_batch_in_parts_is_the_batch() -> None:
