@@ -174,7 +174,9 @@ class TrustRegion(PolicyRule):
         )
         gradient = jax.grad(surrogate.loss)(surrogate.params)
         told = _told(surrogate, gradient, step.params, curvature, damping)
-        return step.params, kept, told._replace(accepted=step.accepted)
+        # The very numbers that the search went by.
+        told = told._replace(accepted=step.accepted, kl=step.kl, ratio=step.ratio)
+        return step.params, kept, told
 
 
 def at(value: float | Schedule, count: Int[Array, ""]) -> Any:
