@@ -29,7 +29,7 @@ from ngvi.nets.optimizers import shampoo, soap
 
 CONTEXT, WIDTH, HEADS, BLOCKS = 24, 32, 2, 2
 LEARN, TEST = 60_000, 12_000
-STEPS, BATCH, WARM = 300, 64, 30
+STEPS, BATCH, WARM = 220, 64, 22
 OPTIMIZERS = {
     "Adam": (optax.adam, (0.001, 0.003, 0.01)),
     "Shampoo": (shampoo, (0.01, 0.03, 0.1)),
