@@ -27,6 +27,8 @@ def damped_together(
     products: Sequence[KroneckerFactors], damping: float | Float[Array, ""]
 ) -> list[Kronecker]:
     """`KroneckerFactors.damp_factored` of each, of matrices without leading axes."""
+    if not products:
+        return []
     matrices = [factor for p in products for factor in (p.left, p.right)]
     sizes = [len(matrix) for matrix in matrices]
     groups = [_padded(matrices, group) for group in _groups(sizes)]
