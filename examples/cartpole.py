@@ -17,19 +17,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import ngvi
+from ngvi.nets.optimizers import CartPole
 
-GRAVITY, CART, POLE, LENGTH = 9.8, 1.0, 0.1, 0.5
-FORCE, TRACK, STEP, STEPS = 10.0, 2.4, 0.02, 250
+CART = CartPole()
+FORCE, TRACK, STEP, STEPS = CART.force, CART.max_position, CART.time_step, 250
 HIDDEN, STARTS, BUDGET = 8, 8, 10_000
 
 
 def physics(state: jax.Array, force: jax.Array) -> jax.Array:
     """One step of Barto, Sutton and Anderson's cart; θ = 0 is upright."""
     x, v, theta, omega = state
-    sin, cos, mass = jnp.sin(theta), jnp.cos(theta), CART + POLE
-    push = (force + POLE * LENGTH * omega**2 * sin) / mass
-    turn = (GRAVITY * sin - cos * push) / (LENGTH * (4 / 3 - POLE * cos**2 / mass))
-    v = v + STEP * (push - POLE * LENGTH * turn * cos / mass)
+    push, turn = CART.accelerations(state, force)
+    v = v + STEP * push
     omega = omega + STEP * turn
     # A wall at each end of the track takes the cart's speed.
     x = x + STEP * v

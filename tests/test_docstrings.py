@@ -106,6 +106,7 @@ def test_optimizers_guide():
     assert loss is names["net"]
     info = names["info"]
     assert info.loss.shape == (34,) and info.loss[-1] < 0.2
+    assert names["records"].info.kl.max() <= 0.01
 
 
 def test_nets_guide():

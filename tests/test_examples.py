@@ -197,6 +197,61 @@ def test_updating_day_by_day(monkeypatch: pytest.MonkeyPatch) -> None:
     assert off[0.2] < 0.4 < 0.8 < off[0.0]
 
 
+def test_small_tables() -> None:
+    example = load("small_tables")
+    model, learn, test = example.tables()["tumours, logistic regression"]
+    params = model.init(example.jax.random.key(0))
+    found, path = example.natural(model, params, learn)
+    assert path[8] < path[-1] + 1e-6 < path[2]
+    gradient = example.jax.grad(example.objective, 1)(model, found, learn)
+    assert example.optax.tree.norm(gradient) < 1e-6
+    assert example.accuracy(model, found, test) > 0.94
+
+
+def test_letters_by_soap() -> None:
+    example = load("letters_by_soap")
+    numbers, letters = example.text()
+    x = jnp.asarray(numbers[: 4 * example.CONTEXT]).reshape(4, -1)
+    params = example.random_transformer(example.jax.random.key(0), len(letters))
+    params["say"] = example.jax.random.normal(
+        example.jax.random.key(1), params["say"].shape
+    )
+    # What is said at a place does not depend on letters after it.
+    other = x.at[:, 10:].set(0)
+    found, changed = (
+        np.asarray(example.transformer(params, each)) for each in (x, other)
+    )
+    np.testing.assert_allclose(found[:, :10], changed[:, :10], atol=1e-6)
+    assert np.abs(found[:, 11:] - changed[:, 11:]).max() > 0.1
+
+
+@pytest.mark.slow
+def test_digits_vae() -> None:
+    example = load("digits_vae")
+    x = jnp.asarray(load_digits(return_X_y=True)[0] / 16)
+    keys = example.jax.random.split(example.jax.random.key(0))
+    params = {
+        "encoder": example.ENCODER.init(keys[0]),
+        "decoder": example.DECODER.init(keys[1]),
+    }
+    losses = [
+        run(params, x, size, 10)[1][-30:].mean()
+        for run, size in ((example.natural, 1e-3), (example.adam, 0.01))
+    ]
+    assert losses[0] < losses[1] - 0.5
+
+
+@pytest.mark.slow
+def test_ring_gan() -> None:
+    example = load("ring_gan")
+    shares = {}
+    for name, size in (("natural", 1e-4), ("Adam", 1e-3)):
+        shots = example.play(name, size, example.jax.random.key(1))
+        last = example.jax.tree.map(lambda leaf: leaf[-1], shots)
+        _, shares[name], _ = example.described(last)
+    assert shares["Adam"] < 0.5 < 0.7 < shares["natural"]
+
+
 def test_invariance(monkeypatch: pytest.MonkeyPatch) -> None:
     example = load("invariance")
     steps = {"natural gradient": 60, "gradient descent": 500, "Adam": 100}

@@ -18,6 +18,18 @@ from ngvi.nets.optimizers.inverse_free import (
     scale_by_inverse_free_shampoo,
 )
 from ngvi.nets.optimizers.optimizer import CurvatureOptimizer
+from ngvi.nets.optimizers.policy import (
+    CartPole,
+    Environment,
+    GaussNewtonBaseline,
+    Pendulum,
+    PolicyBatch,
+    PolicyOptimizer,
+    PolicyTrainer,
+    natural_policy_gradient,
+    policy_gradient,
+    trpo,
+)
 from ngvi.nets.optimizers.rows import (
     diagonal_fisher,
     ekfac,
@@ -37,8 +49,15 @@ from ngvi.nets.optimizers.train import train
 
 __all__ = [
     "Anchor",
+    "CartPole",
     "CurvatureOptimizer",
+    "Environment",
+    "GaussNewtonBaseline",
     "Info",
+    "Pendulum",
+    "PolicyBatch",
+    "PolicyOptimizer",
+    "PolicyTrainer",
     "Settings",
     "State",
     "adahessian",
@@ -53,6 +72,8 @@ __all__ = [
     "inverse_free_shampoo",
     "kfac",
     "natural_gradient",
+    "natural_policy_gradient",
+    "policy_gradient",
     "scale_by_adahessian",
     "scale_by_diagonal",
     "scale_by_inverse_free_shampoo",
@@ -67,4 +88,5 @@ __all__ = [
     "stochastic_natural_gradient",
     "svrg",
     "train",
+    "trpo",
 ]
