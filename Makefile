@@ -11,7 +11,7 @@ PYTHON_STAMP := $(VENV)/made-with-$(subst /,-,$(PYTHON)).stamp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo test test-slow test-ray lint clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,6 +26,9 @@ test: $(VENV)/test.stamp ## run the tests, without the slow ones
 
 test-slow: $(VENV)/test.stamp ## run the slow tests
 	$(BIN)/python -m pytest -n 2 -m slow
+
+test-ray: $(VENV)/ray.stamp ## run the tests that need Ray, which this installs
+	$(BIN)/python -m pytest tests/executors
 
 lint: $(VENV)/dev.stamp ## check style and types
 	$(BIN)/ruff check .
@@ -42,6 +45,7 @@ $(PYTHON_STAMP):
 
 $(VENV)/zoo.stamp: EXTRAS := zoo,plots
 $(VENV)/test.stamp: EXTRAS := test
+$(VENV)/ray.stamp: EXTRAS := ray
 $(VENV)/dev.stamp: EXTRAS := dev
 $(VENV)/%.stamp: pyproject.toml $(PYTHON_STAMP)
 	@echo 'Installing ngvi[$(EXTRAS)] into $(VENV) (the first time takes a few minutes) …'

@@ -16,7 +16,7 @@ import os
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -235,6 +235,58 @@ class Checkpoints:
                 f"{path} is the checkpoint of a {self.kind} with another "
                 f"{', '.join(differ)}. Delete the folder or give another one."
             )
+
+
+def repeat(
+    step: Callable[[Any, int], Any],
+    state: Any,
+    count: int,
+    folder: str | os.PathLike[str],
+    *,
+    every: int = 1,
+    identity: Mapping[str, Any] | None = None,
+) -> Any:
+    """step(state, i) for i = 0, 1, … count − 1, going on from a folder's checkpoint.
+
+    What is random should be drawn from `i`, as `jax.random.fold_in(key, i)`: then a
+    loop that was killed comes to the same state as one that was not.
+
+    Args:
+        step: (state, i) ↦ state, such as an epoch.
+        state: before all, a pytree of arrays.
+        count: of steps; with a larger one a loop that has ended goes on.
+        folder: see `Checkpoints`.
+        every: steps between two checkpoints; there is one at the end.
+        identity: see `Checkpoints`.
+
+    Returns:
+        The state after all.
+
+    Raises:
+        ValueError: `every` is less than 1.
+        CheckpointError: see `Checkpoints`; also a state of another structure.
+
+    Example:
+        >>> import tempfile, jax.numpy as jnp
+        >>> from ngvi import checkpoints
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     total = checkpoints.repeat(
+        ...         lambda x, i: x + i, jnp.zeros(()), 5, folder
+        ...     )
+        >>> float(total)
+        10.0
+    """
+    if every < 1:
+        raise ValueError(f"every must be at least 1, not {every}.")
+    with Checkpoints(folder, "loop", identity or {}) as kept:
+        found, done = kept.latest(), 0
+        if found is not None:
+            state, done = from_arrays(found.arrays, state), found.facts["done"]
+        for i in range(done, count):
+            state = step(state, i)
+            if (i + 1) % every == 0 or i + 1 == count:
+                kept.save(to_arrays(state), {"done": i + 1})
+    return state
 
 
 def to_arrays(tree: Any) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from ngvi.checkpoints import (
     Checkpoints,
     digest,
     from_arrays,
+    repeat,
     to_arrays,
 )
+from ngvi.fisher import MLP
+from ngvi.nets import run_epochs, vogn
 
 IDENTITY = {"seed": 3, "x0": np.array([1.0, 2.0])}
 
@@ -172,3 +176,31 @@ def test_trees() -> None:
         from_arrays(arrays, like | {"b": jnp.zeros(2)})
     with pytest.raises(CheckpointError, match=r"int.*\(3,\) for \['a'\]\[0\], where"):
         from_arrays(arrays, like | {"a": (jnp.arange(4), jnp.asarray(True))})
+
+
+def test_a_killed_training_comes_to_the_same_net(tmp_path: Path) -> None:
+    net = MLP((2, 4, 1))
+    x = jax.random.normal(jax.random.key(0), (32, 2))
+    batch = x, x[:, :1] * x[:, 1:]
+    of_net = vogn(net, "gaussian", data_size=32, learning_rate=0.01)
+    params = net.init(jax.random.key(1))
+    state = of_net.init(params, batch)
+
+    def epoch(state: Any, i: int, kill_at: int = 99) -> Any:
+        if i == kill_at:
+            raise KeyboardInterrupt
+        key = jax.random.fold_in(jax.random.key(2), i)
+        return run_epochs(of_net.rule, state, *batch, key, epochs=1, batch_size=8)[0]
+
+    whole = repeat(epoch, state, 6, tmp_path / "whole")
+    for kill_at in (2, 5):
+        with pytest.raises(KeyboardInterrupt):
+            killed = partial(epoch, kill_at=kill_at)
+            repeat(killed, state, 6, tmp_path / "killed", every=2)
+    resumed = repeat(epoch, state, 6, tmp_path / "killed", every=2)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(CheckpointError, match="for another size"):
+        repeat(epoch, (state, jnp.zeros(2)), 6, tmp_path / "killed")
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        repeat(epoch, state, 6, tmp_path, every=0)
