@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ngvi.bayes.psis import smoothed
-from ngvi.bayes.restarts import Restarts
+
+if TYPE_CHECKING:
+    from ngvi.bayes.restarts import Restarts
 
 Level = Literal["trustworthy", "means only", "do not trust"]
 

@@ -57,7 +57,7 @@ def test_the_evidence_is_exact_and_the_verdict_knows(conjugate):
     assert conjugate.diagnostics.khat == 0
     assert conjugate.verdict.level == "trustworthy"
     assert (conjugate.summary()["mcse"] == 0).all()
-    assert "mean-field" in repr(conjugate)
+    assert "a mean field" in repr(conjugate)
 
 
 @pytest.mark.slow

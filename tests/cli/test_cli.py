@@ -160,7 +160,7 @@ def test_a_family_and_what_refines_it(capsys, place, bare_report):
     line = "fit mine.py:model --data xy.csv --family mean-field --refine"
     code, out, err = run(capsys, line)
     assert code == 0
-    assert "mine: 1 dimensions, mean-field" in out
+    assert "mine: 1 dimensions, a mean field" in out
     assert "refined, rung by rung" in err
     posterior = ngvi.bayes.load.load(place / "out" / "mine" / "posterior.nc")
     assert posterior.mean["slope"] == pytest.approx(28 / 15, abs=1e-4)
