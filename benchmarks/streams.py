@@ -76,10 +76,19 @@ def write_data(folder: Path, rows: int) -> None:
     y.flush()
 
 
-def found(mean: Any, sd: Any, seconds: float, **more: Any) -> Row:
+def peak_memory() -> float:
+    """Of this process, in GiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would be at least that of the process before exec
+        line = next(s for s in status.read_text().splitlines() if s.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**20
     # The unit of ru_maxrss is 1 KiB, on macOS one byte.
     unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def found(mean: Any, sd: Any, seconds: float, **more: Any) -> Row:
+    peak = peak_memory()
     numbers = {"mean": np.asarray(mean).tolist(), "sd": np.asarray(sd).tolist()}
     return numbers | {"seconds": round(seconds, 2), "GiB": round(peak, 2)} | more
 
