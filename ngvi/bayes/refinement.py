@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ngvi.bayes.approximation import GaussianApproximation
-from ngvi.bayes.diagnostics import KHAT_LIMIT, Comparison, pareto_smoothed
+from ngvi.bayes.diagnostics import Comparison, pareto_smoothed
 from ngvi.bayes.mixed import mixed
 from ngvi.bayes.mixture_approximation import MixtureApproximation
 from ngvi.bayes.nuts import nuts_points
@@ -38,8 +38,6 @@ _MEAN_LIMIT, _SD_LIMIT = 0.05, 0.05
 _LARGEST_FULL = 1000
 # A mixture's components have full covariances, and more dimensions need more of them.
 _LARGEST_MIXTURE = 50
-_UNSURE = 0.5
-"""k-hat from which the weights must also estimate the variance of every site."""
 _EFFECTIVE = 2000
 """Effective draws at which no more are weighed."""
 _BLOCKS = 32
@@ -172,8 +170,6 @@ def _reweighed(posterior: Posterior) -> Posterior | None:
     weighed, drawn = posterior._weighed, posterior._drawn
     if not vouched(weighed.khat, posterior.comparison.efficiency):
         return None
-    if weighed.khat > _UNSURE and not max(posterior.site_khats.values()) < KHAT_LIMIT:
-        return None  # near the joint limit a site's own variance may have none
     if posterior.elsewhere is not None and posterior.elsewhere.rival is not None:
         return None  # weights of draws near q say nothing of the other part
     log_weight = weighed.log_weight

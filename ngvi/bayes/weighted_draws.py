@@ -20,7 +20,7 @@ _LARGEST_DENSE = 1000
 _FEWEST_EFFECTIVE = 400
 """Effective draws below which means and sds are no better than a rough guide."""
 _VOUCHED_KHAT = 0.5
-_VOUCHED_EFFICIENCY = 0.2
+_VOUCHED_EFFICIENCY = 0.3
 RHAT_LIMIT = 1.02
 DIVERGING_LIMIT = 0.005
 
