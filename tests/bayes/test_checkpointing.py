@@ -21,6 +21,7 @@ import pytest
 
 import ngvi
 from ngvi.bayes import fit_stream
+from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.checkpoints import CheckpointError
 from ngvi.mirror import loop
 
@@ -143,6 +144,23 @@ def test_a_killed_fit_goes_on(
     assert_same(ngvi.fit(*args, **options), whole)
 
 
+def test_an_interrupted_fit_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Ctrl-C the fit so far is returned, and kept."""
+    whole = ngvi.fit(rates, Y, covariance="full")
+
+    def interrupting(bar: Any, state: loop.State) -> None:
+        if int(state.iteration) >= 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(STEP, interrupting)
+        partly = ngvi.fit(rates, Y, covariance="full", checkpoint=tmp_path, every=1)
+    assert partly.diagnostics.stop_reason == INTERRUPTED
+    assert_same(ngvi.fit(rates, Y, covariance="full", checkpoint=tmp_path), whole)
+
+
 def batches(kill_at: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for i in range(4):
         if READ[0] == kill_at:
@@ -224,7 +242,7 @@ from ngvi.bayes import checkpointing, run
 from tests.bayes.test_checkpointing import rates, Y
 show = run._show
 def slowly(bar, state):
-    time.sleep(0.3)
+    time.sleep(0.15)
     print(int(state.iteration), flush=True)
 run._show = slowly
 checkpointing._LARGEST_SHARE = np.inf
@@ -250,7 +268,7 @@ def test_kill_9_at_twenty_moments(tmp_path: Path) -> None:
                 assert process.stdout is not None
                 if kills < 20:
                     process.stdout.readline()
-                    time.sleep(rng.uniform(0, 2))
+                    time.sleep(rng.uniform(0, 1))
                     process.send_signal(signal.SIGKILL)
                     kills += process.wait() == -signal.SIGKILL
         np.testing.assert_array_equal(np.load(answer), whole)
