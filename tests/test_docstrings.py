@@ -61,6 +61,32 @@ def run_guide(name):
         yield dict(names)
 
 
+def test_start_guide(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _, fit, *_, names = run_guide("start.md")
+    assert fit["posterior"].verdict.level == "trustworthy"
+    printed = capsys.readouterr().out
+    page = (ROOT / "docs/start.md").read_text()
+    # What the page shows was printed, but for the last digits of its numbers.
+    for block in re.findall(r"\nprints\n\n(.*?\n)\n(?=\S)", page, re.DOTALL):
+        lines = [line.split() for line in block.splitlines() if line.strip()]
+        assert lines
+        for line in lines:
+            assert line[0] in printed
+    assert names["better"].verdict.level == "trustworthy"
+    assert names["precise"].std() < names["same"].std()
+
+
+def test_coming_from_guide():
+    svi, search, _, nets = run_guide("coming_from.md")
+    assert svi["predicted"].shape == (500, 3)
+    sd = svi["predicted"].std(0)
+    assert (sd > 0.7).all() and (sd < 1.4).all()
+    np.testing.assert_allclose(search["es"].result.x, 1, atol=1e-4)
+    assert nets["found"].fun < 1e-9
+    assert nets["info"].loss[-1] < nets["info"].loss[0]
+
+
 def test_families_guide():
     *_, names = run_guide("families.md")
     fitted = names["incomes"].fit(names["x"])

@@ -1,0 +1,126 @@
+"""Makes docs/gallery.md and its pictures by running the examples.
+
+    python docs/tools/gallery.py            all of them, one after the other: half an hour
+    python docs/tools/gallery.py topics …   some; of the others the last run is kept
+
+Title and text of an entry are from the example's docstring; below is what it drew, made small, and what it printed. Nothing in the gallery is
+written by hand but its sections, here.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGE, PICTURES = DOCS / "gallery.md", DOCS / "pictures" / "gallery"
+WIDTH, MOST_BYTES = 1000, 60_000
+
+SECTIONS = {
+    "Posteriors": (
+        "raw_units verdict log_density many_groups stochastic_volatility "
+        "site_families updating_day_by_day topics robust_processes"
+    ),
+    "Black boxes": "fit_ode tune_svm cartpole discrete_design",
+    "The Fisher matrix": (
+        "natural_gradient invariance parameterization three_fishers "
+        "fisher_or_hessian kfac_blocks fisher_costs small_tables"
+    ),
+    "Bayesian nets": (
+        "bayesian_net_gaps diabetes_net digits_calibration pruning "
+        "continual_learning thompson_sampling active_learning transformer_averaging"
+    ),
+    "Optimisers and policies": (
+        "deep_autoencoder convolutions_by_kfac letters_by_soap digits_vae ring_gan "
+        "policy_gradients swing_up"
+    ),
+}
+HEAD = """\
+# Gallery
+
+<!-- Made by docs/tools/gallery.py, which runs the examples; edits here are lost. -->
+
+Every example is a file of one or two hundred lines that runs by itself, as
+`python examples/NAME.py`, on a laptop's processor; most in less than a minute.
+"""
+
+
+def run(name: str) -> str:
+    """Run an example; keep its picture and return what it printed."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "examples" / f"{name}.py")]
+        started = time.perf_counter()
+        ran = subprocess.run(
+            command, cwd=folder, env=env, text=True, check=True, stdout=subprocess.PIPE
+        )
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+        for picture in Path(folder).glob("out/*.png"):
+            keep(picture, PICTURES / f"{name}.webp")
+    return ran.stdout.strip("\n")
+
+
+def keep(drawn: Path, kept: Path) -> None:
+    """A picture, made as small as a page needs it."""
+    from PIL import Image
+
+    image = Image.open(drawn).convert("RGB")
+    height = round(image.height * WIDTH / image.width)
+    image = image.resize((WIDTH, height), Image.Resampling.LANCZOS)
+    for quality in (85, 75, 60, 45):
+        image.save(kept, quality=quality, method=6)
+        if kept.stat().st_size < MOST_BYTES:
+            return
+    raise ValueError(f"{kept.name} has {kept.stat().st_size:,d} bytes.")
+
+
+def prose(paragraphs: list[str]) -> str:
+    """The first that is neither formula nor list, up to its last whole sentence."""
+    for text in paragraphs:
+        if not re.match(r"\s|\d\.|Source", text):
+            whole = re.match(r".*\.(?=\s|$)", text, re.DOTALL)
+            return whole.group() if whole else ""
+    return ""
+
+
+def entry(name: str, printed: str) -> str:
+    """What the page says of an example."""
+    source = (ROOT / "examples" / f"{name}.py").read_text()
+    title, *paragraphs = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")
+    title = " ".join(title.split()).rstrip(".")
+    picture = f"pictures/gallery/{name}.webp"
+    drawn = f"![{title}]({picture})" if (DOCS / picture).exists() else ""
+    code = f"[{name}.py](../examples/{name}.py)"
+    told = f"```text\n{printed}\n```"
+    if drawn:  # the picture says most of it
+        told = f"<details markdown><summary>prints</summary>\n\n{told}\n\n</details>"
+    # The last paragraph is the command.
+    parts = f"### {title}", prose(paragraphs[:-1]), drawn, code, told
+    return "\n\n".join(part for part in parts if part)
+
+
+def main(chosen: list[str]) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page = PAGE.read_text() if PAGE.exists() else ""
+    earlier = re.findall(r"examples/(\w+)\.py\).*?```text\n(.*?)\n```", page, re.DOTALL)
+    printed = dict(earlier)
+    for section in SECTIONS.values():
+        for name in section.split():
+            if name in chosen or not chosen:
+                printed[name] = run(name)
+    parts = [HEAD]
+    for section, names in SECTIONS.items():
+        there = [name for name in names.split() if name in printed]
+        parts += [f"## {section}\n", *(entry(n, printed[n]) + "\n" for n in there)]
+    PAGE.write_text("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
