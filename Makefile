@@ -30,8 +30,8 @@ test-slow: $(VENV)/test.stamp ## run the slow tests
 test-ray: $(VENV)/ray.stamp ## run the tests that need Ray, which this installs
 	$(BIN)/python -m pytest tests/executors
 
-docs: $(VENV)/docs.stamp ## build the documentation: open site/index.html
-	$(BIN)/mkdocs build --strict --quiet
+docs: $(VENV)/docs.stamp ## build the documentation into site/ (python3 -m http.server -d site)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 gallery: $(VENV)/test.stamp ## run all examples and make docs/gallery.md anew (half an hour)
 	$(BIN)/python docs/tools/gallery.py

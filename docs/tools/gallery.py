@@ -48,7 +48,8 @@ HEAD = """\
 <!-- Made by docs/tools/gallery.py, which runs the examples; edits here are lost. -->
 
 Every example is a file of one or two hundred lines that runs by itself, as
-`python examples/NAME.py`, on a laptop's processor; most in less than a minute.
+`python examples/NAME.py`, most in less than a minute on an idle processor. Times in what
+they print here are those of two busy cores.
 """
 
 
@@ -95,14 +96,18 @@ def entry(name: str, printed: str) -> str:
     source = (ROOT / "examples" / f"{name}.py").read_text()
     title, *paragraphs = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")
     title = " ".join(title.split()).rstrip(".")
+    heading, _, rest = title.partition(": ")
+    if rest:
+        rest = f"{rest[0].upper()}{rest[1:]}."
     picture = f"pictures/gallery/{name}.webp"
     drawn = f"![{title}]({picture})" if (DOCS / picture).exists() else ""
     code = f"[{name}.py](../examples/{name}.py)"
     told = f"```text\n{printed}\n```"
     if drawn:  # the picture says most of it
-        told = f"<details markdown><summary>prints</summary>\n\n{told}\n\n</details>"
+        told = f"<details markdown><summary>What it prints</summary>\n\n{told}\n\n</details>"
     # The last paragraph is the command.
-    parts = f"### {title}", prose(paragraphs[:-1]), drawn, code, told
+    text = f"{rest}\n{prose(paragraphs[:-1])}".strip()
+    parts = f"### {heading}", text, drawn, code, told
     return "\n\n".join(part for part in parts if part)
 
 
