@@ -36,7 +36,9 @@ def test_every_relative_link_leads_to_a_file():
 
 
 def test_the_gallery_has_every_example_and_small_pictures():
-    shown = re.findall(r"\]\(\.\./examples/(\w+)\.py\)", (DOCS / "gallery.md").read_text())
+    shown = re.findall(
+        r"\]\(\.\./examples/(\w+)\.py\)", (DOCS / "gallery.md").read_text()
+    )
     assert sorted(shown) == sorted(path.stem for path in ROOT.glob("examples/*.py"))
     sizes = [path.stat().st_size for path in DOCS.glob("pictures/gallery/*")]
     assert max(sizes) < 60_000 and sum(sizes) < 1_000_000

@@ -1,10 +1,11 @@
 """Makes docs/gallery.md and its pictures by running the examples.
 
-    python docs/tools/gallery.py            all of them, one after the other: half an hour
-    python docs/tools/gallery.py topics …   some; of the others the last run is kept
+    python docs/tools/gallery.py           all, one after the other: half an hour
+    python docs/tools/gallery.py topics    some; of the others the last run is kept
+    python docs/tools/gallery.py missing   those that the page has no run of
 
-Title and text of an entry are from the example's docstring; below is what it drew, made small, and what it printed. Nothing in the gallery is
-written by hand but its sections, here.
+Title and text of an entry are from the example's docstring; below is what it drew, made
+small, and what it printed. Nothing is written by hand but the sections, here.
 """
 
 from __future__ import annotations
@@ -42,14 +43,15 @@ SECTIONS = {
         "policy_gradients swing_up"
     ),
 }
+FOLDED = "<details markdown><summary>What it prints</summary>"
 HEAD = """\
 # Gallery
 
 <!-- Made by docs/tools/gallery.py, which runs the examples; edits here are lost. -->
 
 Every example is a file of one or two hundred lines that runs by itself, as
-`python examples/NAME.py`, most in less than a minute on an idle processor. Times in what
-they print here are those of two busy cores.
+`python examples/NAME.py`, most in less than a minute on an idle processor. The times
+that they print here are those of two busy cores.
 """
 
 
@@ -91,7 +93,7 @@ def prose(paragraphs: list[str]) -> str:
     return ""
 
 
-def entry(name: str, printed: str) -> str:
+def entry(name: str, printed: str | None) -> str:
     """What the page says of an example."""
     source = (ROOT / "examples" / f"{name}.py").read_text()
     title, *paragraphs = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")
@@ -102,29 +104,35 @@ def entry(name: str, printed: str) -> str:
     picture = f"pictures/gallery/{name}.webp"
     drawn = f"![{title}]({picture})" if (DOCS / picture).exists() else ""
     code = f"[{name}.py](../examples/{name}.py)"
-    told = f"```text\n{printed}\n```"
+    told = "" if printed is None else f"```text\n{printed}\n```"
     if drawn:  # the picture says most of it
-        told = f"<details markdown><summary>What it prints</summary>\n\n{told}\n\n</details>"
+        told = f"{FOLDED}\n\n{told}\n\n</details>"
     # The last paragraph is the command.
     text = f"{rest}\n{prose(paragraphs[:-1])}".strip()
     parts = f"### {heading}", text, drawn, code, told
     return "\n\n".join(part for part in parts if part)
 
 
+def write(printed: dict[str, str]) -> None:
+    """The page, from what has been printed so far."""
+    parts = [HEAD]
+    for section, names in SECTIONS.items():
+        entries = (entry(name, printed.get(name)) + "\n" for name in names.split())
+        parts += [f"## {section}\n", *entries]
+    PAGE.write_text("\n".join(parts))
+
+
 def main(chosen: list[str]) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     page = PAGE.read_text() if PAGE.exists() else ""
-    earlier = re.findall(r"examples/(\w+)\.py\).*?```text\n(.*?)\n```", page, re.DOTALL)
-    printed = dict(earlier)
-    for section in SECTIONS.values():
-        for name in section.split():
-            if name in chosen or not chosen:
-                printed[name] = run(name)
-    parts = [HEAD]
-    for section, names in SECTIONS.items():
-        there = [name for name in names.split() if name in printed]
-        parts += [f"## {section}\n", *(entry(n, printed[n]) + "\n" for n in there)]
-    PAGE.write_text("\n".join(parts))
+    told = r"examples/(\w+)\.py\)\n\n(?:<details.*?\n\n)?```text\n(.*?)\n```"
+    printed = dict(re.findall(told, page, re.DOTALL))
+    names = [name for section in SECTIONS.values() for name in section.split()]
+    if chosen == ["missing"]:
+        names = [name for name in names if name not in printed]
+    for name in names if chosen in ([], ["missing"]) else chosen:
+        printed[name] = run(name)
+        write(printed)
 
 
 if __name__ == "__main__":
