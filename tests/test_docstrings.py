@@ -149,6 +149,13 @@ def test_nets_guide():
 
 
 @pytest.mark.slow
+def test_mixtures_guide():
+    (names,) = run_guide("mixtures.md")
+    assert abs(names["posterior"].log_evidence) < 0.1
+    assert names["better"].verdict.level == "trustworthy"
+
+
+@pytest.mark.slow
 def test_conjugate_guide():
     *_, names = run_guide("conjugate.md")
     assert names["lda"].perplexity(names["counts"][250:]) < 100
