@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGE, PICTURES = DOCS / "gallery.md", DOCS / "pictures" / "gallery"
-WIDTH, MOST_BYTES = 1000, 60_000
+WIDTH, MOST_BYTES = 1000, 40_000
 
 SECTIONS = {
     "Posteriors": (
@@ -77,7 +77,7 @@ def keep(drawn: Path, kept: Path) -> None:
     image = Image.open(drawn).convert("RGB")
     height = round(image.height * WIDTH / image.width)
     image = image.resize((WIDTH, height), Image.Resampling.LANCZOS)
-    for quality in (85, 75, 60, 45):
+    for quality in (80, 70, 60, 50, 40):
         image.save(kept, quality=quality, method=6)
         if kept.stat().st_size < MOST_BYTES:
             return
