@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGE, PICTURES = DOCS / "gallery.md", DOCS / "pictures" / "gallery"
-WIDTH, MOST_BYTES = 1000, 40_000
+WIDTHS, MOST_BYTES = range(1000, 300, -100), 40_000
 
 SECTIONS = {
     "Posteriors": (
@@ -71,14 +71,14 @@ def run(name: str) -> str:
 
 
 def keep(drawn: Path, kept: Path) -> None:
-    """A picture, made as small as a page needs it."""
+    """A picture, in the largest size that has few bytes."""
     from PIL import Image
 
     image = Image.open(drawn).convert("RGB")
-    height = round(image.height * WIDTH / image.width)
-    image = image.resize((WIDTH, height), Image.Resampling.LANCZOS)
-    for quality in (80, 70, 60, 50, 40):
-        image.save(kept, quality=quality, method=6)
+    for width in WIDTHS:
+        size = width, round(image.height * width / image.width)
+        smaller = image.resize(size, Image.Resampling.LANCZOS)
+        smaller.save(kept, quality=75, method=6)
         if kept.stat().st_size < MOST_BYTES:
             return
     raise ValueError(f"{kept.name} has {kept.stat().st_size:,d} bytes.")
