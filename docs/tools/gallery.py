@@ -17,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGE, PICTURES = DOCS / "gallery.md", DOCS / "pictures" / "gallery"
-WIDTHS, MOST_BYTES = range(1000, 300, -100), 40_000
+MOST_BYTES = 50_000
 
 SECTIONS = {
     "Posteriors": (
@@ -71,14 +72,14 @@ def run(name: str) -> str:
 
 
 def keep(drawn: Path, kept: Path) -> None:
-    """A picture, in the largest size that has few bytes."""
+    """A picture, in the largest size and best quality that have few bytes."""
     from PIL import Image
 
     image = Image.open(drawn).convert("RGB")
-    for width in WIDTHS:
+    for width, quality in product((1000, 800, 600), (75, 50, 30)):
         size = width, round(image.height * width / image.width)
         smaller = image.resize(size, Image.Resampling.LANCZOS)
-        smaller.save(kept, quality=75, method=6)
+        smaller.save(kept, quality=quality, method=6)
         if kept.stat().st_size < MOST_BYTES:
             return
     raise ValueError(f"{kept.name} has {kept.stat().st_size:,d} bytes.")
