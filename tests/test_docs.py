@@ -36,9 +36,13 @@ def test_every_relative_link_leads_to_a_file():
 
 
 def test_the_gallery_has_every_example_and_small_pictures():
-    shown = re.findall(
-        r"\]\(\.\./examples/(\w+)\.py\)", (DOCS / "gallery.md").read_text()
-    )
+    entries = (DOCS / "gallery.md").read_text().split("\n### ")[1:]
+    shown = [re.search(r"\]\(\.\./examples/(\w+)\.py\)", e).group(1) for e in entries]
     assert sorted(shown) == sorted(path.stem for path in ROOT.glob("examples/*.py"))
+    for name, entry in zip(shown, entries, strict=True):
+        assert "```text" in entry
+        pictures = re.findall(r"^out/(\w+)\.png", entry, re.MULTILINE)
+        assert pictures == re.findall(r"gallery/(\w+)\.webp", entry)
+        assert set(pictures) <= {name}
     sizes = [path.stat().st_size for path in DOCS.glob("pictures/gallery/*")]
     assert max(sizes) < 60_000 and sum(sizes) < 1_000_000

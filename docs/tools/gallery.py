@@ -106,7 +106,7 @@ def entry(name: str, printed: str | None) -> str:
     drawn = f"![{title}]({picture})" if (DOCS / picture).exists() else ""
     code = f"[{name}.py](../examples/{name}.py)"
     told = "" if printed is None else f"```text\n{printed}\n```"
-    if drawn:  # the picture says most of it
+    if told and drawn:  # the picture says most of it
         told = f"{FOLDED}\n\n{told}\n\n</details>"
     # The last paragraph is the command.
     text = f"{rest}\n{prose(paragraphs[:-1])}".strip()
@@ -123,11 +123,16 @@ def write(printed: dict[str, str]) -> None:
     PAGE.write_text("\n".join(parts))
 
 
+def earlier() -> dict[str, str]:
+    """What the page says that the examples printed when they ran last."""
+    entries = PAGE.read_text().split("\n### ") if PAGE.exists() else []
+    told = re.compile(r"examples/(\w+)\.py\).*?```text\n(.*?)\n```", re.DOTALL)
+    return dict(found.groups() for found in map(told.search, entries) if found)
+
+
 def main(chosen: list[str]) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
-    page = PAGE.read_text() if PAGE.exists() else ""
-    told = r"examples/(\w+)\.py\)\n\n(?:<details.*?\n\n)?```text\n(.*?)\n```"
-    printed = dict(re.findall(told, page, re.DOTALL))
+    printed = earlier()
     names = [name for section in SECTIONS.values() for name in section.split()]
     if chosen == ["missing"]:
         names = [name for name in names if name not in printed]
