@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 import scipy.stats
 
@@ -52,10 +54,9 @@ def test_readme_example(tmp_path, monkeypatch, capsys):
     assert names["process"].score(names["x"], names["y"]) > 0.9
 
 
-def run_guide(name):
+def run_guide(name, **names):
     """What the code of a page, run from top to bottom, has defined after each block."""
     text = (ROOT / "docs" / name).read_text()
-    names: dict = {}
     for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(code, names)
         yield dict(names)
@@ -146,6 +147,19 @@ def test_nets_guide():
     assert int(any_model["state"].steps) == 50
     assert any_model["draws"][0]["w"].shape == (10, 1, 20)
     assert np.isfinite(any_model["predicted"].mean).all()
+
+
+@pytest.mark.slow
+def test_trust_guide(capsys):
+    def model(x, y=None):
+        slope = numpyro.sample("slope", dist.Normal(0, 1))
+        with numpyro.plate("row", x.shape[0]):
+            numpyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
+
+    x = np.linspace(-1, 1, 20)
+    (names,) = run_guide("trust.md", ngvi=ngvi, model=model, x=x, y=x)
+    assert names["calibration"].calibrated
+    assert "slope" in capsys.readouterr().out
 
 
 @pytest.mark.slow
