@@ -11,7 +11,7 @@ PYTHON_STAMP := $(VENV)/made-with-$(subst /,-,$(PYTHON)).stamp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-ray lint clean
+.PHONY: help demo docs gallery test test-slow test-ray lint clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,13 +30,19 @@ test-slow: $(VENV)/test.stamp ## run the slow tests
 test-ray: $(VENV)/ray.stamp ## run the tests that need Ray, which this installs
 	$(BIN)/python -m pytest tests/executors
 
+docs: $(VENV)/docs.stamp ## build the documentation into site/ (python3 -m http.server -d site)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+gallery: $(VENV)/test.stamp ## run all examples and make docs/gallery.md anew (half an hour)
+	$(BIN)/python docs/tools/gallery.py
+
 lint: $(VENV)/dev.stamp ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean: ## remove the environment, outputs and caches
-	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) out site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PYTHON_STAMP):
@@ -44,6 +50,7 @@ $(PYTHON_STAMP):
 	@touch $@
 
 $(VENV)/zoo.stamp: EXTRAS := zoo,plots
+$(VENV)/docs.stamp: EXTRAS := docs
 $(VENV)/test.stamp: EXTRAS := test
 $(VENV)/ray.stamp: EXTRAS := ray
 $(VENV)/dev.stamp: EXTRAS := dev
