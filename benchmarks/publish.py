@@ -125,9 +125,15 @@ def main() -> None:
     unknown = sorted(set(options.tables) - TABLES.keys())
     if unknown:
         parser.error(f"no table {', '.join(unknown)}: there are {', '.join(TABLES)}")
+    failed = []
     for name in options.tables or TABLES:
         print(f"\n== {name}", flush=True)
-        publish(TABLES[name], options.folder, options.quick)
+        try:
+            publish(TABLES[name], options.folder, options.quick)
+        except subprocess.CalledProcessError:
+            failed.append(name)  # as without its peer; the others go on
+    if failed:
+        sys.exit(f"Not made: {', '.join(failed)}. What their scripts said is above.")
 
 
 if __name__ == "__main__":
