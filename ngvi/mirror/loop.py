@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from ngvi.families import Gaussian
 from ngvi.mirror.draws import Ladder
-from ngvi.mirror.estimates import Estimate, Estimator, Potential
+from ngvi.mirror.estimates import Estimate, Estimator, Potential, over_draws
 from ngvi.mirror.memory import Memory
 from ngvi.mirror.state import (
     CONVERGED,
@@ -61,20 +61,12 @@ __all__ = [
     "initial_state",
     "run",
     "trial",
-    "values_at",
 ]
 
 # Rejections in a row after which no step is expected to be found.
 _MAX_TRIES = 25
 # Trials in a row that gain nothing: a kink, of which more draws see less.
 _MAX_IDLE = 15
-
-
-def values_at(
-    potential: Potential, q: Gaussian, eps: Float[Array, "s d"], batch: int
-) -> Float[Array, "s"]:
-    """ℓ at every draw, a batch at a time so that memory stays bounded."""
-    return jax.lax.map(potential, q.place(eps), batch_size=min(batch, eps.shape[0]))
 
 
 def initial_state(
@@ -147,7 +139,7 @@ def check(
     settings: Settings,
 ) -> State:
     """What to do with a level at rest: refine it, climb to the next, or stop."""
-    values = values_at(potential, state.q, draws.check, settings.at_once)
+    values = over_draws(potential, state.q.place(draws.check), settings.at_once)
     return compare(state, values, draws, settings)
 
 
