@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 
 import jax
 import numpy as np
@@ -12,9 +13,10 @@ from tests.families import cases as families
 from tests.families import test_divergences, test_draws, test_identities, test_shapes
 from tests.linalg import cases as linalg
 from tests.linalg import test_structures
-from tests.test_docstrings import blocks_of, run_guide
+from tests.test_docstrings import ROOT, run_guide
 
-FAMILY, STRUCTURE, *_ = blocks_of("extending.md")
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+FAMILY, STRUCTURE, *_ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture
