@@ -66,7 +66,7 @@ def test_half_precision_of_roots_and_momentum():
     optimizer = shampoo(0.1, every=1, **half)
     state = optimizer.init(GRADIENTS[0])
     kept = optax.tree.get(state, "factors")["w"]
-    assert kept.roots[0].dtype == jnp.bfloat16 != kept.statistics[0].dtype
+    assert kept.made[0].dtype == jnp.bfloat16 != kept.statistics[0].dtype
     assert state[0].mu["w"].dtype == jnp.bfloat16
     found, expected = (updates(o)["w"] for o in (optimizer, shampoo(0.1, every=1)))
     # The first step's root is that of a singular matrix, whose entries are rounded
@@ -103,7 +103,7 @@ def test_tensors_take_turns():
     update = jax.jit(optimizer.update)
     for g in gradients:
         before, (_, state) = state.factors, update(g, state)
-        pairs = [(state.factors[k].roots[0], before[k].roots[0]) for k in "ab"]
+        pairs = [(state.factors[k].made[0], before[k].made[0]) for k in "ab"]
         renewed.append([bool((new != old).any()) for new, old in pairs])
     # Both at first.
     assert renewed == [[True, True], [True, True], [True, False], [False, True]]
