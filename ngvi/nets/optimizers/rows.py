@@ -246,6 +246,7 @@ _NEWTON: dict[str, Any] = {
     "damping": 1.0,
     "adapt_every": 1,
     "damping_factor": 2 / 3,
+    "binding": 0.0,
     "curvature_decay": 0.0,
     "max_halvings": 10,
 }
