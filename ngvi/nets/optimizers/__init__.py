@@ -42,6 +42,7 @@ from ngvi.nets.optimizers.rows import (
 )
 from ngvi.nets.optimizers.settings import Settings
 from ngvi.nets.optimizers.shampoo import scale_by_shampoo, shampoo
+from ngvi.nets.optimizers.singd import singd
 from ngvi.nets.optimizers.soap import scale_by_soap, soap
 from ngvi.nets.optimizers.state import Anchor, Info, State
 from ngvi.nets.optimizers.svrg import svrg
@@ -81,6 +82,7 @@ __all__ = [
     "scale_by_soap",
     "scale_by_sophia",
     "shampoo",
+    "singd",
     "soap",
     "sophia",
     "squared_gradient",

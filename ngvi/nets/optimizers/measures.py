@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,6 @@ from ngvi.fisher.structures.kronecker import (
 )
 from ngvi.linalg import (
     KroneckerFactors,
-    PositiveDefinite,
     Semidefinite,
     SemidefiniteBlocks,
     SemidefiniteDiagonal,
@@ -66,6 +65,8 @@ class Measure(ABC):
     kind: Kind
     by_layers: bool = True
     """Whether its vectors are in the order of the layers, see `ngvi.fisher.layout`."""
+    inverse_free: ClassVar[bool] = False
+    """Whether what is kept is of an inverse, so that nothing is factorised."""
 
     def check(self, problem: Problem, count: int) -> None:  # noqa: B027
         """Refuse a kind that has no meaning here: see `ngvi.fisher.structures`."""
@@ -112,9 +113,11 @@ class Measure(ABC):
         new = jax.tree.map(lambda old, leaf: leaf.astype(old.dtype), site, new)
         return site_step(site, new, weight)
 
-    def damped(self, site: Site, damping: Float[Array, ""]) -> PositiveDefinite | None:
-        """F + λ, if the average has it without a factorisation."""
-        return None
+    def natural(
+        self, site: Site, damping: Float[Array, ""], gradient: Float[Array, "p"]
+    ) -> Float[Array, "p"]:
+        """(F + λ)⁻¹ g, where it takes no factorisation."""
+        raise NotImplementedError(f"{type(self).__name__} is no inverse")
 
     def matrix(self, site: Site) -> Semidefinite:
         """F."""

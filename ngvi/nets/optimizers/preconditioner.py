@@ -77,6 +77,8 @@ def with_curvature(
         state.site,
     )
     state = replace(state, site=site)
+    if rule.measure.inverse_free:
+        return state
     if rule.refresh == 1 or rule.staggered:
         return replace(state, damped=factorised(rule, state))
     damped = jax.lax.cond(
@@ -162,6 +164,9 @@ def natural_gradient(
     rule: Settings, state: State, problem: Problem, gradient: Float[Array, "p"]
 ) -> tuple[Float[Array, "p"], State]:
     """d, and the state with what the next solve starts from."""
+    if rule.measure.inverse_free:
+        damping = state.damping + rule.l2
+        return _kept(state, rule.measure.natural(state.site, damping, gradient)), state
     if not rule.matrix_free:
         assert state.damped is not None
         return _kept(state, state.damped.solve(gradient)), state

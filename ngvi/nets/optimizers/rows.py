@@ -84,7 +84,7 @@ def natural_gradient(
     (2020), New insights and perspectives on the natural gradient method.
     """
     defaults = {"damping": 1e-2, "adapt_every": 5}
-    return _made(apply, likelihood, _measure(structure, kind), defaults, settings)
+    return made(apply, likelihood, _measure(structure, kind), defaults, settings)
 
 
 def kfac(
@@ -111,8 +111,8 @@ def kfac(
         "factored": True,
         "refresh": 5,
     }
-    measure = Measured(_kind(kind), KroneckerStructure(sharing, factor_dtype))
-    return _made(apply, likelihood, measure, defaults, settings)
+    measure = Measured(kind_of(kind), KroneckerStructure(sharing, factor_dtype))
+    return made(apply, likelihood, measure, defaults, settings)
 
 
 def ekfac(
@@ -130,8 +130,8 @@ def ekfac(
     natural gradient descent in a Kronecker-factored eigenbasis.
     """
     defaults = {"damping": 0.01, "adapt_every": 5, "refresh": 20}
-    measure = Rescaled(_kind(kind), KroneckerStructure(sharing, factor_dtype))
-    return _made(apply, likelihood, measure, defaults, settings)
+    measure = Rescaled(kind_of(kind), KroneckerStructure(sharing, factor_dtype))
+    return made(apply, likelihood, measure, defaults, settings)
 
 
 def gauss_newton(
@@ -149,7 +149,7 @@ def gauss_newton(
     matrix-vector products for second-order gradient descent.
     """
     measure = _measure(structure, "gauss-newton")
-    return _made(apply, likelihood, measure, _NEWTON, settings)
+    return made(apply, likelihood, measure, _NEWTON, settings)
 
 
 def hessian_free(
@@ -166,7 +166,7 @@ def hessian_free(
 
     Source: Martens (2010), Deep learning via Hessian-free optimization.
     """
-    return _made(apply, likelihood, Products(_kind(kind)), _NEWTON, settings)
+    return made(apply, likelihood, Products(kind_of(kind)), _NEWTON, settings)
 
 
 def diagonal_fisher(
@@ -185,8 +185,8 @@ def diagonal_fisher(
     learning with second order methods.
     """
     defaults = {"learning_rate": learning_rate, "momentum": 0.0}
-    measure = Measured(_kind(kind), DiagonalStructure())
-    return _made(apply, likelihood, measure, defaults, settings)
+    measure = Measured(kind_of(kind), DiagonalStructure())
+    return made(apply, likelihood, measure, defaults, settings)
 
 
 def squared_gradient(
@@ -208,7 +208,7 @@ def squared_gradient(
         "curvature_decay": 0.999,
     }
     measure = SquaredGradient(EmpiricalFisher())
-    return _made(apply, likelihood, measure, defaults, settings)
+    return made(apply, likelihood, measure, defaults, settings)
 
 
 def stochastic_natural_gradient(
@@ -237,7 +237,7 @@ def stochastic_natural_gradient(
         "refresh": 10,
         "max_kl": 1e-2,
     }
-    return _made(apply, likelihood, _measure(structure, kind), defaults, settings)
+    return made(apply, likelihood, _measure(structure, kind), defaults, settings)
 
 
 _NEWTON: dict[str, Any] = {
@@ -259,7 +259,7 @@ def _measure(structure: str | Structure, kind: str) -> Measure:
                 f"structure must be one of {', '.join(STRUCTURES)}, got {structure!r}"
             )
         structure = STRUCTURES[structure]()
-    used = _kind(kind)
+    used = kind_of(kind)
     match structure:
         case MatrixFreeStructure():
             return Products(used)
@@ -272,14 +272,14 @@ def _measure(structure: str | Structure, kind: str) -> Measure:
     raise ValueError(f"no optimiser knows the structure {type(structure).__name__}")
 
 
-def _kind(name: str) -> Kind:
+def kind_of(name: str) -> Kind:
     known = [name for name in KINDS if name != "hessian"]
     if name not in known:
         raise ValueError(f"kind must be one of {', '.join(known)}, got {name!r}")
     return SampledFisher(1) if name == "sampled" else KINDS[name]()
 
 
-def _made(
+def made(
     apply: Apply,
     likelihood: Any,
     measure: Measure,

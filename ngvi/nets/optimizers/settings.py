@@ -119,10 +119,11 @@ class Settings:
                 "root=True is no natural gradient, and its step no multiple of one: "
                 "give a learning rate"
             )
-        if self.matrix_free and (self.root or self.factored or self.staggered):
+        nothing = self.matrix_free or self.measure.inverse_free
+        if nothing and (self.root or self.factored or self.staggered):
             raise ValueError(
                 "root, factored and staggered are for factorised curvatures, not for "
-                "products alone"
+                "products alone, nor for roots of an inverse"
             )
         if self.staggered and isinstance(self.measure, Rescaled):
             raise ValueError(

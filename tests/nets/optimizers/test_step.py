@@ -22,6 +22,7 @@ from ngvi.nets.optimizers import (
     hessian_free,
     kfac,
     natural_gradient,
+    singd,
     squared_gradient,
     stochastic_natural_gradient,
 )
@@ -394,6 +395,55 @@ def test_ekfac(refresh: int) -> None:
         momentum=0.5,
     )
     agrees(optimizer, naive(eigenbasis(0.0, refresh), 0.2, (0.3, 0.5)))
+
+
+def by_roots(rate: float, decay: float, project: Any) -> Solve:
+    """SINGD: ½ (tr(Cᵀ G C)/e Kᵀ A K + λ tr(Cᵀ C)/e Kᵀ K − I), and its mirror image."""
+    eye, roots, momenta = np.eye(3), [], [np.zeros((3, 3)) for _ in range(4)]
+
+    def solve(t: int, w: Any, g: Any, damping: float) -> np.ndarray:
+        now = factors(t, w)
+        if not roots:
+            for a, s in (now[:2], now[2:]):
+                scale = (np.trace(a) * np.trace(s) / 9 + damping) ** -0.25
+                roots.extend([scale * eye, scale * eye])
+        parts = []
+        for layer, part in enumerate(SIZES):
+            i, o = 2 * layer, 2 * layer + 1
+            k, c = roots[i], roots[o]
+            h, j = k.T @ now[i] @ k, c.T @ now[o] @ c
+            nk = np.trace(j) * h + damping * np.trace(c.T @ c) * k.T @ k
+            nc = np.trace(h) * j + damping * np.trace(k.T @ k) * c.T @ c
+            for side, n in ((i, nk), (o, nc)):
+                new = project((n / 3 - eye) / 2)
+                m = momenta[side] = decay * momenta[side] + (1 - decay) * new
+                step = eye - rate * m / max(1, np.linalg.norm(m))
+                roots[side] = roots[side] @ step
+            k, c = roots[i], roots[o]
+            parts.append((k @ k.T @ g[part].reshape(3, 3) @ c @ c.T).reshape(-1))
+        return np.concatenate(parts)
+
+    return solve
+
+
+@pytest.mark.parametrize("structure", ["dense", "triangular"])
+def test_singd(structure: Any) -> None:
+    optimizer = singd(
+        problems.apply,
+        "categorical",
+        0.3,
+        kind="empirical",
+        damping=0.2,
+        structure=structure,
+        rate=0.4,
+        decay=0.6,
+    )
+    triangular = structure == "triangular"
+
+    def project(n: np.ndarray) -> np.ndarray:
+        return np.tril(n) + np.tril(n, -1) if triangular else n
+
+    agrees(optimizer, naive(by_roots(0.4, 0.6, project), 0.2, (0.3, 0.9)))
 
 
 def test_diagonal_fisher() -> None:
