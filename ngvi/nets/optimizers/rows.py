@@ -11,6 +11,8 @@
 | `squared_gradient` | diag(ĝ²)              | empirical    | given       | given |
 | `stochastic_natural_gradient` | any        | true         | given       | given |
 
+`ngvi.nets.optimizers.singd` is one more, Kronecker factors without an inverse.
+
 Model: of the local quadratic model. LM: adapted by Levenberg and Marquardt's rule. All
 take the net as `ngvi.fisher.fisher` does; what is left unsaid here is a setting of
 `ngvi.nets.optimizers.Settings`, by keyword, and so are `mask` and `trainable` of

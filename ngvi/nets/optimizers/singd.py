@@ -162,7 +162,7 @@ def _mean(matrix: Float[Array, "d d"]) -> Float[Array, ""]:
 def singd(
     apply: Apply,
     likelihood: Any,
-    learning_rate: Number,
+    learning_rate: Number | None = None,
     *,
     kind: KindName = "sampled",
     sharing: Sharing = "expand",
@@ -177,7 +177,9 @@ def singd(
 
     Args:
         apply, likelihood: as in `ngvi.fisher.fisher`.
-        learning_rate: a number or a schedule; `None` for the quadratic model's.
+        learning_rate: a number or a schedule, with a momentum of 0.9 and a damping that
+            stays; None for those of the quadratic model, with one that is adapted. A
+            number has to be small while K and C are still far off.
         kind, sharing, factor_dtype: as in `kfac`.
         structure, rank: of K and C, as in `inverse_free_shampoo`.
         rate: ρ.
@@ -190,10 +192,12 @@ def singd(
     checked_decay(decay=decay)
     factors = KroneckerStructure(sharing, factor_dtype)
     measure = InverseFree(kind_of(kind), factors, structure, rank, rate, decay)
+    by_model = learning_rate is None
     defaults = {
         "learning_rate": learning_rate,
-        "momentum": 0.9,
-        "damping": 1e-3,
+        "momentum": None if by_model else 0.9,
+        "damping": 1e-2,
+        "adapt_every": 5 if by_model else 0,
         "refresh": settings.get("measure_every", 1),
     }
     return made(apply, likelihood, measure, defaults, settings)

@@ -197,7 +197,7 @@ CASES = {
         Case("gauss_newton", lambda p, rate: gauss_newton(p.apply, p.likelihood)),
         Case(
             "singd",
-            lambda p, rate: singd(p.apply, p.likelihood, rate, damping=1e-2),
+            lambda p, rate: singd(p.apply, p.likelihood, rate),
         ),
         Case("hessian_free", lambda p, rate: hessian_free(p.apply, p.likelihood)),
         Case(
