@@ -145,7 +145,7 @@ def by_curvature(make: Any, full: dict[str, Any], some: dict[str, Any]) -> Metho
         state, info = step(optimizer(problem).rule, state, *batch, key)
         return state, info.loss
 
-    grid = (0.001, 0.003, 0.01, 0.03, 0.1)
+    grid = (0.0001, 0.0003, 0.001, 0.003, 0.01)
     return Method(grid, begin, one, lambda state: state.params, by_curvature=True)
 
 

@@ -223,13 +223,7 @@ class EigenMoments(Estimate):
         return Eigen(factors, in_eigenbasis(factors))
 
     def refresh(self, site: Eigen) -> Eigen:
-        new = in_eigenbasis(site.factors)
-        blocks = []
-        for basis, old in zip(new.blocks, site.moments.blocks, strict=True):
-            if isinstance(basis, KroneckerEigen) and isinstance(old, KroneckerEigen):
-                old = basis.project(old)
-            blocks.append(old)
-        return site._replace(moments=SemidefiniteBlocks(tuple(blocks)))
+        return in_basis(site, in_eigenbasis(site.factors))
 
     def curvature(self, site: Eigen) -> SemidefiniteBlocks:
         return site.moments
@@ -315,11 +309,22 @@ def _problem(
 
 def in_eigenbasis(factors: SemidefiniteBlocks) -> SemidefiniteBlocks:
     """The eigenvectors of Kronecker factors."""
-    blocks = tuple(
-        block.eigen() if isinstance(block, KroneckerFactors) else block
-        for block in factors.blocks
-    )
-    return SemidefiniteBlocks(blocks)
+    return SemidefiniteBlocks(tuple(map(eigen_of, factors.blocks)))
+
+
+def eigen_of(block: Semidefinite) -> Semidefinite:
+    """By its eigenvectors, if it has Kronecker factors."""
+    return block.eigen() if isinstance(block, KroneckerFactors) else block
+
+
+def in_basis(site: Eigen, basis: SemidefiniteBlocks) -> Eigen:
+    """The same, its moments restricted to another basis."""
+    blocks = []
+    for new, old in zip(basis.blocks, site.moments.blocks, strict=True):
+        if isinstance(new, KroneckerEigen) and isinstance(old, KroneckerEigen):
+            old = new.project(old)
+        blocks.append(old)
+    return site._replace(moments=SemidefiniteBlocks(tuple(blocks)))
 
 
 def _multiple_of_identity(matrix: Any, value: float) -> Any:

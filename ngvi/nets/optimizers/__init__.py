@@ -45,6 +45,7 @@ with extra("nets", "ngvi.nets.optimizers"):
     )
     from ngvi.nets.optimizers.settings import Settings
     from ngvi.nets.optimizers.shampoo import scale_by_shampoo, shampoo
+    from ngvi.nets.optimizers.singd import singd
     from ngvi.nets.optimizers.soap import scale_by_soap, soap
     from ngvi.nets.optimizers.state import Anchor, Info, State
     from ngvi.nets.optimizers.svrg import svrg
@@ -84,6 +85,7 @@ __all__ = [
     "scale_by_soap",
     "scale_by_sophia",
     "shampoo",
+    "singd",
     "soap",
     "sophia",
     "squared_gradient",

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -94,11 +94,7 @@ def scale_by_inverse_free_shampoo(
     checked("rank", rank, 1)
     checked("every", every, 1)
     checked("block_size", block_size, 1)
-    if structure not in ("dense", "diagonal", "triangular", "hierarchical"):
-        raise ValueError(
-            "structure must be 'dense', 'diagonal', 'triangular' or 'hierarchical', "
-            f"got {structure!r}"
-        )
+    checked_structure(structure)
 
     def begin(leaf: Array) -> Roots:
         blocks = Blocks.of(leaf.shape, block_size)
@@ -134,7 +130,7 @@ def scale_by_inverse_free_shampoo(
             ridge = damping * math.prod(squares[j] / lengths[j] for j in others)
             n = (_each(weight, data) + _each(ridge, prior) - one) / 2
             if structure in ("triangular", "hierarchical"):
-                n = n * _weights(structure, k.shape[-1], rank)
+                n = n * projection(structure, k.shape[-1], rank)
             m = (decay * m + (1 - decay) * n).astype(k.dtype)
             size = jnp.sqrt((m**2).sum(range(1, m.ndim)))
             step = _each(rate / jnp.maximum(1, size), m).astype(k.dtype)
@@ -270,10 +266,27 @@ def _each(numbers: Any, x: Array) -> Array:
     return jnp.reshape(numbers, (-1, *[1] * (x.ndim - 1))) * x
 
 
-def _weights(structure: Structure, size: int, rank: int) -> np.ndarray:
+def checked_structure(structure: str) -> None:
+    """Hold a structure to those there are.
+
+    Raises:
+        ValueError: another.
+    """
+    if structure not in get_args(Structure):
+        raise ValueError(
+            "structure must be 'dense', 'diagonal', 'triangular' or 'hierarchical', "
+            f"got {structure!r}"
+        )
+
+
+def projection(structure: Structure, size: int, rank: int) -> np.ndarray:
     """What the entries of a symmetric matrix are multiplied by to project it."""
     row, column = np.indices((size, size))
-    if structure == "triangular":
+    if structure == "dense":
+        kept = row >= 0
+    elif structure == "diagonal":
+        kept = row == column
+    elif structure == "triangular":
         kept = row >= column
     else:
         last = (row >= max(size - rank, rank)) & (column >= rank)

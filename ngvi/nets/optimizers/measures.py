@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Key
 
 from ngvi.fisher.kinds import Kind
@@ -28,13 +29,34 @@ from ngvi.fisher.structures.kronecker import (
     second_moments,
     with_moments,
 )
-from ngvi.linalg import Semidefinite, SemidefiniteDiagonal
+from ngvi.linalg import (
+    KroneckerFactors,
+    Semidefinite,
+    SemidefiniteBlocks,
+    SemidefiniteDiagonal,
+)
 from ngvi.mirror.site import site_step
-from ngvi.nets.estimates import Eigen, EigenMoments, in_eigenbasis
+from ngvi.nets.estimates import Eigen, eigen_of, in_basis, in_eigenbasis
+from ngvi.nets.optimizers.devices import Task, cost_of, shared_out
 from ngvi.nets.optimizers.freezing import restricted
 
 Site = Any
 """The running average: a `Semidefinite`, or what one is made of."""
+
+
+class Occasion(NamedTuple):
+    """With what a running average is updated, beside a batch."""
+
+    weight: Float[Array, ""]
+    """Of the batch in it."""
+    renew: Bool[Array, ""]
+    """Whether F is to be factorised after it."""
+    damping: Float[Array, ""]
+    """λ, with η."""
+    kept: Float[Array, "p"] | None
+    """See `ngvi.nets.optimizers.freezing.restricted`."""
+    mesh: Mesh | None
+    """Over whose devices factorisations are shared out."""
 
 
 class Measure(ABC):
@@ -43,6 +65,8 @@ class Measure(ABC):
     kind: Kind
     by_layers: bool = True
     """Whether its vectors are in the order of the layers, see `ngvi.fisher.layout`."""
+    inverse_free: ClassVar[bool] = False
+    """Whether what is kept is of an inverse, so that nothing is factorised."""
 
     def check(self, problem: Problem, count: int) -> None:  # noqa: B027
         """Refuse a kind that has no meaning here: see `ngvi.fisher.structures`."""
@@ -72,26 +96,28 @@ class Measure(ABC):
         problem: Problem,
         gradient: Float[Array, "p"],
         key: Key[Array, ""],
-        weight: Any,
-        renew: Bool[Array, ""],
-        kept: Float[Array, "p"] | None,
+        occasion: Occasion,
     ) -> Site:
         """(1 − w) s + w of the batch's.
 
         Args:
             site: s.
             problem, gradient, key: as in `measure`.
-            weight: w.
-            renew: whether F is to be factorised after it.
-            kept: see `ngvi.nets.optimizers.freezing.restricted`.
+            occasion: with w.
         """
-        new = restricted(self.measure(problem, gradient, key), kept)
-        return self.mixed(site, new, weight)
+        new = restricted(self.measure(problem, gradient, key), occasion.kept)
+        return self.mixed(site, new, occasion.weight)
 
     def mixed(self, site: Site, new: Site, weight: Any) -> Site:
         """(1 − w) s + w s′, in the precision of s."""
         new = jax.tree.map(lambda old, leaf: leaf.astype(old.dtype), site, new)
         return site_step(site, new, weight)
+
+    def natural(
+        self, site: Site, damping: Float[Array, ""], gradient: Float[Array, "p"]
+    ) -> Float[Array, "p"]:
+        """(F + λ)⁻¹ g, where it takes no factorisation."""
+        raise NotImplementedError(f"{type(self).__name__} is no inverse")
 
     def matrix(self, site: Site) -> Semidefinite:
         """F."""
@@ -127,10 +153,6 @@ class Rescaled(Measure):
     def check(self, problem: Problem, count: int) -> None:
         self.structure.check(problem, count)
 
-    @property
-    def _moments(self) -> EigenMoments:
-        return EigenMoments(self.kind, self.structure)
-
     def measure(
         self, problem: Problem, gradient: Float[Array, "p"], key: Key[Array, ""]
     ) -> Eigen:
@@ -143,13 +165,23 @@ class Rescaled(Measure):
         problem: Problem,
         gradient: Float[Array, "p"],
         key: Key[Array, ""],
-        weight: Any,
-        renew: Bool[Array, ""],
-        kept: Float[Array, "p"] | None,
+        occasion: Occasion,
     ) -> Eigen:
+        weight, kept = occasion.weight, occasion.kept
         factors = restricted(self.structure.compute(problem, None), kept)
         site = site._replace(factors=self.mixed(site.factors, factors, weight))
-        site = jax.lax.cond(renew, self._moments.refresh, lambda site: site, site)
+
+        def renewed(site: Eigen) -> Eigen:
+            costs = [
+                cost_of(block) if isinstance(block, KroneckerFactors) else 0
+                for block in site.factors.blocks
+            ]
+            pairs = zip(site.factors.blocks, costs, strict=True)
+            tasks = [Task(eigen_of, (block,), cost) for block, cost in pairs]
+            bases = shared_out(tasks, occasion.mesh)
+            return in_basis(site, SemidefiniteBlocks(tuple(bases)))
+
+        site = jax.lax.cond(occasion.renew, renewed, lambda site: site, site)
 
         def sums(sent_back: Any) -> Any:
             return second_moments(problem, sent_back, site.moments)

@@ -149,6 +149,8 @@ def _begin(
     if rule.matrix_free:
         return state
     state = replace(state, site=rule.measure.begin(problem, zeros, key))
+    if rule.measure.inverse_free:
+        return state
     plain = replace(rule, staggered=False, mesh=None)
     shapes = jax.eval_shape(lambda: factorised(plain, state))
     damped = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)

@@ -22,14 +22,16 @@ from ngvi.fisher.structures.by_products import MatrixFreeStructure
 from ngvi.linalg import (
     BlockOperators,
     Diagonal,
+    KroneckerEigen,
     KroneckerFactors,
     PositiveDefinite,
     Semidefinite,
     SemidefiniteBlocks,
     damped_together,
 )
-from ngvi.nets.optimizers.devices import shared_out
+from ngvi.nets.optimizers.devices import Task, cost_of, shared_out
 from ngvi.nets.optimizers.freezing import restricted
+from ngvi.nets.optimizers.measures import Occasion, Rescaled
 from ngvi.nets.optimizers.settings import Settings
 from ngvi.nets.optimizers.state import State
 
@@ -66,18 +68,22 @@ def with_curvature(
     weight = _weight(rule.curvature_decay, t // rule.measure_every + 1, gradient.dtype)
     # A batch that makes no finite gradient would stay in the average.
     due = (t % rule.measure_every == 0) & jnp.isfinite(gradient).all()
+    damping = state.damping + rule.l2
+    occasion = Occasion(weight, renew, damping, state.trainable, rule.mesh)
     site = jax.lax.cond(
         due,
-        lambda site: rule.measure.update(
-            site, problem, gradient, key, weight, renew, state.trainable
-        ),
+        lambda site: rule.measure.update(site, problem, gradient, key, occasion),
         lambda site: site,
         state.site,
     )
     state = replace(state, site=site)
+    if rule.measure.inverse_free:
+        return state
     if rule.refresh == 1 or rule.staggered:
         return replace(state, damped=factorised(rule, state))
-    damped = jax.lax.cond(renew, lambda: factorised(rule, state), lambda: state.damped)
+    damped = jax.lax.cond(
+        renew, lambda: factorised(rule, state), lambda: _between(rule, state)
+    )
     return replace(state, damped=damped)
 
 
@@ -85,6 +91,28 @@ def _weight(decay: float, t: Int[Array, ""], dtype: Any) -> Float[Array, ""]:
     """That of the batch in the average of t."""
     t = t.astype(dtype)
     return 1 / t if decay == 1 else (1 - decay) / (1 - decay**t)
+
+
+def _between(rule: Settings, state: State) -> PositiveDefinite:
+    """F + λ where nothing is factorised anew.
+
+    Moments in a basis are those of this step all the same, and so is their λ.
+    """
+    matrix = rule.measure.matrix(state.site)
+    assert state.damped is not None
+    if not isinstance(rule.measure, Rescaled):
+        return state.damped
+    assert isinstance(matrix, SemidefiniteBlocks)
+    assert isinstance(state.damped, BlockOperators)
+    pairs = zip(matrix.blocks, state.damped.blocks, strict=True)
+    return BlockOperators(
+        tuple(
+            new.damp(state.damping + rule.l2)
+            if isinstance(new, KroneckerEigen)
+            else old
+            for new, old in pairs
+        )
+    )
 
 
 def factorised(rule: Settings, state: State) -> PositiveDefinite:
@@ -98,24 +126,27 @@ def factorised(rule: Settings, state: State) -> PositiveDefinite:
     if rule.factored and rule.mesh is None and not rule.staggered:
         return _factored(matrix, damping)
 
-    def damped(block: Semidefinite, before: Any, damping: Array) -> Any:
+    def damped(block: Semidefinite, damping: Array, before: Any) -> Any:
         def made() -> PositiveDefinite:
             if rule.factored:
                 return block.damp_factored(damping)
             return block.damp(damping)
 
-        if not rule.staggered:
+        if before is None:
             return made()
-        old, turn = before
-        due = (state.steps == 0) | ((state.steps + turn) % rule.refresh == 0)
+        due, old = before
         return jax.lax.cond(due, made, lambda: old)
 
-    others: Any = [None] * len(matrix.blocks)
+    befores: list[Any] = [None] * len(matrix.blocks)
     if rule.staggered:
         assert isinstance(state.damped, BlockOperators)
-        turns = jnp.arange(len(matrix.blocks))
-        others = list(zip(state.damped.blocks, turns, strict=True))
-    return BlockOperators(shared_out(damped, matrix.blocks, others, damping, rule.mesh))
+        befores = [
+            ((state.steps == 0) | ((state.steps + turn) % rule.refresh == 0), old)
+            for turn, old in enumerate(state.damped.blocks)
+        ]
+    pairs = zip(matrix.blocks, befores, strict=True)
+    tasks = [Task(damped, (b, damping, before), cost_of(b)) for b, before in pairs]
+    return BlockOperators(tuple(shared_out(tasks, rule.mesh)))
 
 
 def _factored(matrix: SemidefiniteBlocks, damping: Float[Array, ""]) -> BlockOperators:
@@ -133,6 +164,9 @@ def natural_gradient(
     rule: Settings, state: State, problem: Problem, gradient: Float[Array, "p"]
 ) -> tuple[Float[Array, "p"], State]:
     """d, and the state with what the next solve starts from."""
+    if rule.measure.inverse_free:
+        damping = state.damping + rule.l2
+        return _kept(state, rule.measure.natural(state.site, damping, gradient)), state
     if not rule.matrix_free:
         assert state.damped is not None
         return _kept(state, state.damped.solve(gradient)), state

@@ -11,6 +11,8 @@
 | `squared_gradient` | diag(ĝ²)              | empirical    | given       | given |
 | `stochastic_natural_gradient` | any        | true         | given       | given |
 
+`ngvi.nets.optimizers.singd` is one more, Kronecker factors without an inverse.
+
 Model: of the local quadratic model. LM: adapted by Levenberg and Marquardt's rule. All
 take the net as `ngvi.fisher.fisher` does; what is left unsaid here is a setting of
 `ngvi.nets.optimizers.Settings`, by keyword, and so are `mask` and `trainable` of
@@ -84,7 +86,7 @@ def natural_gradient(
     (2020), New insights and perspectives on the natural gradient method.
     """
     defaults = {"damping": 1e-2, "adapt_every": 5}
-    return _made(apply, likelihood, _measure(structure, kind), defaults, settings)
+    return made(apply, likelihood, _measure(structure, kind), defaults, settings)
 
 
 def kfac(
@@ -111,8 +113,8 @@ def kfac(
         "factored": True,
         "refresh": 5,
     }
-    measure = Measured(_kind(kind), KroneckerStructure(sharing, factor_dtype))
-    return _made(apply, likelihood, measure, defaults, settings)
+    measure = Measured(kind_of(kind), KroneckerStructure(sharing, factor_dtype))
+    return made(apply, likelihood, measure, defaults, settings)
 
 
 def ekfac(
@@ -130,8 +132,8 @@ def ekfac(
     natural gradient descent in a Kronecker-factored eigenbasis.
     """
     defaults = {"damping": 0.01, "adapt_every": 5, "refresh": 20}
-    measure = Rescaled(_kind(kind), KroneckerStructure(sharing, factor_dtype))
-    return _made(apply, likelihood, measure, defaults, settings)
+    measure = Rescaled(kind_of(kind), KroneckerStructure(sharing, factor_dtype))
+    return made(apply, likelihood, measure, defaults, settings)
 
 
 def gauss_newton(
@@ -149,7 +151,7 @@ def gauss_newton(
     matrix-vector products for second-order gradient descent.
     """
     measure = _measure(structure, "gauss-newton")
-    return _made(apply, likelihood, measure, _NEWTON, settings)
+    return made(apply, likelihood, measure, _NEWTON, settings)
 
 
 def hessian_free(
@@ -166,7 +168,7 @@ def hessian_free(
 
     Source: Martens (2010), Deep learning via Hessian-free optimization.
     """
-    return _made(apply, likelihood, Products(_kind(kind)), _NEWTON, settings)
+    return made(apply, likelihood, Products(kind_of(kind)), _NEWTON, settings)
 
 
 def diagonal_fisher(
@@ -185,8 +187,8 @@ def diagonal_fisher(
     learning with second order methods.
     """
     defaults = {"learning_rate": learning_rate, "momentum": 0.0}
-    measure = Measured(_kind(kind), DiagonalStructure())
-    return _made(apply, likelihood, measure, defaults, settings)
+    measure = Measured(kind_of(kind), DiagonalStructure())
+    return made(apply, likelihood, measure, defaults, settings)
 
 
 def squared_gradient(
@@ -208,7 +210,7 @@ def squared_gradient(
         "curvature_decay": 0.999,
     }
     measure = SquaredGradient(EmpiricalFisher())
-    return _made(apply, likelihood, measure, defaults, settings)
+    return made(apply, likelihood, measure, defaults, settings)
 
 
 def stochastic_natural_gradient(
@@ -237,7 +239,7 @@ def stochastic_natural_gradient(
         "refresh": 10,
         "max_kl": 1e-2,
     }
-    return _made(apply, likelihood, _measure(structure, kind), defaults, settings)
+    return made(apply, likelihood, _measure(structure, kind), defaults, settings)
 
 
 _NEWTON: dict[str, Any] = {
@@ -246,6 +248,7 @@ _NEWTON: dict[str, Any] = {
     "damping": 1.0,
     "adapt_every": 1,
     "damping_factor": 2 / 3,
+    "binding": 0.0,
     "curvature_decay": 0.0,
     "max_halvings": 10,
 }
@@ -258,7 +261,7 @@ def _measure(structure: str | Structure, kind: str) -> Measure:
                 f"structure must be one of {', '.join(STRUCTURES)}, got {structure!r}"
             )
         structure = STRUCTURES[structure]()
-    used = _kind(kind)
+    used = kind_of(kind)
     match structure:
         case MatrixFreeStructure():
             return Products(used)
@@ -271,14 +274,14 @@ def _measure(structure: str | Structure, kind: str) -> Measure:
     raise ValueError(f"no optimiser knows the structure {type(structure).__name__}")
 
 
-def _kind(name: str) -> Kind:
+def kind_of(name: str) -> Kind:
     known = [name for name in KINDS if name != "hessian"]
     if name not in known:
         raise ValueError(f"kind must be one of {', '.join(known)}, got {name!r}")
     return SampledFisher(1) if name == "sampled" else KINDS[name]()
 
 
-def _made(
+def made(
     apply: Apply,
     likelihood: Any,
     measure: Measure,

@@ -28,6 +28,8 @@ class Settings:
         adapt_every: Levenberg and Marquardt's rule every so many steps T; 0 for a
             damping that is given.
         damping_factor: ω < 1; λ is multiplied or divided by ω^T.
+        binding: λ is made smaller only where its part of the curvature along the step,
+            λ sᵀs / sᵀ (F + λ + η) s, is at least this; 0 for any.
         min_damping: of an adapted λ.
         max_damping: likewise.
         max_kl: the longest step, ½ sᵀ F s, in nats; without a quadratic model that of
@@ -65,6 +67,7 @@ class Settings:
     damping: Number = 1e-2
     adapt_every: int = 0
     damping_factor: float = 0.95
+    binding: float = 0.05
     min_damping: float = 1e-8
     max_damping: float = 1e8
     max_kl: float | None = None
@@ -116,10 +119,11 @@ class Settings:
                 "root=True is no natural gradient, and its step no multiple of one: "
                 "give a learning rate"
             )
-        if self.matrix_free and (self.root or self.factored or self.staggered):
+        nothing = self.matrix_free or self.measure.inverse_free
+        if nothing and (self.root or self.factored or self.staggered):
             raise ValueError(
                 "root, factored and staggered are for factorised curvatures, not for "
-                "products alone"
+                "products alone, nor for roots of an inverse"
             )
         if self.staggered and isinstance(self.measure, Rescaled):
             raise ValueError(
@@ -140,6 +144,7 @@ _RANGES = (
     ("damping", 0, _ANY),
     ("adapt_every", 0, _ANY),
     ("damping_factor", 1e-3, 1),
+    ("binding", 0, 1),
     ("min_damping", 0, _ANY),
     ("max_damping", 0, _ANY),
     ("max_kl", 1e-30, _ANY),

@@ -24,10 +24,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
 
 from ngvi.families.parameters import is_concrete
-from ngvi.nets.optimizers.blocks import Blocks, along_axes, gram
+from ngvi.nets.optimizers.blocks import along_axes
+from ngvi.nets.optimizers.factors import Cutting, Factors, shared_work
 from ngvi.nets.optimizers.inverse_roots import Method, inverse_power
 from ngvi.nets.optimizers.pieces import (
     Mask,
@@ -45,15 +47,6 @@ from ngvi.nets.optimizers.pieces import (
 )
 
 
-class Factors(NamedTuple):
-    """Of one tensor, one array for each axis; none if it is not preconditioned."""
-
-    statistics: tuple[Float[Array, "n b b"], ...]
-    """L_i, of every block."""
-    roots: tuple[Float[Array, "n b b"], ...]
-    """L_i^(−1/2k), as last computed."""
-
-
 class ShampooState(NamedTuple):
     """Between two steps."""
 
@@ -61,7 +54,7 @@ class ShampooState(NamedTuple):
     mu: Any
     """M."""
     factors: Any
-    """A pytree like the parameters, of `Factors`."""
+    """A pytree like the parameters, of `Factors`: L_i and its root."""
     graft: Any
     """The other optimiser's state."""
 
@@ -81,13 +74,13 @@ def scale_by_shampoo(
     stagger: bool = False,
     mu_dtype: Any = None,
     root_dtype: Any = None,
+    mesh: Mesh | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Precondition by Shampoo; see `shampoo`."""
     checked_decay(b1=b1)
     checked("b2", b2, 0, 1)
     checked("eps", eps, 0)
     checked("every", every, 1)
-    checked("block_size", block_size, 1)
     if root not in ("eigh", "newton"):
         raise ValueError(f"root must be 'eigh' or 'newton', got {root!r}")
     if root == "newton" and exponent is not None and (1 / exponent) % 1:
@@ -103,58 +96,34 @@ def scale_by_shampoo(
             )
         graft = optax.scale_by_adam(b1, b2)
     grafted = optax.with_extra_args_support(graft or optax.identity())
-
-    def blocks_of(leaf: Array) -> Blocks | None:
-        blocks = Blocks.of(leaf.shape, block_size)
-        return blocks if blocks.order >= max(min_ndim, 1) else None
-
-    def power(blocks: Blocks) -> float:
-        return 1 / (2 * blocks.order) if exponent is None else exponent
-
-    def begin(leaf: Array) -> Factors:
-        blocks = blocks_of(leaf)
-        if blocks is None:
-            return Factors((), ())
-        dtype = wide(leaf).dtype
-        shapes = [(blocks.count, size, size) for size in blocks.sizes]
-        statistics = tuple(jnp.zeros(shape, dtype) for shape in shapes)
-        roots = tuple(jnp.zeros(shape, root_dtype or dtype) for shape in shapes)
-        return Factors(statistics, roots)
+    cutting = Cutting(block_size, min_ndim, root_dtype)
 
     def init(params: Any) -> ShampooState:
-        factors = jax.tree.map(begin, params)
+        factors = jax.tree.map(cutting.zeros, params)
         mu = zeros(params, mu_dtype)
         return ShampooState(jnp.zeros((), jnp.int32), mu, factors, grafted.init(params))
 
-    def renewed(
-        index: int, blocks: Blocks, factors: Factors, gradient: Array, count: Array
-    ) -> Factors:
-        """With the gradient of another step, the first of which has the number 0."""
-        parts = blocks.split(wide(gradient))
-        # β₂ = 1 is the sum of all, as first published.
-        new = jnp.where(b2 == 1, 1, 1 - b2)
-        statistics = tuple(
-            (b2 * old + new * gram(parts, axis)).astype(old.dtype)
-            for axis, old in enumerate(factors.statistics)
-        )
-        weight = 1 - b2 ** (count + 1) if debias else 1
-        weight = jnp.where(b2 == 1, 1, weight)
+    def rooted(order: int, total: Array, old: Array, weight: Array, e: Array) -> Array:
+        """L_i^(−1/2k)."""
+        power = 1 / (2 * order) if exponent is None else exponent
+        mean = (total / weight).astype(total.dtype)
+        return inverse_power(mean, power, e.astype(mean.dtype), root).astype(old.dtype)
 
-        def roots() -> tuple[Array, ...]:
-            return tuple(
-                inverse_power(
-                    (total / weight).astype(total.dtype), power(blocks), eps, root
-                ).astype(old.dtype)
-                for total, old in zip(statistics, factors.roots, strict=True)
-            )
+    def renewed(factors: list[Factors], turn: int, count: Array) -> list[Factors]:
+        """With roots, if those of some tensors are due; the first step is number 0."""
 
-        turn = (count + (index if stagger else 0)) % every == 0
+        def roots() -> Any:
+            weight = 1 - b2 ** (count + 1) if debias else 1
+            weight = jnp.where(b2 == 1, 1, weight)
+            return shared_work(rooted, factors, mesh, weight, jnp.asarray(eps))
+
         # At first the statistics change much: where few gradients have been seen the
         # preconditioner is large, and must shrink as soon as others are.
         soon = (count < every) & (count & (count - 1) == 0)
-        return Factors(
-            statistics, jax.lax.cond(turn | soon, roots, lambda: factors.roots)
-        )
+        due = (count + turn) % every == 0
+        made = jax.lax.cond(due | soon, roots, lambda: [list(f.made) for f in factors])
+        pairs = zip(factors, made, strict=True)
+        return [f._replace(made=tuple(of_tensor)) for f, of_tensor in pairs]
 
     def update(
         gradients: Any, state: ShampooState, params: Any = None, **extra: Any
@@ -163,18 +132,25 @@ def scale_by_shampoo(
         moving = unbiased(mu, b1, state.count + 1) if debias else mu
         steps, graft_state = grafted.update(gradients, state.graft, params, **extra)
 
-        kept, made = [], []
-        together = each(gradients, state.factors, moving, steps)
-        for i, (g, f, m, s) in enumerate(together):
-            blocks = blocks_of(g)
+        cut = [cutting.blocks(g) for g in jax.tree.leaves(gradients)]
+        # β₂ = 1 is the sum of all, as first published.
+        new = jnp.where(b2 == 1, 1, 1 - b2)
+        kept = [
+            f if blocks is None else f.seen(blocks.split(wide(g)), b2, new)
+            for blocks, (g, f) in zip(cut, each(gradients, state.factors), strict=True)
+        ]
+        if stagger:
+            turns = enumerate(kept)
+            kept = [renewed([f], turn, state.count)[0] for turn, f in turns]
+        else:
+            kept = renewed(kept, 0, state.count)
+        made = []
+        for blocks, f, (m, s) in zip(cut, kept, each(moving, steps), strict=True):
             if blocks is None:
-                kept.append(f)
                 # Without another optimiser, the momentum alone.
                 made.append(m if graft is None else s)
                 continue
-            f = renewed(i, blocks, f, g, state.count)
-            p = blocks.join(along_axes(blocks.split(wide(m)), f.roots))
-            kept.append(f)
+            p = blocks.join(along_axes(blocks.split(wide(m)), f.made))
             made.append(p if graft is None else _of_length(p, s))
         updates, factors = (shaped(gradients, leaves) for leaves in (made, kept))
         state = ShampooState(state.count + 1, mu, factors, graft_state)
@@ -201,6 +177,7 @@ def shampoo(
     stagger: bool = False,
     mu_dtype: Any = None,
     root_dtype: Any = None,
+    mesh: Mesh | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Shampoo, grafted to Adam: its learning rates are Adam's.
 
@@ -230,6 +207,7 @@ def shampoo(
         root_dtype: of the roots; in bfloat16 a step is off by 2⁻⁸, times up to
             eps^(−1/2k) where L_i is singular. The L_i are at least float32, as an
             average over many steps must be.
+        mesh: of devices, over whose first axis the roots are shared out.
 
     Raises:
         ValueError: a setting outside of its range.
@@ -262,6 +240,7 @@ def shampoo(
         stagger=stagger,
         mu_dtype=mu_dtype,
         root_dtype=root_dtype,
+        mesh=mesh,
     )
     return with_rate(direction, learning_rate, weight_decay, mask)
 

@@ -25,9 +25,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
 
-from ngvi.nets.optimizers.blocks import Blocked, Blocks, along_axes, gram
+from ngvi.nets.optimizers.blocks import Blocked, along_axes
+from ngvi.nets.optimizers.factors import Cutting, Factors, shared_work
 from ngvi.nets.optimizers.pieces import (
     Mask,
     Rate,
@@ -44,15 +46,6 @@ from ngvi.nets.optimizers.pieces import (
 )
 
 
-class Basis(NamedTuple):
-    """Of one tensor, one array for each axis; none if it stays as it is."""
-
-    statistics: tuple[Float[Array, "n b b"], ...]
-    """L_i, of every block."""
-    vectors: tuple[Float[Array, "n b b"], ...]
-    """Q_i, in columns."""
-
-
 class SoapState(NamedTuple):
     """Between two steps."""
 
@@ -63,7 +56,7 @@ class SoapState(NamedTuple):
     nu: Any
     """V, of the blocks of a tensor that has a basis."""
     bases: Any
-    """A pytree like the parameters, of `Basis`."""
+    """A pytree like the parameters, of `Factors`: L_i and Q_i, in columns."""
 
 
 def scale_by_soap(
@@ -77,43 +70,35 @@ def scale_by_soap(
     min_ndim: int = 2,
     mu_dtype: Any = None,
     basis_dtype: Any = None,
+    mesh: Mesh | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Adam in Shampoo's eigenbasis; see `soap`."""
     decay = b2 if basis_decay is None else basis_decay
     checked_decay(b1=b1, b2=b2, basis_decay=decay)
     checked("eps", eps, 0)
     checked("every", every, 1)
-    checked("block_size", block_size, 1)
+    cutting = Cutting(block_size, min_ndim, basis_dtype)
 
-    def blocks_of(leaf: Array) -> Blocks | None:
-        blocks = Blocks.of(leaf.shape, block_size)
-        return blocks if blocks.order >= max(min_ndim, 1) else None
-
-    def begin(leaf: Array) -> tuple[Array, Basis]:
-        """V and the basis."""
-        blocks, dtype = blocks_of(leaf), wide(leaf).dtype
-        if blocks is None:
-            return jnp.zeros(leaf.shape, dtype), Basis((), ())
-        shapes = [(blocks.count, size, size) for size in blocks.sizes]
-        statistics = tuple(jnp.zeros(shape, dtype) for shape in shapes)
-        vectors = tuple(jnp.zeros(shape, basis_dtype or dtype) for shape in shapes)
-        v = jnp.zeros((blocks.count, *blocks.sizes), dtype)
-        return v, Basis(statistics, vectors)
+    def empty(leaf: Array) -> Array:
+        """V, of zeros."""
+        blocks = cutting.blocks(leaf)
+        shape = leaf.shape if blocks is None else (blocks.count, *blocks.sizes)
+        return jnp.zeros(shape, wide(leaf).dtype)
 
     def init(params: Any) -> SoapState:
-        begun = [begin(leaf) for leaf in jax.tree.leaves(params)]
-        nu, bases = (shaped(params, [pair[i] for pair in begun]) for i in (0, 1))
+        nu, bases = (jax.tree.map(made, params) for made in (empty, cutting.zeros))
         return SoapState(jnp.zeros((), jnp.int32), zeros(params, mu_dtype), nu, bases)
 
     def measure(gradients: Any, state: SoapState) -> tuple[Any, Any, Any, Any]:
         """The first step."""
         bases = []
         for g, basis in each(gradients, state.bases):
-            blocks = blocks_of(g)
+            blocks = cutting.blocks(g)
             if blocks is not None:
-                basis = _averaged(basis, blocks.split(wide(g)), decay)
-                basis = _decomposed(basis)
+                basis = basis.seen(blocks.split(wide(g)), decay, 1 - decay)
             bases.append(basis)
+        found = zip(bases, shared_work(_decomposed, bases, mesh), strict=True)
+        bases = [basis._replace(made=tuple(made)) for basis, made in found]
         nothing = jax.tree.map(jnp.zeros_like, gradients)
         return nothing, state.mu, state.nu, shaped(gradients, bases)
 
@@ -123,7 +108,7 @@ def scale_by_soap(
         mu = averaged(state.mu, gradients, b1)
         made, squares, bases = [], [], []
         for g, m, v, basis in each(gradients, mu, state.nu, state.bases):
-            blocks = blocks_of(g)
+            blocks = cutting.blocks(g)
             g, m = wide(g), wide(m)
             if blocks is not None:
                 g, m = blocks.split(g), blocks.split(m)
@@ -134,15 +119,28 @@ def scale_by_soap(
             n = unbiased(m, b1, t) / (jnp.sqrt(unbiased(v, b2, t)) + eps)
             if blocks is not None:
                 n = blocks.join(_turned(n, basis))
-                basis = _averaged(basis, g, decay)
-                v, basis = jax.lax.cond(
-                    t % every == 0, _renewed, lambda *same: same, v, basis
-                )
+                basis = basis.seen(g, decay, 1 - decay)
             made.append(n)
             squares.append(v)
             bases.append(basis)
+        squares, bases = jax.lax.cond(
+            t % every == 0, renewed, lambda *same: same, squares, bases
+        )
         updates, nu, kept = (shaped(gradients, x) for x in (made, squares, bases))
         return like(updates, gradients), mu, nu, kept
+
+    def renewed(squares: list[Array], bases: list[Factors]) -> tuple[Any, Any]:
+        """The bases a step of power iteration on; and V's axes."""
+        turned, kept = [], []
+        found = shared_work(_iterated, bases, mesh)
+        for v, basis, of_tensor in zip(squares, bases, found, strict=True):
+            for axis, (_, order) in enumerate(of_tensor):
+                along = [1] * v.ndim
+                along[0], along[axis + 1] = order.shape
+                v = jnp.take_along_axis(v, order.reshape(along), axis=axis + 1)
+            turned.append(v)
+            kept.append(basis._replace(made=tuple(q for q, _ in of_tensor)))
+        return turned, kept
 
     def update(
         gradients: Any, state: SoapState, params: Any = None, **extra: Any
@@ -168,6 +166,7 @@ def soap(
     min_ndim: int = 2,
     mu_dtype: Any = None,
     basis_dtype: Any = None,
+    mesh: Mesh | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Adam in Shampoo's eigenbasis.
 
@@ -185,6 +184,8 @@ def soap(
             `shampoo`.
         mu_dtype: of M; bfloat16 is safe.
         basis_dtype: of Q_i; in bfloat16 they are orthonormal to three digits.
+        mesh: of devices, over whose first axis the bases' factorisations are shared
+            out.
 
     Raises:
         ValueError: a setting outside of its range.
@@ -213,39 +214,26 @@ def soap(
         min_ndim=min_ndim,
         mu_dtype=mu_dtype,
         basis_dtype=basis_dtype,
+        mesh=mesh,
     )
     return with_rate(direction, learning_rate, weight_decay, mask)
 
 
-def _turned(x: Blocked, basis: Basis, backward: bool = False) -> Blocked:
+def _turned(x: Blocked, basis: Factors, backward: bool = False) -> Blocked:
     """Out of a basis, or backward into it."""
-    vectors = [wide(q) for q in basis.vectors]
+    vectors = [wide(q) for q in basis.made]
     return along_axes(x, [q.mT for q in vectors] if backward else vectors)
 
 
-def _averaged(basis: Basis, x: Blocked, decay: Any) -> Basis:
-    """With the Gram matrices of another gradient."""
-    new = tuple(gram(x, axis) for axis in range(len(basis.statistics)))
-    return basis._replace(statistics=averaged(basis.statistics, new, decay))
-
-
-def _decomposed(basis: Basis) -> Basis:
+def _decomposed(order: int, total: Array, old: Array) -> Array:
     """The eigenvectors, of the greatest eigenvalue first."""
-    vectors = (jnp.linalg.eigh(total)[1][..., ::-1] for total in basis.statistics)
-    kept = zip(vectors, basis.vectors, strict=True)
-    return basis._replace(vectors=tuple(q.astype(old.dtype) for q, old in kept))
+    return jnp.linalg.eigh(total)[1][..., ::-1].astype(old.dtype)
 
 
-def _renewed(v: Blocked, basis: Basis) -> tuple[Blocked, Basis]:
-    """One step of power iteration, the greatest eigenvalue first; and V's axes."""
-    vectors = []
-    for axis, (total, q) in enumerate(zip(*basis, strict=True)):
-        wider = wide(q)
-        values = jnp.einsum("nab,nac,ncb->nb", wider, total, wider)
-        order = jnp.argsort(-values, axis=-1)
-        sorted_q = jnp.take_along_axis(wider, order[:, None], axis=-1)
-        vectors.append(jnp.linalg.qr(total @ sorted_q)[0].astype(q.dtype))
-        along = [1] * v.ndim
-        along[0], along[axis + 1] = order.shape
-        v = jnp.take_along_axis(v, order.reshape(along), axis=axis + 1)
-    return v, basis._replace(vectors=tuple(vectors))
+def _iterated(order: int, total: Array, q: Array) -> tuple[Array, Array]:
+    """One step of power iteration, and how the columns were sorted for it."""
+    wider = wide(q)
+    values = jnp.einsum("nab,nac,ncb->nb", wider, total, wider)
+    places = jnp.argsort(-values, axis=-1)
+    sorted_q = jnp.take_along_axis(wider, places[:, None], axis=-1)
+    return jnp.linalg.qr(total @ sorted_q)[0].astype(q.dtype), places

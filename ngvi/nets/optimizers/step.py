@@ -10,11 +10,14 @@ given, or minimise the quadratic model of the objective with the exact curvature
     M(s) = gᵀ s + ½ sᵀ (F_exact + λ + η) s,
 
 which takes two products forward through the model. And λ is given, or follows the
-reduction ratio of the objective's change and M.
+reduction ratio of the objective's change and M: larger where it is low, and smaller
+where it is high and λ bounded the step, as the radius of a trust region grows only when
+a step got to its edge. For where a step of a batch is long anyway, as are those where
+all labels are fitted and F vanishes, λ is all that holds it for the other examples.
 
 Source: Martens and Grosse (2015), Optimizing neural networks with Kronecker-factored
 approximate curvature, sections 6 and 7; Martens (2010), Deep learning via Hessian-free
-optimization.
+optimization; Nocedal and Wright (2006), Numerical optimization, algorithm 4.1.
 """
 
 from __future__ import annotations
@@ -208,23 +211,25 @@ def _checked(
         part, changed = _halved(s, change, finite, rule.max_halvings)
         descends = changed < 0
 
-    def ratio() -> Float[Array, ""]:
+    def measured() -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """The reduction ratio, and λ's part of the curvature along the step."""
         square = planned.square
         if rule.learning_rate is not None and not rule.diagnostics:
             square = quadratic(s[None])[0, 0]
         square = square + (state.damping + rule.l2) * (s @ s)
         model = part * (gradient @ s) + part**2 * square / 2
-        return (changed if rule.max_halvings else change(s)) / model
+        ratio = (changed if rule.max_halvings else change(s)) / model
+        return ratio, state.damping * (s @ s) / square
 
-    found = one * jnp.nan
+    nothing = one * jnp.nan, one * jnp.nan
+    ratio, share = nothing
     if rule.diagnostics:
-        found = ratio()
+        ratio, share = measured()
     elif every:
-        found = jax.lax.cond(adapts, ratio, lambda: one * jnp.nan)
+        ratio, share = jax.lax.cond(adapts, measured, lambda: nothing)
     accepted = finite & descends
-    return _Checked(
-        part, accepted, found, _adapted(rule, state, adapts, found, accepted)
-    )
+    after = _adapted(rule, state, adapts, ratio, share, accepted)
+    return _Checked(part, accepted, ratio, after)
 
 
 def _halved(
@@ -250,6 +255,7 @@ def _adapted(
     state: State,
     adapts: Bool[Array, ""],
     ratio: Float[Array, ""],
+    share: Float[Array, ""],
     accepted: Bool[Array, ""],
 ) -> Float[Array, ""]:
     """λ of the next step."""
@@ -257,6 +263,8 @@ def _adapted(
         return state.damping
     factor = rule.damping_factor**-rule.adapt_every
     after = adapted_damping(state.damping, ratio, factor)
+    binds = share >= rule.binding
+    after = jnp.where(binds, after, jnp.maximum(after, state.damping))
     after = jnp.where(adapts | ~accepted, after, state.damping)
     return jnp.clip(after, rule.min_damping, rule.max_damping)
 

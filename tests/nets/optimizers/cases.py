@@ -31,6 +31,7 @@ from ngvi.nets.optimizers import (
     kfac,
     natural_gradient,
     shampoo,
+    singd,
     soap,
     sophia,
     stochastic_natural_gradient,
@@ -194,6 +195,10 @@ CASES = {
         Case("kfac", lambda p, rate: kfac(p.apply, p.likelihood)),
         Case("ekfac", lambda p, rate: ekfac(p.apply, p.likelihood)),
         Case("gauss_newton", lambda p, rate: gauss_newton(p.apply, p.likelihood)),
+        Case(
+            "singd",
+            lambda p, rate: singd(p.apply, p.likelihood, rate),
+        ),
         Case("hessian_free", lambda p, rate: hessian_free(p.apply, p.likelihood)),
         Case(
             "stochastic_natural_gradient",

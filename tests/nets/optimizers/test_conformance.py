@@ -127,7 +127,7 @@ def test_masks_and_chains():
     # Of a state, what is like the parameters is known as such.
     doubled = optax.tree.map_params(optimizer, lambda leaf: 2 * leaf, state)
     of, before = (optax.tree.get(s, "factors")["w"] for s in (doubled, state))
-    np.testing.assert_array_equal(of.roots[0], 2 * before.roots[0])
+    np.testing.assert_array_equal(of.made[0], 2 * before.made[0])
     assert [int(c) for _, c in optax.tree.get_all_with_path(doubled, "count")] == [
         1
     ] * 2

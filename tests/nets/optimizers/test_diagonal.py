@@ -52,7 +52,7 @@ def one_update(optimizer, gradient, **extra):
 
 def close(found, expected):
     for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
 
 
 # -- special cases ---------------------------------------------------------------------

@@ -292,33 +292,87 @@ def test_tasks_go_to_who_has_least_to_do() -> None:
 
 
 PROGRAM = """
-import jax, numpy as np
+import jax, numpy as np, jax.numpy as jnp
 jax.config.update("jax_enable_x64", True)
-from jax.sharding import Mesh
-from ngvi.nets.optimizers import kfac
+from jax.sharding import Mesh, PartitionSpec
+from ngvi.nets.optimizers import ekfac, kfac, shampoo, soap
+from ngvi.nets.optimizers.devices import Task, shared_out
 from tests.nets import problems
 
 mesh = Mesh(np.array(jax.devices()), ("data",))
 assert mesh.devices.shape == (2,)
+
+
+def who(x):
+    return x + jax.lax.axis_index("data")
+
+
+tasks = [Task(who, (jnp.zeros(2, int),), cost) for cost in (1.0, 8.0, 3.0, 4.0)]
+found = jax.jit(lambda: shared_out(tasks, mesh))()
+np.testing.assert_array_equal(found, [[owner] * 2 for owner in (1, 0, 1, 1)])
+
+
+def factorisations(jaxpr, path=()):
+    # What is around each.
+    for one in jaxpr.eqns:
+        name = one.primitive.name
+        if name in ("eigh", "cholesky", "qr", "geqrf"):
+            yield path
+        for value in one.params.values():
+            for inner in value if isinstance(value, tuple | list) else [value]:
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from factorisations(inner, (*path, name))
+
+
+def agree(begin, step, steps):
+    # Of a mesh or none, what there is at first; of that, a number and the rest, a step.
+    ends = []
+    for over in (None, mesh):
+        state, one = begin(over), jax.jit(lambda s, i, over=over: step(over, s, i))
+        around = list(factorisations(jax.make_jaxpr(one)(state, 0).jaxpr))
+        assert around
+        for path in around:
+            # By the owner alone.
+            alone = "shard_map" in path and "cond" in path[path.index("shard_map") :]
+            assert alone == (over is not None), path
+        compiled = one.lower(state, 0).compile()
+        assert ("all-reduce" in compiled.as_text()) == (over is not None)
+        for i in range(steps):
+            state = compiled(state, i)
+        ends.append(jax.tree.leaves(state))
+    for alone, shared in zip(*ends, strict=True):
+        np.testing.assert_allclose(shared, alone, rtol=0, atol=1e-12)
+
+
 data = problems.X.reshape(-1, 2), problems.LABELS.reshape(-1)
-found = []
-for over in (None, mesh):
-    optimizer = kfac(
-        problems.apply,
-        "categorical",
-        mesh=over,
-        refresh=2,
-        curvature_rows=12,
-        adapt_every=2,
-    )
-    state = optimizer.init(problems.PARAMS, data)
-    step = jax.jit(optimizer.step).lower(state, data, jax.random.key(0)).compile()
-    assert ("all-reduce" in step.as_text()) == (over is not None)
-    for i in range(4):
-        state, info = step(state, data, jax.random.key(i))
-    found.append((np.asarray(state.weights), np.asarray(info.loss)))
-for one, two in zip(*found):
-    np.testing.assert_allclose(two, one, rtol=0, atol=1e-12)
+settings = {"refresh": 2, "curvature_rows": 12, "adapt_every": 2}
+
+
+def curvature(row):
+    def made(over):
+        return row(problems.apply, "categorical", mesh=over, **settings)
+
+    def step(over, state, i):
+        return made(over).step(state, data, jax.random.key(i))[0]
+
+    agree(lambda over: made(over).init(problems.PARAMS, data), step, 4)
+
+
+def gradients(row):
+    def step(over, state, i):
+        g = jax.tree.map(lambda p: jnp.cos(p * (i + 1)), problems.PARAMS)
+        updates, state = row(0.1, every=2, mesh=over).update(g, state[1])
+        return updates, state
+
+    zeros = jax.tree.map(jnp.zeros_like, problems.PARAMS)
+    agree(lambda over: (zeros, row(0.1, mesh=over).init(zeros)), step, 5)
+
+
+for row in (kfac, ekfac):
+    curvature(row)
+for row in (shampoo, soap):
+    gradients(row)
 print("equal")
 """
 

@@ -21,6 +21,7 @@ from ngvi.nets.optimizers.policy.rules import (
     PolicyRule,
     Schedule,
     TrustRegion,
+    Turn,
 )
 from ngvi.nets.optimizers.policy.surrogate import PolicyBatch, Surrogate
 from ngvi.pytrees import pytree
@@ -101,7 +102,8 @@ def _step(
     key: Key[Array, ""],
 ) -> tuple[PolicyState, PolicyInfo]:
     surrogate = Surrogate.of(optimizer.apply, state.likelihood, state.params, batch)
-    params, kept, info = optimizer.rule.move(surrogate, state.kept, state.steps, key)
+    turn = Turn(surrogate, state.kept, state.steps, key)
+    params, kept, info = optimizer.rule.move(turn)
     return replace(state, params=params, kept=kept, steps=state.steps + 1), info
 
 

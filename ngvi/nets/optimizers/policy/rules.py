@@ -53,6 +53,21 @@ class PolicyInfo(NamedTuple):
     """Between the step and −∇L."""
 
 
+class Turn(NamedTuple):
+    """What a step is made of."""
+
+    surrogate: Surrogate
+    kept: Any
+    """From the step before."""
+    steps: Int[Array, ""]
+    """How many were taken."""
+    key: Key[Array, ""]
+
+
+Moved = tuple[Any, Any, PolicyInfo]
+"""The parameters after a step, what is kept, and what was done."""
+
+
 class PolicyRule(ABC):
     """One of these; a frozen dataclass, hashable, so that `jit` knows it."""
 
@@ -61,14 +76,8 @@ class PolicyRule(ABC):
         return ()
 
     @abstractmethod
-    def move(
-        self,
-        surrogate: Surrogate,
-        kept: Any,
-        count: Int[Array, ""],
-        key: Key[Array, ""],
-    ) -> tuple[Any, Any, PolicyInfo]:
-        """The parameters after the step, what is kept, and what was done."""
+    def move(self, turn: Turn) -> Moved:
+        """A step."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +98,8 @@ class PlainGradient(PolicyRule):
     def init(self, params: Any) -> Any:
         return self.transformation().init(params)
 
-    def move(
-        self,
-        surrogate: Surrogate,
-        kept: Any,
-        count: Int[Array, ""],
-        key: Key[Array, ""],
-    ) -> tuple[Any, Any, PolicyInfo]:
+    def move(self, turn: Turn) -> Moved:
+        surrogate, kept = turn.surrogate, turn.kept
         gradient = jax.grad(surrogate.loss)(surrogate.params)
         step, kept = self.transformation().update(gradient, kept, surrogate.params)
         moved = jax.tree.map(jnp.add, surrogate.params, step)
@@ -115,13 +119,8 @@ class NaturalGradient(PolicyRule):
     options: tuple[tuple[str, Any], ...]
     """Of a matrix-free solve."""
 
-    def move(
-        self,
-        surrogate: Surrogate,
-        kept: Any,
-        count: Int[Array, ""],
-        key: Key[Array, ""],
-    ) -> tuple[Any, Any, PolicyInfo]:
+    def move(self, turn: Turn) -> Moved:
+        surrogate, kept, count, key = turn
         gradient = jax.grad(surrogate.loss)(surrogate.params)
         curvature = surrogate.curvature(self.kind, self.structure, self.stride, key)
         damping = at(self.damping, count)
@@ -153,13 +152,8 @@ class TrustRegion(PolicyRule):
     max_halvings: int
     options: tuple[tuple[str, Any], ...]
 
-    def move(
-        self,
-        surrogate: Surrogate,
-        kept: Any,
-        count: Int[Array, ""],
-        key: Key[Array, ""],
-    ) -> tuple[Any, Any, PolicyInfo]:
+    def move(self, turn: Turn) -> Moved:
+        surrogate, kept, count, key = turn
         curvature = surrogate.curvature("true", self.structure, self.stride, key)
         damping = at(self.damping, count)
         step = trust_region_step(

@@ -1,0 +1,203 @@
+"""SINGD: roots of the inverses of K-FAC's factors, which move by products alone.
+
+A layer's Fisher matrix is taken for S ⊗ T, of its d inputs and e outputs, with
+S⁻¹ = K Kᵀ and T⁻¹ = C Cᵀ. With K-FAC's factors A and G of a batch, the roots move by
+natural gradients of the Gaussian whose precision that is, towards A ⊗ G + λ:
+
+    H = Kᵀ A K,   J = Cᵀ G C,
+    N = ½ (tr J/e H + λ tr(Cᵀ C)/e Kᵀ K − I),     for C with the parts exchanged,
+    M ← α M + (1 − α) N,   K ← K (I − ρ M / max(1, ‖M‖_F)),
+    natural gradient K Kᵀ ∇L C Cᵀ.
+
+There is no inverse and no decomposition. K and C may be held to the structures of
+`ngvi.nets.optimizers.inverse_free`, which does the same with the gradient alone.
+Layers without factors have their exact block, averaged, damped and solved with.
+
+Sources: Lin, Dangel, Eschenhagen, Neklyudov, Kristiadi, Turner and Makhzani (2024),
+Structured inverse-free natural gradient descent; Lin, Duruisseaux, Leok, Nielsen, Khan
+and Schmidt (2023), Simplifying momentum-based positive-definite submanifold
+optimization with applications to deep learning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from ngvi.fisher.kinds import Kind
+from ngvi.fisher.problem import Apply, Problem
+from ngvi.fisher.structures import KroneckerStructure
+from ngvi.linalg import KroneckerFactors
+from ngvi.linalg.batching import join, split
+from ngvi.nets.optimizers.freezing import restricted
+from ngvi.nets.optimizers.inverse_free import (
+    Structure,
+    checked_structure,
+    projection,
+)
+from ngvi.nets.optimizers.measures import Measure, Occasion
+from ngvi.nets.optimizers.optimizer import CurvatureOptimizer
+from ngvi.nets.optimizers.pieces import checked, checked_decay
+from ngvi.nets.optimizers.rows import KindName, Sharing, kind_of, made
+from ngvi.nets.optimizers.settings import Number
+
+
+class Side(NamedTuple):
+    """Of a layer's inputs or outputs."""
+
+    root: Float[Array, "d d"]
+    """K or C; zero before the first batch."""
+    momentum: Float[Array, "d d"]
+    """M."""
+
+
+class Layer(NamedTuple):
+    inputs: Side
+    outputs: Side
+
+
+@dataclass(frozen=True)
+class InverseFree(Measure):
+    """Roots that move; see the module."""
+
+    kind: Kind
+    factors: KroneckerStructure
+    structure: Structure
+    rank: int
+    rate: float
+    decay: float
+    inverse_free: ClassVar[bool] = True
+
+    def check(self, problem: Problem, count: int) -> None:
+        self.factors.check(problem, count)
+
+    def measure(
+        self, problem: Problem, gradient: Float[Array, "p"], key: Key[Array, ""]
+    ) -> Any:
+        return self.factors.compute(problem, None)
+
+    def begin(
+        self, problem: Problem, gradient: Float[Array, "p"], key: Key[Array, ""]
+    ) -> list[Any]:
+        zeros: Any = super().begin(problem, gradient, key)
+        return [
+            Layer(Side(b.left, b.left), Side(b.right, b.right))
+            if isinstance(b, KroneckerFactors)
+            else b
+            for b in zeros.blocks
+        ]
+
+    def update(
+        self,
+        site: list[Any],
+        problem: Problem,
+        gradient: Float[Array, "p"],
+        key: Key[Array, ""],
+        occasion: Occasion,
+    ) -> list[Any]:
+        new = restricted(self.measure(problem, gradient, key), occasion.kept)
+        return [
+            self._moved(old, block, occasion.damping)
+            if isinstance(old, Layer)
+            else self.mixed(old, block, occasion.weight)
+            for old, block in zip(site, new.blocks, strict=True)
+        ]
+
+    def _moved(self, old: Layer, new: KroneckerFactors, damping: Array) -> Layer:
+        a, g = (m.astype(old.inputs.root.dtype) for m in (new.left, new.right))
+        # At first multiples of I, right on average.
+        scale = (_mean(a) * _mean(g) + damping) ** -0.25
+        k, c = (
+            jnp.where((side.root != 0).any(), side.root, scale * jnp.eye(len(m)))
+            for side, m in zip(old, (a, g), strict=True)
+        )
+        (h, kk), (j, cc) = ((r.T @ m @ r, r.T @ r) for r, m in ((k, a), (c, g)))
+        of_k = _mean(j) * h + damping * _mean(cc) * kk
+        of_c = _mean(h) * j + damping * _mean(kk) * cc
+        return Layer(
+            self._stepped(k, old.inputs.momentum, of_k),
+            self._stepped(c, old.outputs.momentum, of_c),
+        )
+
+    def _stepped(self, root: Array, momentum: Array, white: Array) -> Side:
+        """A step on, `white` being I where the root may stay."""
+        n = (
+            (white - jnp.eye(len(root)))
+            / 2
+            * projection(self.structure, len(root), self.rank)
+        )
+        m = self.decay * momentum + (1 - self.decay) * n
+        length = self.rate / jnp.maximum(1, jnp.linalg.norm(m))
+        m, root = m.astype(momentum.dtype), root.astype(momentum.dtype)
+        return Side((root - length * root @ m).astype(root.dtype), m)
+
+    def natural(
+        self, site: list[Any], damping: Float[Array, ""], gradient: Float[Array, "p"]
+    ) -> Float[Array, "p"]:
+        sizes = tuple(
+            len(one.inputs.root) * len(one.outputs.root)
+            if isinstance(one, Layer)
+            else one.dim
+            for one in site
+        )
+        solved = []
+        for one, part in zip(site, split(gradient, sizes), strict=True):
+            if isinstance(one, Layer):
+                k, c = one.inputs.root, one.outputs.root
+                x = part.reshape(len(k), len(c))
+                solved.append((k @ (k.T @ x @ c) @ c.T).reshape(-1))
+            else:
+                solved.append(one.damp(damping).solve(part))
+        return join(solved)
+
+
+def _mean(matrix: Float[Array, "d d"]) -> Float[Array, ""]:
+    """Of the diagonal."""
+    return jnp.trace(matrix) / len(matrix)
+
+
+def singd(
+    apply: Apply,
+    likelihood: Any,
+    learning_rate: Number | None = None,
+    *,
+    kind: KindName = "sampled",
+    sharing: Sharing = "expand",
+    factor_dtype: str | None = None,
+    structure: Structure = "dense",
+    rank: int = 8,
+    rate: float = 0.05,
+    decay: float = 0.5,
+    **settings: Any,
+) -> CurvatureOptimizer:
+    """Structured inverse-free natural gradient descent; see the module.
+
+    Args:
+        apply, likelihood: as in `ngvi.fisher.fisher`.
+        learning_rate: a number or a schedule, with a momentum of 0.9 and a damping that
+            stays; None for those of the quadratic model, with one that is adapted. A
+            number has to be small while K and C are still far off.
+        kind, sharing, factor_dtype: as in `kfac`.
+        structure, rank: of K and C, as in `inverse_free_shampoo`.
+        rate: ρ.
+        decay: α.
+        **settings: see `Settings`; `measure_every=` steps between two of K and C.
+    """
+    checked_structure(structure)
+    checked("rate", rate, 0)
+    checked("rank", rank, 1)
+    checked_decay(decay=decay)
+    factors = KroneckerStructure(sharing, factor_dtype)
+    measure = InverseFree(kind_of(kind), factors, structure, rank, rate, decay)
+    by_model = learning_rate is None
+    defaults = {
+        "learning_rate": learning_rate,
+        "momentum": None if by_model else 0.9,
+        "damping": 1e-2,
+        "adapt_every": 5 if by_model else 0,
+        "refresh": settings.get("measure_every", 1),
+    }
+    return made(apply, likelihood, measure, defaults, settings)
