@@ -46,7 +46,7 @@ def shared_out(
             return x
         cut = x.ndim > 0 and x.shape[0] == rows
         spec = PartitionSpec(mesh.axis_names[0]) if cut else PartitionSpec()
-        return jax.device_put(x, NamedSharding(_plain(mesh), spec))
+        return jax.device_put(x, NamedSharding(plain(mesh), spec))
 
     return data._replace(arrays=tuple(put(x) for x in data.arrays))
 
@@ -68,12 +68,12 @@ def draws_shared_out(draws: Ladder, mesh: Mesh) -> Ladder:
                 f"along the mesh's second axis: take a divisor of {x.shape[-2]}."
             )
         spec = PartitionSpec(*[None] * (x.ndim - 2), mesh.axis_names[1])
-        return jax.device_put(x, NamedSharding(_plain(mesh), spec))
+        return jax.device_put(x, NamedSharding(plain(mesh), spec))
 
     return jax.tree.map(put, draws)
 
 
-def _plain(mesh: Mesh) -> Mesh:
+def plain(mesh: Mesh) -> Mesh:
     """The same devices, with axes along which XLA divides the work by itself."""
     return Mesh(mesh.devices, mesh.axis_names)
 

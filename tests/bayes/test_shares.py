@@ -1,0 +1,150 @@
+"""Blocks of a hierarchical model shared out over simulated devices and processes."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax.sharding import Mesh
+
+import ngvi
+from ngvi.bayes.numpyro_model import model_target
+from ngvi.bayes.shared_model import Indivisible, share_out
+from ngvi.bayes.structure import choose
+from tests.bayes.test_sharding import run_python
+
+
+def counts(group: Any, x: Any, groups: int, y: Any = None) -> None:
+    """Rows know their groups by an index; two of the sites are constrained."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 2.0))
+    sd = numpyro.sample("sd", dist.LogNormal(0.0, 1.0))
+    with numpyro.plate("group", groups):
+        a = numpyro.sample("a", dist.Normal(mean, sd))
+        b = numpyro.sample("b", dist.LogNormal(0.0, 0.5))
+    with numpyro.plate("row", x.shape[0]):
+        numpyro.sample("y", dist.Poisson(jnp.exp(a[group]) * b[group] ** x), obs=y)
+
+
+def rooms(y: Any) -> None:
+    """Rooms in schools, whose axis is the last of the data; a factor for all rows."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 5.0))
+    shift = numpyro.sample("shift", dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+    with numpyro.plate("school", 16, dim=-1):
+        school = numpyro.sample("school_effect", dist.Normal(mean + shift[0], 1.0))
+        with numpyro.plate("class", 2, dim=-2):
+            room = numpyro.sample("class_effect", dist.Normal(school, 0.5))
+            with numpyro.plate("pupil", 4, dim=-3):
+                numpyro.sample("y", dist.Normal(room + shift[1], 1.0), obs=y)
+    numpyro.factor("more", -((y - room) ** 4).sum() / 100)
+
+
+SCORES = np.random.default_rng(0).normal(2.0, 1.0, (4, 2, 16))
+
+
+def counted(groups: int, each: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(groups), each)
+    x = rng.normal(size=group.size)
+    return {"group": group, "x": x, "groups": groups, "y": rng.poisson(3.0, x.size)}
+
+
+def shared(model: Any, *args: Any, devices: int, **kwargs: Any) -> Any:
+    """A plan over devices, and all that it was made from."""
+    target, data, point, trace = model_target(model, args, kwargs, None)
+    plan, structure = choose("structured", target, data, point, trace)
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("groups",))
+    found = share_out(plan, structure.plates, target, data, point, trace, mesh)
+    return found, (target, data, point, plan)
+
+
+DEVICES = r"""
+import json, re
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+from jax.sharding import Mesh
+import ngvi
+from ngvi.bayes.programs import advance, begin, compiled_advance, compiled_begin
+from ngvi.mirror import loop
+from tests.bayes.test_shares import SCORES, counted, counts, rooms, shared
+
+MOVES = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
+
+def numbers(program):
+    # What goes between devices, by the type of the numbers.
+    shapes = re.findall(rf"= ([^=]*?) (?:{MOVES})(?:-start)?\(", program)
+    sizes = re.findall(r"([a-z]+[0-9]*)\[([0-9,]*)\]", " ".join(shapes))
+    return sum(int(np.prod([int(n) for n in s.split(",") if n])) for _, s in sizes)
+
+def started(groups, each):
+    plan, (_, data, point, whole) = shared(
+        counts, **counted(groups, each), devices=8
+    )
+    settings = plan.settings(loop.Settings())
+    problem = plan.target, plan, settings, data
+    draws = plan.draws(0, point.dtype)
+    return problem, compiled_begin(*problem, plan.spread(point), draws).state, draws
+
+import time; T=time.time()
+def lap(what):
+    global T
+    print(what, time.time()-T, time.process_time(), flush=True); T=time.time()
+found = []
+for size in ((16, 5), (32, 5), (16, 10)):
+    problem, state, draws = started(*size)
+    # Of a batch of as many draws.
+    draws = jax.tree.map(lambda x: x[:1] if x.ndim == 3 else x[:16], draws)
+    text = compiled_advance.lower(*problem, state, draws, 9).compile().as_text()
+    found.append((numbers(text), draws.batch_size))
+    lap(size)
+
+plan, (target, data, point, whole) = shared(rooms, SCORES, devices=8)
+settings = plan.settings(loop.Settings())
+draws = whole.draws(0, point.dtype), plan.draws(0, point.dtype)
+alone = compiled_begin(target, whole, settings, data, point, draws[0])
+over = compiled_begin(
+    plan.target, plan, settings, data, plan.spread(point), draws[1]
+)
+q = plan.together(over.state).q
+np.testing.assert_allclose(over.value, alone.value, rtol=1e-12)
+for a, b in zip(*map(jax.tree.leaves, (q, alone.state.q))):
+    np.testing.assert_allclose(a, b, atol=1e-12)
+    assert a.sharding.is_fully_replicated
+
+lap("rooms")
+mesh = Mesh(np.array(jax.devices()), ("groups",))
+fitted = ngvi.fit(counts, **counted(16, 5), covariance="structured", mesh=mesh)
+q, root = fitted.gaussian, fitted.gaussian.precision.root
+assert not fitted.structure.notes, fitted.structure
+lap("fit")
+print(json.dumps({
+    "numbers": found,
+    "mean": q.mean.tolist(),
+    "variance": q.variance.tolist(),
+    "iterations": fitted.diagnostics.iterations,
+}))
+"""
+
+
+def test_over_devices() -> None:
+    """The same answer; what goes between devices depends on the border alone."""
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    with run_python(DEVICES, XLA_FLAGS=flags) as process:
+        output = process.communicate()[0]
+    print(output)
+    assert process.returncode == 0
+    found = json.loads(output.splitlines()[-1])
+    alone = ngvi.fit(counts, **counted(16, 5), covariance="structured")
+    np.testing.assert_allclose(found["mean"], alone.gaussian.mean, rtol=1e-8)
+    np.testing.assert_allclose(found["variance"], alone.gaussian.variance, rtol=1e-8)
+    assert found["iterations"] == alone.diagnostics.iterations
+    (once, draws), *others = found["numbers"]
+    print(found["numbers"])
+    assert [numbers for numbers, _ in others] == [once, once]
