@@ -262,13 +262,12 @@ def _common(
         found = _log_probs(shared.target, data, z)
         return {name: jax.lax.all_gather(x, shared.axis) for name, x in found.items()}
 
-    point = np.asarray(point)
     shift = np.random.default_rng(1).standard_normal(point.size)
-    z = (point + 0.01 * shift).astype(point.dtype)
+    z = (np.asarray(point) + 0.01 * shift).astype(point.dtype)
     of_all = jax.jit(partial(_log_probs, target))(data, z)
     specs = (PartitionSpec(shared.axis),)
     of_each = jax.jit(shared.on_devices(each, specs, PartitionSpec()))(
-        data, shared.spread(z)
+        data, shared.spread(jnp.asarray(z))
     )
     latent = dict(zip(target.sites, shared.cuts, strict=True))
     common = [site.name for site, cut in latent.items() if cut is None]

@@ -22,15 +22,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.plan import Start, Structured
-from ngvi.bayes.sharding import plain
 from ngvi.bayes.target import Data
 from ngvi.families import Gaussian
 from ngvi.linalg import BlockArrow, Tree
+from ngvi.meshes import placed
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder
 from ngvi.mirror.estimates import FirstOrder, Potential, first_order
@@ -99,9 +99,9 @@ class Shared:
         starts = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])[:-1]
         return list(zip(starts.tolist(), shapes, self.cuts, strict=True))
 
-    def spread(self, z: Float[Array, "*b d"]) -> Float[Array, "*b pd"]:
+    def spread(self, vectors: Float[Array, "*b d"]) -> Float[Array, "*b pd"]:
         """Vectors shared out: the border and its own blocks for each device."""
-        z, parts = np.asarray(z), []
+        z, parts = np.asarray(vectors), []
         lead = z.shape[:-1]
         for start, shape, cut in self._pieces:
             piece = z[..., start : start + int(np.prod(shape))].reshape((*lead, *shape))
@@ -111,8 +111,7 @@ class Shared:
                 copies = np.stack(np.split(piece, self.devices, len(lead) + cut))
             parts.append(copies.reshape(self.devices, *lead, -1))
         whole = np.moveaxis(np.concatenate(parts, -1), 0, -2).reshape(*lead, -1)
-        spec = PartitionSpec(*[None] * len(lead), self.axis)
-        sharding = NamedSharding(plain(self.mesh), spec)
+        sharding = placed(self.mesh, *[None] * len(lead), self.axis)
         return jax.make_array_from_callback(whole.shape, sharding, whole.__getitem__)
 
     def _together(self, shared: Float[Array, "pd"]) -> Float[Array, "d"]:
@@ -127,27 +126,25 @@ class Shared:
         return jnp.concatenate(pieces)
 
     def together(self, state: loop.State) -> loop.State:
-        """What of a state is of interest at its end, whole on every device."""
+        """A state at its end, whole on every device, without what led there."""
 
         def made(state: loop.State) -> loop.State:
-            root, inverse_root = state.q.precision.root, state.q.precision.inverse_root
-            estimate = state.estimate._replace(
-                spread=self._together(state.estimate.spread)
-            )
+            precision, estimate = state.q.precision, state.estimate
+            tree = self.whole.tree
             return replace(
                 state,
                 q=Gaussian(
                     self._together(state.q.mean),
-                    BlockArrow(root, inverse_root, self.whole.tree),
+                    BlockArrow(precision.root, precision.inverse_root, tree),
                 ),
-                estimate=estimate,
+                estimate=estimate._replace(
+                    gradient=_nothing(estimate.gradient),
+                    spread=self._together(estimate.spread),
+                ),
+                memory=_nothing(state.memory),
             )
 
-        kept = replace(
-            state, memory=None, estimate=state.estimate._replace(gradient=None)
-        )
-        everywhere = NamedSharding(plain(self.mesh), PartitionSpec())
-        return jax.jit(made, out_shardings=everywhere)(kept)
+        return jax.jit(made, out_shardings=placed(self.mesh))(state)
 
     # -- programs ----------------------------------------------------------------
 
@@ -205,7 +202,7 @@ class Shared:
         def mapped(data: Data, *arguments: Any) -> Any:
             return jax.shard_map(
                 lambda data, *rest: function(self.own(data), *rest),
-                mesh=plain(self.mesh),
+                mesh=placed(self.mesh).mesh,
                 in_specs=(self.of_data(data), *specs),
                 out_specs=results,
                 check_vma=False,
@@ -218,6 +215,10 @@ class Shared:
         """How base draws are shared out."""
         vectors = PartitionSpec(None, self.axis)
         return Ladder(PartitionSpec(None, None, self.axis), vectors)  # type: ignore
+
+
+def _nothing(arrays: Any) -> Any:
+    return jax.tree.map(lambda x: x[:0], arrays)
 
 
 def _spec(cut: int | None, axis: str) -> PartitionSpec:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -56,74 +54,61 @@ def counted(groups: int, each: int) -> dict[str, Any]:
     return {"group": group, "x": x, "groups": groups, "y": rng.poisson(3.0, x.size)}
 
 
-def shared(model: Any, *args: Any, devices: int, **kwargs: Any) -> Any:
+def shared(model: Any, *args: Any, mesh: Mesh | None = None, **kwargs: Any) -> Any:
     """A plan over devices, and all that it was made from."""
     target, data, point, trace = model_target(model, args, kwargs, None)
     plan, structure = choose("structured", target, data, point, trace)
-    mesh = Mesh(np.array(jax.devices()[:devices]), ("groups",))
+    mesh = mesh or Mesh(np.array(jax.devices()), ("groups",))
     found = share_out(plan, structure.plates, target, data, point, trace, mesh)
     return found, (target, data, point, plan)
 
 
 DEVICES = r"""
 import json, re
+from functools import partial
 import jax, numpy as np
 jax.config.update("jax_enable_x64", True)
 from jax.sharding import Mesh
 import ngvi
-from ngvi.bayes.programs import advance, begin, compiled_advance, compiled_begin
+from ngvi.bayes import run
+from ngvi.bayes.programs import begin, compiled_begin
 from ngvi.mirror import loop
 from tests.bayes.test_shares import SCORES, counted, counts, rooms, shared
 
 MOVES = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
+advance = run.compiled_advance
 
-def numbers(program):
-    # What goes between devices, by the type of the numbers.
-    shapes = re.findall(rf"= ([^=]*?) (?:{MOVES})(?:-start)?\(", program)
-    sizes = re.findall(r"([a-z]+[0-9]*)\[([0-9,]*)\]", " ".join(shapes))
-    return sum(int(np.prod([int(n) for n in s.split(",") if n])) for _, s in sizes)
+def numbers(*args):
+    # What goes between devices in the program of a step.
+    text = advance.lower(*args).compile().as_text()
+    shapes = re.findall(rf"= ([^=]*?) (?:{MOVES})(?:-start)?\(", text)
+    sizes = re.findall(r"[a-z]+[0-9]+\[([0-9,]*)\]", " ".join(shapes))
+    return sum(int(np.prod([int(n) for n in s.split(",") if n])) for s in sizes)
 
-def started(groups, each):
-    plan, (_, data, point, whole) = shared(
-        counts, **counted(groups, each), devices=8
-    )
-    settings = plan.settings(loop.Settings())
-    problem = plan.target, plan, settings, data
-    draws = plan.draws(0, point.dtype)
-    return problem, compiled_begin(*problem, plan.spread(point), draws).state, draws
-
-import time; T=time.time()
-def lap(what):
-    global T
-    print(what, time.time()-T, time.process_time(), flush=True); T=time.time()
 found = []
 for size in ((16, 5), (32, 5), (16, 10)):
-    problem, state, draws = started(*size)
-    # Of a batch of as many draws.
-    draws = jax.tree.map(lambda x: x[:1] if x.ndim == 3 else x[:16], draws)
-    text = compiled_advance.lower(*problem, state, draws, 9).compile().as_text()
-    found.append((numbers(text), draws.batch_size))
-    lap(size)
+    plan, (_, data, point, _) = shared(counts, **counted(*size))
+    problem = plan.target, plan, plan.settings(loop.Settings()), data
+    # Of one level, so that programs differ in nothing else.
+    draws = jax.tree.map(lambda x: x[:1] if x.ndim == 3 else x[:16], plan.draws(0, float))
+    state = jax.eval_shape(partial(begin, *problem), plan.spread(point), draws).state
+    found.append(numbers(*problem, state, draws, 9))
 
-plan, (target, data, point, whole) = shared(rooms, SCORES, devices=8)
+plan, (target, data, point, whole) = shared(rooms, SCORES)
 settings = plan.settings(loop.Settings())
 draws = whole.draws(0, point.dtype), plan.draws(0, point.dtype)
 alone = compiled_begin(target, whole, settings, data, point, draws[0])
-over = compiled_begin(
-    plan.target, plan, settings, data, plan.spread(point), draws[1]
-)
+over = compiled_begin(plan.target, plan, settings, data, plan.spread(point), draws[1])
 q = plan.together(over.state).q
 np.testing.assert_allclose(over.value, alone.value, rtol=1e-12)
 for a, b in zip(*map(jax.tree.leaves, (q, alone.state.q))):
     np.testing.assert_allclose(a, b, atol=1e-12)
     assert a.sharding.is_fully_replicated
 
-lap("rooms")
 mesh = Mesh(np.array(jax.devices()), ("groups",))
 fitted = ngvi.fit(counts, **counted(16, 5), covariance="structured", mesh=mesh)
-q, root = fitted.gaussian, fitted.gaussian.precision.root
 assert not fitted.structure.notes, fitted.structure
-lap("fit")
+q = fitted.gaussian
 print(json.dumps({
     "numbers": found,
     "mean": q.mean.tolist(),
@@ -135,16 +120,44 @@ print(json.dumps({
 
 def test_over_devices() -> None:
     """The same answer; what goes between devices depends on the border alone."""
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = "--xla_force_host_platform_device_count=8"
+    flags += " --xla_backend_optimization_level=0"
     with run_python(DEVICES, XLA_FLAGS=flags) as process:
         output = process.communicate()[0]
-    print(output)
     assert process.returncode == 0
     found = json.loads(output.splitlines()[-1])
     alone = ngvi.fit(counts, **counted(16, 5), covariance="structured")
+    assert found["iterations"] == alone.diagnostics.iterations
     np.testing.assert_allclose(found["mean"], alone.gaussian.mean, rtol=1e-8)
     np.testing.assert_allclose(found["variance"], alone.gaussian.variance, rtol=1e-8)
-    assert found["iterations"] == alone.diagnostics.iterations
-    (once, draws), *others = found["numbers"]
-    print(found["numbers"])
-    assert [numbers for numbers, _ in others] == [once, once]
+    # Of S = 16 draws, b = 2: S (2 b + 1), b for a step's length, and single numbers.
+    (once, *others) = found["numbers"]
+    assert others == [once, once]
+    assert 16 * 5 + 2 <= once <= 16 * 5 + 2 + 20
+
+
+def unsorted(group: Any, x: Any, groups: int, y: Any) -> None:
+    counts(group[::-1], x, groups, y)
+
+
+def held(group: Any, x: Any, groups: int, y: Any) -> None:
+    with numpyro.plate("group", groups):
+        a = numpyro.sample("a", dist.Normal(jnp.zeros(groups), 1.0))
+    numpyro.sample("y", dist.Poisson(jnp.exp(a[group])), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("model", "groups", "words"),
+    [
+        (counts, 15, "15 blocks of plate group are no multiple of 2"),
+        (unsorted, 16, "'y' is no sum of those of the shares"),
+        (held, 16, "with a share of plate group it fails"),
+    ],
+)
+def test_what_cannot_be_shared_out_says_why(
+    model: Any, groups: int, words: str
+) -> None:
+    """On two devices that are one."""
+    two = Mesh(np.array([jax.devices()[0]] * 2), ("groups",))
+    with pytest.raises(Indivisible, match=words):
+        shared(model, **counted(groups, 4), mesh=two)
