@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import ngvi
 from ngvi.nets.optimizers import kfac
@@ -77,6 +78,7 @@ def kfac_weights(mesh=None, own=np.asarray, everywhere=np.asarray) -> np.ndarray
     return np.asarray(state.weights)
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_mesh(tmp_path: Path) -> None:
     """A structured fit with checkpoints, a search, and K-FAC."""
     with socket.socket() as free:
