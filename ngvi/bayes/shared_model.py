@@ -139,8 +139,10 @@ def share_out(
     try:
         shared = replace(shared, indices=_indices(shared, data))
         common = _common(shared, target, data, point)
-    except (TypeError, ValueError, IndexError) as error:
-        why = str(error).splitlines()[0]
+    except Indivisible:
+        raise
+    except Exception as error:  # whatever a model does with fewer blocks
+        why = (str(error) or type(error).__name__).splitlines()[0]
         raise Indivisible(f"with a share of plate {plate} it fails: {why}") from error
     model = replace(model, common=(*common, *(f"_{n}_log_det" for n in common)))
     return replace(shared, target=replace(shared.target, model=model))
