@@ -1,14 +1,18 @@
-"""ngvi beside NumPyro's variational guides and NUTS, on posteriors with known answers.
+"""ngvi beside NumPyro's and blackjax's variational methods and NUTS, on posteriors with
+known answers.
 
-    python benchmarks/posteriors.py [NAME ...] [--out FILE.json]
+    python benchmarks/posteriors.py [NAME ...] [--methods M ...] [--out FILE.json]
 
 Every method runs in a fresh process of its own, so that none finds anything compiled
 for it, in float64, at these settings:
 
 - ngvi: `ngvi.fit(model, ...)`, no setting touched;
-- Adam: AutoMultivariateNormal, 20,000 steps of Adam, the best of three learning rates
+- Adam, diagonal, low rank: NumPyro's AutoMultivariateNormal, AutoDiagonalNormal and
+  AutoLowRankMultivariateNormal, 20,000 steps of Adam, the best of three learning rates
   (its time is that of the first run alone);
 - Laplace: AutoLaplaceApproximation at the mode that 20,000 Adam steps find;
+- Pathfinder, mean field, full rank: blackjax's, see `posteriors_peers.py`; 2,000 steps
+  of Adam of ten draws each, the best of the same learning rates;
 - NUTS: 1,000 + 1,000 draws of one chain.
 
 ELBOs are measured by the same 10,000 fresh draws for all Gaussians; errors are those of
@@ -27,6 +31,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +42,14 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import numpyro  # noqa: E402
+import numpyro.distributions as dist  # noqa: E402
+import posteriors_peers as blackjax_peers  # noqa: E402
 from known_posteriors import KnownPosterior, available, load, names  # noqa: E402
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO  # noqa: E402
 from numpyro.infer.autoguide import (  # noqa: E402
+    AutoDiagonalNormal,
     AutoLaplaceApproximation,
+    AutoLowRankMultivariateNormal,
     AutoMultivariateNormal,
 )
 
@@ -111,6 +120,41 @@ def run_ngvi(known: KnownPosterior) -> Row:
     return Row(known.name, "ngvi", *measured, *cost, posterior.verdict.level)
 
 
+def measure_covariance(
+    known: KnownPosterior, holder: ngvi.Posterior, mean: Any, covariance: Any
+) -> tuple[float, ...]:
+    """The same; NaN where it is no covariance."""
+    root = jnp.linalg.cholesky(jnp.asarray(covariance))
+    if not jnp.isfinite(root).all() or not jnp.diagonal(root).min() > 0:
+        return (float("nan"),) * 5
+    q = Gaussian(jnp.asarray(mean), Dense.from_inverse_root(root))
+    return measure_gaussian(known, holder, q)
+
+
+def best(rows: list[Row]) -> Row:
+    return max(rows, key=lambda row: row.elbo if np.isfinite(row.elbo) else -np.inf)
+
+
+def run_blackjax(known: KnownPosterior, method: str) -> Row:
+    holder = ngvi.fit(known.model, **known.data)  # the log density, and where draws lie
+    target, data = holder.target, holder.data
+    start = jnp.zeros(target.dim)
+
+    def log_density(z: jax.Array) -> jax.Array:
+        return -target.potential(data, z)
+
+    candidates = blackjax_peers.PEERS[method](
+        log_density, start, jax.random.key(0), STEPS, LEARNING_RATES
+    )
+    rows, first = [], None
+    for note, work in candidates:
+        (mean, covariance, gradients), *seconds = timed(work)
+        first = first or seconds
+        measured = measure_covariance(known, holder, mean, covariance)
+        rows.append(Row(known.name, method, *measured, gradients, *first, note))
+    return best(rows)
+
+
 def run_guide(known: KnownPosterior, guide_class: Any, method: str) -> Row:
     fits = []
     for rate in LEARNING_RATES:
@@ -127,14 +171,15 @@ def run_guide(known: KnownPosterior, guide_class: Any, method: str) -> Row:
     rows = []
     for rate, guide, params, _, _ in fits:
         base = guide.get_posterior(params)
-        scale = jnp.asarray(base.scale_tril)
-        measured = (float("nan"),) * 5
-        if jnp.isfinite(scale).all() and jnp.abs(jnp.diagonal(scale)).min() > 0:
-            q = Gaussian(jnp.asarray(base.loc), Dense.from_inverse_root(scale))
-            measured = measure_gaussian(known, holder, q)
+        if isinstance(base, dist.Normal):
+            base = base.to_event(1)
+            covariance = jnp.diag(base.variance)
+        else:
+            covariance = base.covariance_matrix
+        measured = measure_covariance(known, holder, base.mean, covariance)
         note = f"rate {rate:g}"
         rows.append(Row(known.name, method, *measured, STEPS, compiling, running, note))
-    return max(rows, key=lambda row: row.elbo if np.isfinite(row.elbo) else -np.inf)
+    return best(rows)
 
 
 def run_nuts(known: KnownPosterior) -> Row:
@@ -165,7 +210,7 @@ def run_nuts(known: KnownPosterior) -> Row:
 
 def show(row: Row) -> None:
     print(
-        f"{row.posterior:14} {row.method:8} {row.elbo:12.3f} {row.mean_rms:7.3f} "
+        f"{row.posterior:14} {row.method:10} {row.elbo:12.3f} {row.mean_rms:7.3f} "
         f"{row.mean_max:7.3f} {row.sd_low:6.2f} {row.sd_high:6.2f} {row.gradients:9d} "
         f"{row.compiling:6.2f} {row.running:6.2f}  {row.note}",
         flush=True,
@@ -175,7 +220,12 @@ def show(row: Row) -> None:
 METHODS: dict[str, Callable[[KnownPosterior], Row]] = {
     "ngvi": run_ngvi,
     "Adam": lambda known: run_guide(known, AutoMultivariateNormal, "Adam"),
+    "diagonal": lambda known: run_guide(known, AutoDiagonalNormal, "diagonal"),
+    "low rank": lambda known: run_guide(
+        known, AutoLowRankMultivariateNormal, "low rank"
+    ),
     "Laplace": lambda known: run_guide(known, AutoLaplaceApproximation, "Laplace"),
+    **{name: partial(run_blackjax, method=name) for name in blackjax_peers.PEERS},
     "NUTS": run_nuts,
 }
 
@@ -191,6 +241,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=names())
     parser.add_argument("--out", type=Path, help="also write the rows as JSON")
     parser.add_argument("--method", choices=METHODS, help="only this, here, as JSON")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[*METHODS])
     options = parser.parse_args()
     if not available():
         print("Skipped: the reference posteriors are not there (see known_posteriors).")
@@ -200,14 +251,21 @@ def main() -> None:
             print(json.dumps(asdict(METHODS[options.method](load(name)))))
         return
     print(
-        f"{'posterior':14} {'method':8} {'ELBO':>12} {'rms':>7} {'max':>7} {'sd':>6} "
+        f"{'posterior':14} {'method':10} {'ELBO':>12} {'rms':>7} {'max':>7} {'sd':>6} "
         f"{'to':>6} {'gradients':>9} {'comp.':>6} {'run':>6}"
     )
-    rows = []
+    methods, rows = options.methods, []
+    if not blackjax_peers.installed():
+        print("Without blackjax, which is not installed.")
+        methods = [m for m in methods if m not in blackjax_peers.PEERS]
     for name in options.names:
-        by_method = {method: in_a_fresh_process(name, method) for method in METHODS}
-        for row in by_method.values():
-            show(row)
+        by_method = {}
+        for method in methods:
+            by_method[method] = in_a_fresh_process(name, method)
+            show(by_method[method])
+        rows += by_method.values()
+        if not {"ngvi", "Adam", "NUTS"} <= by_method.keys():
+            continue
         ours, adam, nuts = (by_method[m] for m in ("ngvi", "Adam", "NUTS"))
         ratio = (ours.compiling + ours.running) / (adam.compiling + adam.running)
         print(
@@ -216,7 +274,6 @@ def main() -> None:
             f"nats; ngvi / NUTS: gradients {ours.gradients / nuts.gradients:.4f}\n",
             flush=True,
         )
-        rows += by_method.values()
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1))

@@ -303,7 +303,8 @@ def from_arrays(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
 
     Args:
         arrays: from `to_arrays`.
-        like: a pytree of the same structure, shapes and types.
+        like: a pytree of the same structure, shapes and types; of arrays, or of what
+            `jax.eval_shape` tells of them.
 
     Raises:
         CheckpointError: the arrays are not those of such a tree, as after an upgrade
@@ -314,7 +315,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
     found = []
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path)
-        wanted = jnp.shape(leaf), jnp.asarray(leaf).dtype
+        wanted = jnp.shape(leaf), jnp.result_type(leaf)
         stored = arrays.get(name)
         if stored is None or (stored.shape, stored.dtype) != wanted:
             has = "nothing" if stored is None else f"{stored.dtype} {stored.shape}"
@@ -362,7 +363,8 @@ def _writes() -> bool:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key)
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def _without_keys(tree: Any) -> Any:

@@ -16,8 +16,10 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from os import PathLike
 from typing import Any
 
 import jax
@@ -26,6 +28,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ngvi.bayes import compile_time
+from ngvi.bayes.checkpointing import Attributes, Saver, identity
 from ngvi.bayes.fit_stream import Problem
 from ngvi.bayes.plan import Start
 from ngvi.bayes.posterior import Posterior
@@ -188,6 +191,13 @@ def scales(target: HostTarget, start: np.ndarray) -> tuple[np.ndarray, int]:
     return found, count
 
 
+@dataclass
+class _Start(Attributes):
+    """What the start took; kept with the state in checkpoints."""
+
+    values: int = 0
+
+
 @dataclass(frozen=True)
 class Valued:
     """A plan without gradients, see `ngvi.bayes.plan.Plan`."""
@@ -242,6 +252,8 @@ def fit_black_box(
     settings: loop.Settings | None,
     executor: Executor | Workers | None = None,
     timeout: float | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    every: int | None = None,
 ) -> Posterior:
     """The posterior of a log density that is only evaluated.
 
@@ -255,9 +267,11 @@ def fit_black_box(
         settings: tolerances and limits.
         executor: evaluates points side by side.
         timeout: seconds for one evaluation there.
+        checkpoint: a folder to write to and to go on from.
+        every: trials between checkpoints, by default 1: a trial may take hours.
 
     Raises:
-        ValueError: what `host_target` raises.
+        ValueError: what `host_target` and `Saver` raise.
     """
     started = time.perf_counter()
     tally = Tally()
@@ -266,13 +280,32 @@ def fit_black_box(
     name = getattr(log_density, "__name__", type(log_density).__name__)
     plan = Valued(target.dim)
     settings = plan.settings(settings or loop.Settings())
-    with compile_time.measure() as compiling, Progress(progress, name) as bar:
-        sd, before = scales(target, np.asarray(point))
-        q = Gaussian(point, plan.precision(jnp.asarray(sd, point.dtype)))
-        draws = plan.draws(seed, point.dtype)
-        state = compiled_resume(target, plan, settings, data, q, draws)
+    draws, spent = plan.draws(seed, point.dtype), _Start()
+
+    def begin(sd: Array) -> loop.State:
+        q = Gaussian(point, plan.precision(sd))
+        return compiled_resume(target, plan, settings, data, q, draws)
+
+    saver, state = None, None
+    if checkpoint is not None:
+        known = np.ndarray, jax.Array, int, float, str
+        leaves = jax.tree.leaves((args, kwargs))
+        seen = [leaf for leaf in leaves if isinstance(leaf, known)]
+        facts = identity(target, seen, point, plan.covariance, settings, seed)
+        saver = Saver(checkpoint, 1 if every is None else every, facts)
+        saver.beside = spent
+    with (
+        compile_time.measure() as compiling,
+        Progress(progress, name) as bar,
+        saver or nullcontext(),
+    ):
+        if saver is not None:
+            state = saver.resumed(lambda: jax.eval_shape(begin, point))
+        if state is None:
+            sd, spent.values = scales(target, np.asarray(point))
+            state = begin(jnp.asarray(sd, point.dtype))
         problem = Problem(target, data, point, plan, settings, draws)
-        end = run_in_memory(bar, problem, state, settings.max_iterations)
+        end = run_in_memory(bar, problem, state, settings.max_iterations, saver)
     if tally.first_error is not None:
         failed = tally.raised + tally.timed_out + tally.lost
         warnings.warn(
@@ -291,7 +324,7 @@ def fit_black_box(
         stop_reason=end.stop_reason,
     )
     d = record.diagnostics
-    values = before + d.gradient_evaluations + d.value_evaluations
+    values = spent.values + d.gradient_evaluations + d.value_evaluations
     counted = replace(d, gradient_evaluations=0, value_evaluations=values)
     record = replace(record, diagnostics=counted)
     return Posterior(target, data, end.state.q, record, None)

@@ -1,4 +1,4 @@
-"""Checkpoints of a fit: its state between two trials, and how often data were read.
+"""Checkpoints of a fit: its state between two trials, and what belongs to it.
 
 A fit that goes on from one takes the same steps as without the interruption, to the
 last bit on the same machine.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import inspect
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import jax
 from jaxtyping import Array, Float
 
-from ngvi.bayes.plan import Plan
-from ngvi.bayes.target import Data, FunctionTarget, Target
+from ngvi.bayes.target import FunctionTarget, Target
 from ngvi.checkpoints import Checkpoints, digest, from_arrays, to_arrays
 from ngvi.mirror import loop
 
@@ -26,16 +26,31 @@ _LARGEST_SHARE = 0.1
 """Of the time, for checkpoints."""
 
 
-class Counted(Protocol):
-    """What reads the data, epoch after epoch; see `ngvi.bayes.sums.Batches`."""
+T = TypeVar("T")
 
-    def position(self) -> dict[str, int]:
-        """How far it has come."""
+
+class Beside(Protocol):
+    """What is kept beside the state, such as how often the data were read."""
+
+    def position(self) -> dict[str, Any]:
+        """How far it has come, as JSON takes it."""
         ...
 
-    def go_on_from(self, position: dict[str, int]) -> None:
+    def go_on_from(self, position: dict[str, Any]) -> None:
         """Be there."""
         ...
+
+
+class Attributes:
+    """All attributes are kept beside the state."""
+
+    def position(self) -> dict[str, Any]:
+        """See `Beside`."""
+        return dict(vars(self))
+
+    def go_on_from(self, position: dict[str, Any]) -> None:
+        """See `Beside`."""
+        vars(self).update(position)
 
 
 class Saver:
@@ -46,6 +61,7 @@ class Saver:
         every: trial steps between them; more if those would take more than a tenth of
             the time.
         identity: what makes the fit what it is, see `identity`.
+        steps: how many a state has behind it.
 
     Raises:
         ValueError: `every` is not positive.
@@ -57,11 +73,15 @@ class Saver:
         folder: str | os.PathLike[str],
         every: int,
         identity: dict[str, Any],
+        steps: Callable[[Any], Any] = lambda state: state.iteration,
     ) -> None:
         if every < 1:
             raise ValueError(f"every must be at least 1, not {every}.")
         self.every = every
+        self.beside: Beside | None = None
+        """To be set before there is anything to keep."""
         self._kept = Checkpoints(folder, "fit", identity)
+        self._steps = lambda state: int(steps(state))
         self._last: int | None = None
         self._took, self._ended = 0.0, time.perf_counter()
 
@@ -72,14 +92,12 @@ class Saver:
     def __exit__(self, *raised: Any) -> None:
         self._kept.__exit__(*raised)
 
-    def resumed(
-        self, state: loop.State, counted: Counted | None = None
-    ) -> loop.State | None:
-        """The state of the last checkpoint, None if there is none.
+    def resumed(self, like: Callable[[], T]) -> T | None:
+        """The state of the last checkpoint, None if there is none; `beside` is where it
+        was then.
 
         Args:
-            state: one of its shapes, where a fit of its own would begin.
-            counted: taken to where it was.
+            like: a state of its structure and shapes, asked for when `beside` is there.
 
         Raises:
             CheckpointError: there are checkpoints, but none is whole and of this fit.
@@ -87,41 +105,41 @@ class Saver:
         found = self._kept.latest()
         if found is None:
             return None
-        resumed = from_arrays(found.arrays, state)
-        if counted is not None:
-            counted.go_on_from(found.facts["read"])
-        self._last = int(resumed.iteration)
+        if self.beside is not None:
+            self.beside.go_on_from(found.facts["beside"])
+        resumed = from_arrays(found.arrays, like())
+        self._last = self._steps(resumed)
         return resumed
 
-    def save(self, state: loop.State, counted: Counted | None = None) -> None:
+    def save(self, state: Any) -> None:
         """Write a checkpoint, if there is anything new.
 
         Raises:
             OSError: the first one cannot be written.
         """
-        if self._last == int(state.iteration):
+        if self._last == self._steps(state):
             return
         began = time.perf_counter()
-        read = {} if counted is None else counted.position()
-        self._kept.save(to_arrays(state), {"read": read})
-        self._last = int(state.iteration)
+        beside = {} if self.beside is None else self.beside.position()
+        self._kept.save(to_arrays(state), {"beside": beside})
+        self._last = self._steps(state)
         self._ended = time.perf_counter()
         self._took = self._ended - began
 
-    def save_if_due(self, state: loop.State, counted: Counted | None = None) -> None:
+    def save_if_due(self, state: Any) -> None:
         """The same, if it is time and the last one was quick enough."""
-        steps = int(state.iteration) - (self._last or 0)
+        since = self._steps(state) - (self._last or 0)
         rested = self._took <= _LARGEST_SHARE * (time.perf_counter() - self._ended)
         rested = rested or jax.process_count() > 1  # whose clocks differ
-        if self._last is None or (steps >= self.every and rested):
-            self.save(state, counted)
+        if self._last is None or (since >= self.every and rested):
+            self.save(state)
 
 
 def identity(
     target: Target,
-    data: Data,
+    data: Any,
     point: Float[Array, "d"],
-    plan: Plan,
+    covariance: str,
     settings: loop.Settings,
     seed: int,
 ) -> dict[str, Any]:
@@ -131,7 +149,7 @@ def identity(
         "sites": " ".join(target.names),
         "data": digest(data),
         "start": digest(point),
-        "covariance": plan.covariance,
+        "covariance": covariance,
         "settings": " ".join(f"{k}={_named(v)}" for k, v in vars(settings).items()),
         "seed": seed,
     }

@@ -78,9 +78,24 @@ def _start(piece: slice) -> int:
     return piece.start
 
 
+class _File:
+    """An .npy file, mapped into memory anew for every piece: the pages of one that
+    stays mapped would count as this process's memory, up to all of the file."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self.shape = self._mapped().shape
+
+    def __getitem__(self, piece: slice) -> np.ndarray:
+        return np.array(self._mapped()[piece])
+
+    def _mapped(self) -> np.ndarray:
+        return np.load(self.path, mmap_mode="r")
+
+
 def _opened(column: Any) -> Any:
     if isinstance(column, str | Path):
-        return np.load(column, mmap_mode="r")
+        return _File(column)
     return column if hasattr(column, "shape") else np.asarray(column)
 
 

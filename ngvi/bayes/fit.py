@@ -103,11 +103,10 @@ def fit(
         settings: tolerances and limits, see `ngvi.mirror.loop.Settings`.
         checkpoint: a folder of its own, to write to while the fit runs, and to go on
             from after a crash: to the same answer, to the last bit, as without it. The
-            model and data must be the same. For Gaussians with a full, structured or
-            diagonal covariance; see `ngvi.checkpoints.Checkpoints`.
+            model and data must be the same; see `ngvi.checkpoints.Checkpoints`.
         every: trial steps between checkpoints, more if those would take more than a
             tenth of the time; by default 25, and 1 for data in batches, where a trial
-            is a pass over them.
+            is a pass over them, and with gradients=False.
         mesh: of devices. The rows of the data (those of the model's largest plate) are
             shared out over its first axis, the draws over its second if it has one; see
             `ngvi.bayes.sharding`. Arrays that are sharded already, as over the
@@ -159,7 +158,8 @@ def fit(
     if in_blocks or family == MEAN_FIELD:
         from ngvi.bayes.fit_mean_field import fit_mean_field
 
-        _refuse("a mean field", args, only_gaussian | {"init": init is not None})
+        others = {"init": init is not None, "checkpoint": False}
+        _refuse("a mean field", args, only_gaussian | others)
         return fit_mean_field(
             model,
             args,
@@ -169,11 +169,13 @@ def fit(
             init_strategy=init_strategy,
             progress=progress,
             settings=settings,
+            checkpoint=checkpoint,
+            every=every,
         )
     if not gradients:
         from ngvi.bayes.black_box import fit_black_box
 
-        others = {"family": family != "gaussian"}
+        others = {"family": family != "gaussian", "checkpoint": False}
         _refuse("gradients=False", args, only_gaussian | others)
         return fit_black_box(
             model,
@@ -185,6 +187,8 @@ def fit(
             settings=settings,
             executor=executor,
             timeout=timeout,
+            checkpoint=checkpoint,
+            every=every,
         )
     if executor is not None:
         raise ValueError(
@@ -214,7 +218,6 @@ def fit(
                 "A mixture needs the data in memory: give them without a stream."
             )
         check_size(target.dim)
-        _refuse("a mixture", (), {"checkpoint": checkpoint is not None})
     data = weighed(data, target, trace, prior, forgetting, likelihood_power)
     if data.prior is not None and init_strategy is None:
         point = data.prior.mean
@@ -237,7 +240,7 @@ def fit(
     )
     interrupted = posterior.record.diagnostics.stop_reason == INTERRUPTED
     if family == "mixture" and not interrupted:
-        return mixed(posterior, progress=progress)
+        return mixed(posterior, progress=progress, checkpoint=checkpoint)
     return posterior
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from ngvi.bayes import compile_time
+from ngvi.bayes.checkpointing import EVERY, Saver, identity
 from ngvi.bayes.mean_field import MeanField
 from ngvi.bayes.mean_field_start import Beginning
 from ngvi.bayes.numpyro_model import model_target
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.replicates import observed_sites
+from ngvi.bayes.site_families import MEAN_FIELD
 from ngvi.mirror import loop
 from ngvi.terminal.progress import Progress
 
@@ -29,6 +33,8 @@ def fit_mean_field(
     init_strategy: Callable[..., Any] | None,
     progress: bool | None,
     settings: loop.Settings | None,
+    checkpoint: str | PathLike[str] | None = None,
+    every: int | None = None,
 ) -> Posterior:
     """A family for each site on its own support; the arguments are `ngvi.fit`'s.
 
@@ -51,7 +57,18 @@ def fit_mean_field(
             target, data, point, trace, family, settings or loop.Settings(), seed
         )
         observed = sum(np.size(trace[n]["value"]) for n in observed_sites(trace))
-        q, record = MeanField(beginning, observed, bar).run()
+        settled = beginning.settle()
+        saver = None
+        if checkpoint is not None:
+            families = [MEAN_FIELD, *(type(q).__name__ for q in settled.members)]
+            facts = identity(
+                target, data, point, " ".join(families), beginning.settings, seed
+            )
+            every = EVERY if every is None else every
+            saver = Saver(checkpoint, every, facts, lambda state: state.sweeps)
+        with saver or nullcontext():
+            fit = MeanField(beginning, settled, observed, bar, saver)
+            q, record = fit.run()
     seconds = time.perf_counter() - started
     compiled = min(compiling.seconds, seconds)
     diagnostics = replace(

@@ -79,7 +79,8 @@ class _Watch:
         """The state of the last checkpoint, None if there is none."""
         if self.saver is None:
             return None
-        found = self.saver.resumed(self.state, self.batches)
+        self.saver.beside = self.batches
+        found = self.saver.resumed(lambda: self.state)
         if found is not None:
             self.keep(found)
         return found
@@ -87,12 +88,12 @@ class _Watch:
     def between(self, state: loop.State) -> None:
         """Before each epoch: a checkpoint if it is time."""
         if self.saver is not None:
-            self.saver.save_if_due(state, self.batches)
+            self.saver.save_if_due(state)
 
     def ended(self) -> None:
         """A checkpoint of the end."""
         if self.saver is not None:
-            self.saver.save(self.state, self.batches)
+            self.saver.save(self.state)
 
     def shown(self, rows: int) -> None:
         """Another batch was read."""

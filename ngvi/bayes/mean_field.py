@@ -14,15 +14,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from ngvi.bayes.blocks import base_sizes
+from ngvi.bayes.checkpointing import Attributes, Saver
 from ngvi.bayes.diagnostics import INTERRUPTED, Diagnostics
-from ngvi.bayes.mean_field_start import Beginning, own_draws
+from ngvi.bayes.mean_field_start import Beginning, Settled, own_draws
 from ngvi.bayes.product_approximation import ProductApproximation
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.site_families import MEAN_FIELD
@@ -55,32 +56,49 @@ _CREEP = 20
 _NOT_FINITE = "the log density is not finite at draws around the start"
 
 
+@dataclass
+class _Spent(Attributes):
+    """How far the fit has come; kept with the state in checkpoints."""
+
+    draws: int = 0
+    """Of the free blocks' objective."""
+    of_sweeps: list[int] = field(default_factory=list)
+    """The same for each sweep so far."""
+    gap: float = float("nan")
+    gradients: int = 0
+    values: int = 0
+
+
 class MeanField:
     """The fit of a mean field, from its start to its record.
 
     Args:
         beginning: of the model with its data.
+        settled: what it came to.
         observed: how many observations there are.
         bar: shows progress.
+        saver: of checkpoints.
     """
 
-    def __init__(self, beginning: Beginning, observed: int, bar: Progress) -> None:
-        self.beginning, self.bar = beginning, bar
+    def __init__(
+        self,
+        beginning: Beginning,
+        settled: Settled,
+        observed: int,
+        bar: Progress,
+        saver: Saver | None,
+    ) -> None:
+        self.beginning, self.settled = beginning, settled
+        self.bar, self.saver = bar, saver
         self.target, self.data = beginning.target, beginning.data
         self.settings, self.seed = beginning.settings, beginning.seed
         self.dtype = beginning.point.dtype
         self.at_once = max(_NUMBERS_AT_ONCE // (self.target.dim + observed), 1)
-        self.gradients = self.values = 0
+        self.spent = _Spent(gradients=int(beginning.gradients))
 
     def run(self) -> tuple[ProductApproximation, FitRecord]:
-        """Fit, and how it went. Ctrl-C ends it at the best state so far.
-
-        Raises:
-            ValueError: what `Beginning.settle` raises.
-        """
-        settled = self.beginning.settle()
-        self.gradients += self.beginning.gradients
-        self.settled = settled
+        """Fit, and how it went. Ctrl-C ends it at the best state so far."""
+        settled = self.settled
         self.most = self.settings.max_iterations
         tolerance = self.settings.tolerance
         self.plan = plan = Sweeping(
@@ -90,15 +108,15 @@ class MeanField:
             self.at_once,
         )
         self.unseen_eps = self._matched(_CHECK_DRAWS, 0)
-        self.counts: list[int] = []
-        self.gap = float("nan")
         self.state = start(plan, settled.members, self.most)
+        self.spent.draws = self._first_count()
         try:
-            if self.target.whole:
+            if not self._resumed() and self.target.whole:
                 self._choose_start()
             stop = self._fit()
         except KeyboardInterrupt:
             stop = INTERRUPTED
+            self._save()
         unseen = self._check()
         variances = np.asarray(unseen.gradient, float) ** 2
         q = ProductApproximation(
@@ -109,6 +127,15 @@ class MeanField:
             variances,
         )
         return q, self._record(unseen, stop)
+
+    def _resumed(self) -> bool:
+        """Go on from the last checkpoint, if there is one."""
+        if self.saver is None:
+            return False
+        self.saver.beside = self.spent
+        found = self.saver.resumed(lambda: self.state)
+        self.state = self.state if found is None else found
+        return found is not None
 
     # -- draws -----------------------------------------------------------------------
 
@@ -152,32 +179,31 @@ class MeanField:
             if elbo > highest:
                 best, highest = tried, elbo
         self.state = best
-        self.counts = [len(draws.free)] * int(best.sweeps)
 
     def _fit(self) -> str:
         """Sweeps until they have converged; the reason of the end."""
-        count = self._first_count()
         while True:
-            draws = self._draws(count)
+            draws = self._draws(self.spent.draws)
             self._until_rest(draws)
             state = self.state
-            self.counts += [count] * (int(state.sweeps) - len(self.counts))
             if not np.isfinite(self._elbo()):
                 return _NOT_FINITE
             unseen = self._check()
             near = float(state.length) <= 10 * self.plan.tolerance
             rest = bool(at_rest(state, self.plan)) or (bool(stuck(state)) and near)
             error = entropy_error(self.target, self.plan, state.members, draws.free)
-            self.gap = self._elbo() + float(error) - float(unseen.elbo)
-            agree = abs(self.gap) < self.settings.gap_tolerance + float(unseen.error)
+            self.spent.gap = self._elbo() + float(error) - float(unseen.elbo)
+            agree = abs(self.spent.gap) < self.settings.gap_tolerance + float(
+                unseen.error
+            )
             if rest and (agree or not self.plan.free):
                 return loop.STOP_REASONS[loop.CONVERGED]
             if int(state.sweeps) >= self.most:
                 return loop.STOP_REASONS[loop.ITERATIONS_EXHAUSTED]
-            if count >= _MOST or not self.plan.free:
+            if self.spent.draws >= _MOST or not self.plan.free:
                 status = loop.DRAWS_EXHAUSTED if rest else loop.STUCK
                 return loop.STOP_REASONS[status]
-            count *= 2
+            self.spent.draws *= 2
             assert state.descent is not None
             unknown = jnp.full_like(state.length, jnp.inf)
             self.state = replace(state, descent=again(state.descent), length=unknown)
@@ -187,7 +213,7 @@ class MeanField:
         return float(self.state.trace[max(int(self.state.sweeps) - 1, 0), 0])
 
     def _check(self) -> Unseen:
-        self.values += _CHECK_DRAWS
+        self.spent.values += _CHECK_DRAWS
         members = self.state.members
         return check(self.target, self.plan, self.data, members, self.unseen_eps)
 
@@ -198,22 +224,28 @@ class MeanField:
         )
         sweeps = int(moved.sweeps) - int(state.sweeps)
         trials = int(moved.trials) - int(state.trials)
-        self.gradients += trials * len(draws.free)
+        self.spent.gradients += trials * len(draws.free)
         pairs = zip(self.plan.blocks, self.plan.conjugate, draws.own, strict=True)
         for block, exact, own in pairs:
             others = sweeps * len(draws.conjugate)
             if block.classes:
-                self.values += others * block.count * block.classes
+                self.spent.values += others * block.count * block.classes
             elif exact:
-                self.gradients += others * len(own)
+                self.spent.gradients += others * len(own)
         return moved
 
     def _until_rest(self, draws: BaseDraws) -> None:
         stride = 1
-        while True:
+        while not self._over():
             limit = min(int(self.state.sweeps) + stride, self.most)
+            if self.saver is not None:
+                self.saver.save_if_due(self.state)
+                limit = min(limit, int(self.state.sweeps) + self.saver.every)
             self.state = self._advance(self.state, draws, limit)
             sweeps = int(self.state.sweeps)
+            self.spent.of_sweeps += [self.spent.draws] * (
+                sweeps - len(self.spent.of_sweeps)
+            )
             self.bar.update(
                 iteration=sweeps,
                 elbo=self._elbo(),
@@ -221,27 +253,34 @@ class MeanField:
                 step=1.0,
                 draws=len(draws.free),
             )
-            rest = bool(at_rest(self.state, self.plan))
-            if rest or bool(stuck(self.state)) or sweeps >= self.most:
-                return
             stride = min(2 * stride, 32)
+        self._save()
+
+    def _save(self) -> None:
+        if self.saver is not None:
+            self.saver.save(self.state)
+
+    def _over(self) -> bool:
+        """With these draws there is nothing more to do."""
+        rest = bool(at_rest(self.state, self.plan)) or bool(stuck(self.state))
+        return rest or int(self.state.sweeps) >= self.most
 
     def _record(self, unseen: Unseen, stop: str) -> FitRecord:
         state, sweeps = self.state, int(self.state.sweeps)
         trace = np.asarray(state.trace[:sweeps])
         descent = state.descent
-        counts = [*self.counts, *[0] * sweeps][:sweeps]
+        counts = [*self.spent.of_sweeps, *[0] * sweeps][:sweeps]
         diagnostics = Diagnostics(
             elbo=float(unseen.elbo),
             iterations=sweeps,
-            gradient_evaluations=self.gradients,
-            value_evaluations=self.values,
+            gradient_evaluations=self.spent.gradients,
+            value_evaluations=self.spent.values,
             rejected_steps=0 if descent is None else int(descent.rejected),
             draws=counts[-1] if counts else 0,
             seconds_compiling=0.0,
             seconds_running=0.0,
             fisher_length=float(state.length),
-            gap=self.gap,
+            gap=self.spent.gap,
             khat=float("nan"),
             converged=stop == loop.STOP_REASONS[loop.CONVERGED],
             stop_reason=stop,

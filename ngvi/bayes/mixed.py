@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ngvi.bayes import compile_time
+from ngvi.bayes.checkpointing import Saver, identity
 from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.bayes.mixture_fit import fit_mixture
+from ngvi.bayes.mixture_rounds import rounds_of
+from ngvi.mirror import loop
 from ngvi.terminal.progress import Progress
 
 if TYPE_CHECKING:
@@ -22,6 +28,7 @@ def mixed(
     *,
     deadline: float = float("inf"),
     progress: bool | None = None,
+    checkpoint: str | PathLike[str] | None = None,
 ) -> Posterior:
     """The same model and data, with the mixture that grows from this Gaussian for q.
 
@@ -29,6 +36,8 @@ def mixed(
         posterior: the fit of a Gaussian, of any covariance.
         deadline: on `time.perf_counter`'s clock, after which no round begins.
         progress: show a progress line; by default when stderr is a terminal.
+        checkpoint: the folder of the Gaussian's checkpoints; every round adds one in a
+            folder of their own in there.
 
     Raises:
         ValueError: there are too many dimensions.
@@ -38,7 +47,22 @@ def mixed(
     posterior._needs_gaussian("A mixture's start", "begin from a fit with one")
     started = time.perf_counter()
     before = posterior.record.diagnostics
-    with compile_time.measure() as compiling, Progress(progress, posterior.name) as bar:
+    saver = None
+    if checkpoint is not None:
+        facts = identity(
+            posterior.target,
+            posterior.data,
+            posterior.gaussian.mean,
+            "mixture",
+            loop.Settings(),
+            before.seed,
+        )
+        saver = Saver(Path(checkpoint) / "mixture", 1, facts, rounds_of)
+    with (
+        compile_time.measure() as compiling,
+        Progress(progress, posterior.name) as bar,
+        saver or nullcontext(),
+    ):
         fitted = fit_mixture(
             posterior.target,
             posterior.data,
@@ -47,6 +71,7 @@ def mixed(
             seed=before.seed,
             deadline=deadline,
             shown=bar.update,
+            saver=saver,
         )
     seconds = time.perf_counter() - started
     finite = bool(np.isfinite(fitted.elbo))

@@ -21,14 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from scipy.special import softmax
 
+from ngvi.bayes.checkpointing import Saver
 from ngvi.bayes.diagnostics import INTERRUPTED, pareto_smoothed
-from ngvi.bayes.mixture_approximation import (
-    MixtureApproximation,
-    log_density,
-    responsibilities,
-)
+from ngvi.bayes.mixture_approximation import MixtureApproximation, log_density
+from ngvi.bayes.mixture_places import Places, grown, heaviest, room
+from ngvi.bayes.mixture_rounds import Kept, Rounds
 from ngvi.bayes.modes import find_modes
 from ngvi.bayes.pool import Pool, at_points
 from ngvi.bayes.target import Data, Target
@@ -39,7 +37,6 @@ from ngvi.mirror.draws import antithetic, sobol_normals
 
 LARGEST_MIXTURE = 200
 """Dimensions: every component has a full covariance."""
-_ROUNDS = 12
 _ITERATIONS = 60
 """Of one round."""
 _CHECK = 2048
@@ -49,22 +46,8 @@ _WIDER = np.array([1.0, 3.0])
 _KHAT_ENOUGH = 0.5
 _ENOUGH = 0.02
 """Nats between the ELBO and the log evidence that are worth no more components."""
-_GAIN = 0.01
-"""Nats that a round must gain for another one."""
-_EMPTY = 2e-3
-"""Weights below are of components that may go."""
-_AT_ONCE = 4
-"""Components that a round may add."""
-_NEAR = 0.5
-"""Bandwidth of what lies near a point, in the sds of the component that it is of; in
-many dimensions more, up to one."""
 _LIGHTEST = -3.0
 """Log weight of a mode beside the best one, at least: it is yet to be fitted."""
-
-
-def room(dim: int) -> int:
-    """How many components there may be."""
-    return 32 if dim <= 8 else 16 if dim <= 40 else 8
 
 
 def check_size(dim: int) -> None:
@@ -118,6 +101,7 @@ def fit_mixture(
     seed: int = 0,
     deadline: float = float("inf"),
     shown: Callable[..., Any] = lambda **_: None,
+    saver: Saver | None = None,
 ) -> Fitted:
     """The mixture that a Gaussian fit grows into.
 
@@ -129,12 +113,15 @@ def fit_mixture(
         seed: of all draws.
         deadline: on `time.perf_counter`'s clock, after which no round begins.
         shown: told the numbers of every round.
+        saver: of checkpoints after rounds, which it counts by
+            `ngvi.bayes.mixture_rounds.rounds_of`.
 
     Raises:
         ValueError: there are too many dimensions.
     """
     check_size(q.dim)
-    return _Growth(target, data, log_p_at, seed, q.mean.dtype).fit(q, deadline, shown)
+    growth = _Growth(target, data, log_p_at, seed, q.mean.dtype)
+    return growth.fit(q, deadline, shown, saver)
 
 
 class _Growth:
@@ -152,46 +139,85 @@ class _Growth:
         self.dim, self.dtype = target.dim, dtype
         self.rng = np.random.default_rng([seed, 77])
         self.pool = Pool()
-        self.near = float(np.clip(_NEAR * (self.dim / 8) ** 0.5, _NEAR, 1.0))
-        self.evaluations = 0
+        self.rounds = Rounds()
+        self.best: steps.MixtureState | None = None
 
-    def fit(self, q: Gaussian, deadline: float, shown: Callable[..., Any]) -> Fitted:
+    def fit(
+        self,
+        q: Gaussian,
+        deadline: float,
+        shown: Callable[..., Any],
+        saver: Saver | None,
+    ) -> Fitted:
         """From the Gaussian until more components gain nothing."""
-        means, roots, logits = self._first(q)
-        history: list[dict[str, float]] = []
-        best, best_elbo, slow = None, -np.inf, 0
-        reason = "the rounds allowed were used up"
-        for number in range(_ROUNDS):
+        if saver is not None:
+            self._go_on(saver)
+        rounds = self.rounds
+        while rounds.over is None:
             try:
-                state = self._moved(means, roots, logits)
+                best = self.best
+                places = self._first(q) if best is None else grown(best, self.pool)
+                state = self._moved(*places)
                 elbo, enough = self._look(state)
             except KeyboardInterrupt:
-                if best is None:
+                if self.best is None:
                     raise
-                reason = INTERRUPTED
                 break
-            history.append(self._row(number + 1, elbo, state))
-            shown(iteration=number + 1, elbo=elbo, fisher_length=float(state.length))
-            slow = 0 if elbo - best_elbo >= _GAIN else slow + 1
-            if best is None or elbo > best_elbo:
-                best, best_elbo = state, elbo
-            if enough or slow == 2:
-                reason = "converged: more components gain nothing"
-                break
-            if time.perf_counter() > deadline:
-                reason = "the time allowed was used up"
-                break
-            means, roots, logits = self._grown(best)
+            row = self._row(len(rounds.history) + 1, elbo, state)
+            shown(**{n: row[n] for n in ("iteration", "elbo", "fisher_length")})
+            better = rounds.add(row, enough, time.perf_counter() > deadline)
+            self.best = state if best is None or better else best
+            if saver is not None:
+                saver.save(Kept(self.best, self.pool.contents))
+        history, best = rounds.history, self.best
         assert best is not None
         return Fitted(
             self._compact(best),
-            best_elbo,
+            rounds.best_elbo,
             float(best.length),
             {name: np.array([row[name] for row in history]) for name in history[0]},
-            self.evaluations,
+            rounds.evaluations,
             self.pool.log_p.size,
-            reason,
+            rounds.over or INTERRUPTED,
         )
+
+    # -- checkpoints -------------------------------------------------------------
+
+    def _go_on(self, saver: Saver) -> None:
+        """From the last checkpoint, if there is one."""
+        saver.beside = self
+
+        def like() -> Kept:
+            dim, dtype = self.dim, self.dtype
+            eps = jnp.zeros((_draws(dim), dim), dtype)
+            one = [np.zeros(dim)], [np.eye(dim)], [0.0]
+            state = jax.eval_shape(lambda: self._begun(*one, eps))
+            source = jax.eval_shape(lambda state: state.q, state)
+            pool = Pool.shapes(self.pool.counts, source, dim, dtype)
+            return Kept(state, pool)
+
+        kept = saver.resumed(like)
+        if kept is not None:
+            self.best, self.pool = kept.best, Pool.of(kept.pool, self.pool.counts)
+
+    def position(self) -> dict[str, Any]:
+        """What a checkpoint has beside the arrays."""
+        bits: Any = self.rng.bit_generator
+        return {
+            "rounds": vars(self.rounds),
+            "counts": self.pool.counts,
+            "rng": bits.state,
+            "spawned": bits.seed_seq.n_children_spawned,
+        }
+
+    def go_on_from(self, position: dict[str, Any]) -> None:
+        """Be where another fit was, but for the arrays."""
+        self.rounds = Rounds(**position["rounds"])
+        bits: Any = self.rng.bit_generator
+        bits.state = position["rng"]
+        # Sobol engines take generators of their own.
+        bits.seed_seq.spawn(position["spawned"])
+        self.pool.counts = position["counts"]
 
     def _row(
         self, number: int, elbo: float, state: steps.MixtureState
@@ -202,82 +228,49 @@ class _Growth:
             "fisher_length": float(state.length),
             "step": 1.0,
             "draws": _draws(self.dim),
-            "components": len(self._kept(state)),
+            "components": len(heaviest(state)),
         }
 
     # -- placing -----------------------------------------------------------------
 
-    def _first(self, q: Gaussian) -> tuple[list, list, list]:
+    def _first(self, q: Gaussian) -> Places:
         """The Gaussian, and the modes apart from it."""
         modes, gradients = find_modes(
             self.target, self.data, q, self.log_p_at, self.rng
         )
-        self.evaluations += gradients
+        self.rounds.evaluations += gradients
         modes = modes[: room(self.dim)]
         logits = [max(mode.mass - modes[0].mass, _LIGHTEST) for mode in modes]
         return [m.point for m in modes], [m.root for m in modes], logits
 
-    def _grown(self, state: steps.MixtureState) -> tuple[list, list, list]:
-        """The mixture with components where the target exceeds it."""
-        q, parts, kept = state.q, state.components.q, self._kept(state)
-        means = list(np.asarray(parts.mean)[kept])
-        roots = list(np.asarray(parts.precision.inverse_root)[kept])
-        logits = list(np.asarray(q.log_weights)[kept])
-        free = room(self.dim) - len(means)
-        points = self.pool.points
-        log_q, proposed = at_points(log_density, q, points), self.pool.log_q
-        excess = softmax(self.pool.log_p - proposed) - softmax(log_q - proposed)
-        owner = at_points(responsibilities, q, points)[:, kept].argmax(1)
-        likely = np.argsort(-excess)[:128]
-        near = np.stack([self._kernel(points, i, roots[owner[i]]) for i in likely])
-        for _ in range(min(free, max(_AT_ONCE, len(means) // 2))):
-            masses = near @ excess
-            best = int(masses.argmax())
-            if masses[best] < _EMPTY:
-                break
-            chosen = likely[best]
-            # Where there are many dimensions no point is typical of its surroundings.
-            around = near[best] * np.maximum(excess, 0)
-            means.append(around @ points / around.sum())
-            roots.append(self.near * roots[owner[chosen]])
-            logits.append(np.log(np.clip(masses[best], 0.02, 0.3)))
-            excess = excess * (1 - near[best])
-        return means, roots, logits
-
-    def _kernel(self, points: np.ndarray, i: int, root: np.ndarray) -> np.ndarray:
-        """How near points are to the i-th, (S,), in units of a component's sds."""
-        away = (points - points[i]) @ np.linalg.inv(root).T
-        return np.exp(-(away**2).sum(1) / (2 * self.near**2 * self.dim))
-
     # -- moving and looking ----------------------------------------------------------
 
-    def _moved(self, means: list, roots: list, logits: list) -> steps.MixtureState:
+    def _begun(
+        self, means: list, roots: list, logits: list, eps: Array
+    ) -> steps.MixtureState:
+        """At these components, by these base draws."""
         missing = room(self.dim) - len(means)
         padded = jnp.asarray(np.stack(means + [means[0]] * missing), self.dtype)
         inverse = jnp.asarray(np.stack(roots + [roots[0]] * missing), self.dtype)
         components = Gaussian(padded, Dense.from_inverse_root(inverse))
         weights = jnp.asarray(logits + [steps.ABSENT] * missing, self.dtype)
+        return _begin(self.target, self.data, weights, components, eps)
+
+    def _moved(self, means: list, roots: list, logits: list) -> steps.MixtureState:
         half = sobol_normals(self.dim, _draws(self.dim) // 2, self.rng)
         eps = jnp.asarray(antithetic(half), self.dtype)
-        state = _begin(self.target, self.data, weights, components, eps)
+        state = self._begun(means, roots, logits, eps)
         state = _run(self.target, self.data, state, eps, _ITERATIONS)
-        self.evaluations += int(state.evaluations)
+        self.rounds.evaluations += int(state.evaluations)
         return state
 
     def _compact(self, state: steps.MixtureState) -> MixtureApproximation:
         """Without the empty components, the heaviest first."""
-        index = self._kept(state)
+        index = heaviest(state)
         components = jax.tree.map(lambda leaf: leaf[index], state.components.q)
         pairs = max(_draws(self.dim) // 2, 1)
         variance = np.asarray(state.components.estimate.spread)[index] / pairs
         return MixtureApproximation(Mixture(state.logits[index], components), variance)
-
-    def _kept(self, state: steps.MixtureState) -> np.ndarray:
-        """The components that are not empty, the heaviest first."""
-        weights = np.asarray(jax.nn.softmax(state.logits))
-        weights = np.where(np.asarray(state.components.fresh), 0.0, weights)
-        order = np.argsort(-weights)
-        return order[: max(int((weights > _EMPTY).sum()), 1)]
 
     def _look(self, state: steps.MixtureState) -> tuple[float, bool]:
         """The ELBO on new draws, which join the pool, and whether the pool's evidence

@@ -109,11 +109,14 @@ def run(
             elif rows is not None:
                 end = fit_rows(problem, state, rows, seed, bar, s)
             elif isinstance(plan, LowRank):
-                fit_once = partial(run_in_memory, bar)
-                end, found, notes = fit_widening(problem, state, fit_once)
+                fit_once = partial(run_in_memory, bar, saver=s)
+                end, found, notes = fit_widening(problem, state, fit_once, s)
                 notes = (*structure.notes, *notes)
                 structure = replace(structure, rank=found, notes=notes)
             else:
+                begun = state
+                if s is not None:
+                    state = s.resumed(lambda: begun) or begun
                 end = run_in_memory(bar, problem, state, settings.max_iterations, s)
         if isinstance(plan, Shared):
             of_all = plan.together(end.state)
@@ -184,8 +187,6 @@ def run_in_memory(
     progress can be seen, Ctrl-C stops them, and checkpoints are kept."""
     target, data, _, plan, settings, draws = problem
     stop_reason = None
-    if saver is not None:
-        state = saver.resumed(state) or state
     limit, stride = int(state.iteration), 1
     try:
         while int(state.status) == loop.RUNNING and limit < most:
@@ -216,19 +217,18 @@ def _saver(
     """What keeps checkpoints, where they are asked for.
 
     Raises:
-        ValueError: of a fit of low rank, which is several fits; a bad `every`.
+        ValueError: a bad `every`.
     """
     if folder is None:
         return None
     target, data, point, plan, settings, _ = problem
+    covariance = plan.covariance
     if isinstance(plan, LowRank):
-        raise ValueError(
-            "Fits of low rank have no checkpoints: fit with covariance='diagonal' or "
-            "'structured', or without checkpoint=."
-        )
+        covariance += f" {plan.rank}" + " or more" * plan.growing
     # An epoch may take hours; a trial in memory is over before it could be written.
     every = (1 if in_batches else EVERY) if every is None else every
-    return Saver(folder, every, identity(target, data, point, plan, settings, seed))
+    facts = identity(target, data, point, covariance, settings, seed)
+    return Saver(folder, every, facts)
 
 
 def _subsampled(target: Target) -> ModelTarget | None:

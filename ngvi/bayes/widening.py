@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 
+from ngvi.bayes.checkpointing import Attributes, Saver
 from ngvi.bayes.fit_stream import End, Problem
 from ngvi.bayes.plan import LowRank
 from ngvi.bayes.programs import compiled_resume
@@ -21,8 +22,22 @@ Fit = Callable[[Problem, loop.State, int], End]
 """A fit at one rank, of no more trial steps in all than given."""
 
 
+@dataclass
+class _Stage(Attributes):
+    """What is done at the moment; kept with the state in checkpoints."""
+
+    rank: int
+    tried: bool
+    """Whether the rank is only tried, roughly."""
+    limit: int
+    """Of the trial steps in all."""
+    before: float | None = None
+    """The objective with half the rank."""
+    notes: tuple[str, ...] = ()
+
+
 def fit_widening(
-    problem: Problem, state: loop.State, fit: Fit
+    problem: Problem, state: loop.State, fit: Fit, saver: Saver | None
 ) -> tuple[End, int, tuple[str, ...]]:
     """A fit at the plan's rank, or if that may grow at the last that was worth it.
 
@@ -31,48 +46,67 @@ def fit_widening(
     Args:
         problem: with a `LowRank` plan.
         state: where it begins.
-        fit: see `Fit`.
+        fit: see `Fit`; it keeps its checkpoints itself.
+        saver: of checkpoints.
 
     Returns:
         How the fit ended, its rank, and a note on what doubling it gained.
     """
-    plan = problem.plan
+    plan, most = problem.plan, problem.settings.max_iterations
     assert isinstance(plan, LowRank)
-    notes: tuple[str, ...] = ()
-    most = problem.settings.max_iterations
-    if plan.wider is None:
-        return fit(problem, state, most), plan.rank, notes
-
-    def tried(problem: Problem, state: loop.State) -> End:
-        """Up to a loose tolerance, on the draws of the first level."""
-        settings = problem.settings
-        loose = settings.loose_tolerance
-        rough = replace(settings, tolerance=loose, gap_tolerance=float("inf"))
-        limit = min(int(state.iteration) + _TRIED, most)
-        return fit(problem._replace(settings=rough), state, limit)
-
-    def may_go_on(end: End) -> bool:
-        return end.stop_reason is None and int(end.state.iteration) < most
-
-    end = tried(problem, state)
-    while (wider := plan.wider) is not None and may_go_on(end):
-        before, plan = _objective(end.state), wider
-        problem = problem._replace(plan=plan)
-        end = tried(problem, _resumed(problem, end.state, plan.rank))
-        gain = before - _objective(end.state)
-        notes = (f"twice the rank of {plan.rank // 2} gained {gain:.2g} nats",)
-        if not gain > max(_WORTH, _WORTH_EACH * plan.dim):
-            break
-    if may_go_on(end):
-        end = fit(problem, _resumed(problem, end.state, plan.rank), most)
-    return end, plan.rank, notes
+    stage = _Stage(plan.rank, plan.wider is not None, most)
+    if stage.tried:
+        stage.limit = _trial(state, most)
+    if saver is not None:
+        begun, saver.beside = state, stage
+        state = saver.resumed(lambda: _widened(problem, begun, stage.rank)) or begun
+    while True:
+        at_rank = problem._replace(plan=replace(plan, rank=stage.rank))
+        end = fit(_rough(at_rank) if stage.tried else at_rank, state, stage.limit)
+        state = end.state
+        over = end.stop_reason is not None or int(state.iteration) >= most
+        if over or not stage.tried:
+            return end, stage.rank, tuple(stage.notes)
+        _go_on(stage, at_rank, state)
+        state = _widened(problem, state, stage.rank)
 
 
-def _resumed(problem: Problem, state: loop.State, rank: int) -> loop.State:
+def _go_on(stage: _Stage, problem: Problem, state: loop.State) -> None:
+    """To twice the rank if the last doubling was worth it, else to the end."""
+    plan, most = problem.plan, problem.settings.max_iterations
+    objective = _objective(state)
+    assert isinstance(plan, LowRank)
+    worth = True
+    if stage.before is not None:
+        gain = stage.before - objective
+        stage.notes = (f"twice the rank of {plan.rank // 2} gained {gain:.2g} nats",)
+        worth = gain > max(_WORTH, _WORTH_EACH * plan.dim)
+    if worth and plan.wider is not None:
+        stage.rank, stage.before = plan.wider.rank, objective
+        stage.limit = _trial(state, most)
+    else:
+        stage.tried, stage.limit = False, most
+
+
+def _trial(state: loop.State, most: int) -> int:
+    return min(int(state.iteration) + _TRIED, most)
+
+
+def _rough(problem: Problem) -> Problem:
+    """To be fitted up to a loose tolerance, on the draws of the first level."""
+    settings = problem.settings
+    loose, never = settings.loose_tolerance, float("inf")
+    settings = replace(settings, tolerance=loose, gap_tolerance=never)
+    return problem._replace(settings=settings)
+
+
+def _widened(problem: Problem, state: loop.State, rank: int) -> loop.State:
     """The same q with room for this rank, to be evaluated anew; what was counted is
     kept."""
     q = replace(state.q, precision=state.q.precision.with_rank(rank))
     target, data, _, plan, settings, draws = problem
+    assert isinstance(plan, LowRank)
+    plan = replace(plan, rank=rank)
     begun = compiled_resume(target, plan, settings, data, q, draws)
     counted = ("iteration", "gradients", "values", "rejected", "trace")
     return replace(begun, **{name: getattr(state, name) for name in counted})
