@@ -1,6 +1,6 @@
 """What a step of a fit costs, on paper and as XLA compiles it.
 
-    python benchmarks/cost_model.py [--out FILE.json]
+    python benchmarks/cost_model.py [KIND ...] [--out FILE.json]
 
 On simulated devices, in float64, for a trial step of S = 16 draws, each device:
 
@@ -15,8 +15,8 @@ On simulated devices, in float64, for a trial step of S = 16 draws, each device:
 The models are a logistic regression of N rows and D columns with a full covariance, the
 same in batches of B rows, and counts in G groups with two parameters each and a border
 of b. What paper does not tell (operations of an observation beside those of matrices,
-temporary copies, seconds of an operation) is taken from the first two rows; the ratios
-predicted / measured of the others are the check. The last rows carry the formulas to
+temporary copies, seconds of an operation) is taken from the first rows, as many as there
+are unknowns; the ratios predicted / measured of the others are the check. The last rows carry the formulas to
 10⁹ observations and 10⁷ groups.
 """
 
@@ -112,11 +112,15 @@ def terms(kind: str, size: Row, draws: int = DRAWS) -> dict[str, list[float]]:
     if kind == "stream":
         # The points and a compensated sum of their gradients; no matrix.
         algebra, between, kept = 0.0, 0.0, data + 3 * draws * vector + 2 * draws
-    at_once = size.get("at once", draws)
+    temporary = [draws * rows, draws * vector]
+    if kind == "structured":
+        # As many draws at a time as the plan says.
+        at_once = min(draws, max(2**17 // int(vector + rows), 1))
+        temporary = [at_once * rows, rows, draws * vector, state]
     return {
         "operations": [draws * (dots + algebra), draws * rows, draws * blocks],
         "kept": [NUMBER * kept],
-        "temporary": [0.0, NUMBER * at_once * rows, NUMBER * state],
+        "temporary": [0.0, *(NUMBER * x for x in temporary)],
         "between": [NUMBER * between],
         "seconds": [0.0, draws * size["N"], size["P"] * draws * (dots + blocks)],
     }
@@ -239,6 +243,7 @@ SIZES: dict[str, list[Row]] = {
         {"N": 160_000, "G": 32_000, "b": 2, "P": 8},
         {"N": 40_000, "G": 8_000, "b": 8, "P": 8},
         {"N": 40_000, "G": 8_000, "b": 2, "P": 2},
+        {"N": 320_000, "G": 16_000, "b": 5, "P": 8},
     ],
     "stream": [
         {"N": 20_000, "D": 10, "P": 1},
@@ -248,7 +253,7 @@ SIZES: dict[str, list[Row]] = {
 }
 LARGE: list[tuple[str, Row, int]] = [
     ("full", {"N": 10**9, "D": 100, "P": 256}, 202),
-    ("structured", {"N": 10**9, "G": 10**7, "b": 10, "P": 256, "at once": 1}, 32),
+    ("structured", {"N": 10**9, "G": 10**7, "b": 10, "P": 256}, 32),
     ("stream", {"N": 10**6, "D": 100, "P": 1}, 202),
 ]
 
@@ -283,10 +288,11 @@ def checked(kind: str) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kinds", nargs="*", default=list(SIZES))
     parser.add_argument("--out", type=Path, help="also write the rows as JSON")
     options = parser.parse_args()
     print("measured (predicted / measured): operations, kept, temporary, between, s")
-    found = {kind: checked(kind) for kind in SIZES}
+    found = {kind: checked(kind) for kind in options.kinds}
     if options.out:
         options.out.write_text(json.dumps(found, indent=1))
 

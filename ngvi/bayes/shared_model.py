@@ -138,7 +138,12 @@ def share_out(
     )
     try:
         shared = replace(shared, indices=_indices(shared, data))
-        common = _common(shared, target, data, point)
+        inside = {
+            name
+            for name, site in trace.items()
+            if any(f.name in cut_plates for f in site.get("cond_indep_stack", ()))
+        }
+        common = _common(shared, target, data, point, inside)
     except Indivisible:
         raise
     except Exception as error:  # whatever a model does with fewer blocks
@@ -256,9 +261,16 @@ def _log_probs(
 
 
 def _common(
-    shared: Shared, target: ModelTarget, data: Data, point: Float[Array, "d"]
+    shared: Shared,
+    target: ModelTarget,
+    data: Data,
+    point: Float[Array, "d"],
+    inside: set[str],
 ) -> tuple[str, ...]:
-    """The sites that are the same on all devices."""
+    """The sites that are the same on all devices; those inside of a plate that is
+    shared out are not."""
+    if shared.devices == 1:
+        return ()
 
     def each(data: Data, z: Array) -> dict[str, Array]:
         found = _log_probs(shared.target, data, z)
@@ -271,20 +283,21 @@ def _common(
     of_each = jax.jit(shared.on_devices(each, specs, PartitionSpec()))(
         data, shared.spread(jnp.asarray(z))
     )
-    latent = dict(zip(target.sites, shared.cuts, strict=True))
-    common = [site.name for site, cut in latent.items() if cut is None]
+    latent = {site.name for site in target.sites} - inside
+    common = []
     for name, value in of_all.items():
         whole, parts = float(value), np.asarray(of_each[name], float)
         near = np.finfo(point.dtype).eps ** 0.5 * (1 + np.abs(parts).sum() + abs(whole))
-        if (
-            name not in {site.name for site in latent}
-            and (np.abs(parts - whole) <= near).all()
-        ):
-            common.append(name)
-        is_it = parts.mean() if name in common else parts.sum()
-        if not abs(is_it - whole) <= near:
+        same = bool((np.abs(parts - whole) <= near).all())
+        adds_up = bool(abs(parts.sum() - whole) <= near)
+        # Plates say which of the two it must be; of what is in none it must be clear.
+        of_all_devices = name in latent or (name not in inside and same)
+        clear = name in inside or name in latent or same != adds_up
+        if not clear or not (same if of_all_devices else adds_up):
             raise Indivisible(
                 f"the log density of '{name}' is no sum of those of the shares: rows "
                 "must be in the order of their blocks, as many for each device"
             )
+        if of_all_devices:
+            common.append(name)
     return tuple(common)
