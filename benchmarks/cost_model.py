@@ -13,11 +13,11 @@ On simulated devices, in float64, for a trial step of S = 16 draws, each device:
 - seconds: of processor time, for the estimates of all devices together.
 
 The models are a logistic regression of N rows and D columns with a full covariance, the
-same in batches of B rows, and counts in G groups with two parameters each and a border
+same in batches of N rows, and counts in G groups with two parameters each and a border
 of b. What paper does not tell (operations of an observation beside those of matrices,
-temporary copies, seconds of an operation) is taken from the first rows, as many as there
-are unknowns; the ratios predicted / measured of the others are the check. The last rows carry the formulas to
-10⁹ observations and 10⁷ groups.
+temporary copies, seconds of an operation) is taken from the first rows, as many as
+there are unknowns; the ratios predicted / measured of the others are the check. The
+last rows carry the formulas to 10⁹ observations and 10⁷ groups.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ SIZES: dict[str, list[Row]] = {
 LARGE: list[tuple[str, Row, int]] = [
     ("full", {"N": 10**9, "D": 100, "P": 256}, 202),
     ("structured", {"N": 10**9, "G": 10**7, "b": 10, "P": 256}, 32),
-    ("stream", {"N": 10**6, "D": 100, "P": 1}, 202),
+    ("stream", {"N": 10**5, "D": 100, "P": 1}, 202),
 ]
 
 
