@@ -1,6 +1,7 @@
 # Everything in a virtual environment in .venv, made on first use.
 #   make demo                     fit a model of the zoo and look at the answer
 #   make demo PYTHON=python3.13   the same with another Python
+#   make bench TABLES=posteriors  one table of benchmarks/tables.py
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ PYTHON_STAMP := $(VENV)/made-with-$(subst /,-,$(PYTHON)).stamp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-ray lint clean
+.PHONY: help bench demo docs gallery test test-slow test-ray lint clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,13 +31,22 @@ test-slow: $(VENV)/test.stamp ## run the slow tests
 test-ray: $(VENV)/ray.stamp ## run the tests that need Ray, which this installs
 	$(BIN)/python -m pytest tests/executors
 
+docs: $(VENV)/docs.stamp ## build the documentation into site/ (python3 -m http.server -d site)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+gallery: $(VENV)/test.stamp ## run all examples and make docs/gallery.md anew (half an hour)
+	$(BIN)/python docs/tools/gallery.py
+
+bench: $(VENV)/bench.stamp ## run TABLES (all: hours) beside the peers, write docs/results/
+	$(BIN)/python benchmarks/publish.py $(TABLES)
+
 lint: $(VENV)/dev.stamp ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean: ## remove the environment, outputs and caches
-	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) out site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PYTHON_STAMP):
@@ -44,6 +54,8 @@ $(PYTHON_STAMP):
 	@touch $@
 
 $(VENV)/zoo.stamp: EXTRAS := zoo,plots
+$(VENV)/bench.stamp: EXTRAS := bench
+$(VENV)/docs.stamp: EXTRAS := docs
 $(VENV)/test.stamp: EXTRAS := test
 $(VENV)/ray.stamp: EXTRAS := ray
 $(VENV)/dev.stamp: EXTRAS := dev

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ngvi.extras import extra
+
 
 class UnknownModel(KeyError):
     """No model of this name; the message names the nearest ones."""
@@ -137,14 +139,8 @@ def _explaining_imports(function: Callable[..., Any], name: str) -> Callable[...
 
     @functools.wraps(function)
     def explaining(*args: Any) -> Any:
-        try:
+        with extra("zoo", f"The zoo model {name!r}"):
             return function(*args)
-        except ModuleNotFoundError as error:
-            package = (error.name or "a package").partition(".")[0]
-            raise ImportError(
-                f"The zoo model {name!r} needs {package}, which is not installed: "
-                "pip install 'ngvi[zoo]'"
-            ) from error
 
     return explaining
 

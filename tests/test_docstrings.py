@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 import scipy.stats
 
@@ -52,13 +54,40 @@ def test_readme_example(tmp_path, monkeypatch, capsys):
     assert names["process"].score(names["x"], names["y"]) > 0.9
 
 
-def run_guide(name):
+def run_guide(name, **names):
     """What the code of a page, run from top to bottom, has defined after each block."""
     text = (ROOT / "docs" / name).read_text()
-    names: dict = {}
     for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(code, names)
         yield dict(names)
+
+
+def outlines(text):
+    """The words of each line, numbers aside."""
+    return [re.sub(r"[-\d.,]+", "0", line).split() for line in text.splitlines()]
+
+
+def test_start_guide(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _, fit, *_, names = run_guide("start.md")
+    assert fit["posterior"].verdict.level == "trustworthy"
+    printed = outlines(capsys.readouterr().out)
+    page = (ROOT / "docs/start.md").read_text()
+    shown = re.findall(r"^prints\n\n(.*?)\n\n(?=\S)", page, re.DOTALL | re.MULTILINE)
+    lines = outlines("\n".join(shown))
+    assert len(lines) > 20 and all(line in printed for line in lines)
+    assert names["better"].verdict.level == "trustworthy"
+    assert names["precise"].std() < names["same"].std()
+
+
+def test_coming_from_guide():
+    svi, search, _, nets = run_guide("coming_from.md")
+    assert svi["predicted"].shape == (500, 3)
+    sd = svi["predicted"].std(0)
+    assert (sd > 0.7).all() and (sd < 1.4).all()
+    np.testing.assert_allclose(search["es"].result.x, 1, atol=1e-4)
+    assert nets["found"].fun < 1e-9
+    assert nets["info"].loss[-1] < nets["info"].loss[0]
 
 
 def test_families_guide():
@@ -118,6 +147,26 @@ def test_nets_guide():
     assert int(any_model["state"].steps) == 50
     assert any_model["draws"][0]["w"].shape == (10, 1, 20)
     assert np.isfinite(any_model["predicted"].mean).all()
+
+
+@pytest.mark.slow
+def test_trust_guide(capsys):
+    def model(x, y=None):
+        slope = numpyro.sample("slope", dist.Normal(0, 1))
+        with numpyro.plate("row", x.shape[0]):
+            numpyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
+
+    x = np.linspace(-1, 1, 20)
+    (names,) = run_guide("trust.md", ngvi=ngvi, model=model, x=x, y=x)
+    assert names["calibration"].calibrated
+    assert "slope" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_mixtures_guide():
+    (names,) = run_guide("mixtures.md")
+    assert abs(names["posterior"].log_evidence) < 0.1
+    assert names["better"].verdict.level == "trustworthy"
 
 
 @pytest.mark.slow

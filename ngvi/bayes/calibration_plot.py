@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import binom
 
+from ngvi.extras import extra
+
 if TYPE_CHECKING:
     from ngvi.bayes.calibration import Calibration
 
@@ -21,7 +23,8 @@ def plot(calibration: Calibration, names: tuple[str, ...] | None, bins: int) -> 
     Raises:
         ValueError: there is no quantity of a name.
     """
-    import matplotlib.pyplot as plt
+    with extra("plots", "calibration.plot()"):
+        import matplotlib.pyplot as plt
 
     from ngvi.bayes.calibration import DRAWS
 

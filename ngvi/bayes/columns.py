@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ngvi.extras import extra
+
 _BLOCKS = 8
 """In a batch, when they are dealt out in random order."""
 
@@ -117,12 +119,8 @@ class Parquet:
         columns: Mapping[str, str | Sequence[str]],
         batch_size: int,
     ) -> None:
-        try:
+        with extra("parquet", "Reading parquet"):
             from pyarrow.parquet import ParquetFile
-        except ImportError:
-            raise ImportError(
-                "Reading parquet needs the package pyarrow: pip install pyarrow."
-            ) from None
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
         self.columns = {

@@ -192,10 +192,9 @@ class MeanField:
             near = float(state.length) <= 10 * self.plan.tolerance
             rest = bool(at_rest(state, self.plan)) or (bool(stuck(state)) and near)
             error = entropy_error(self.target, self.plan, state.members, draws.free)
-            self.spent.gap = self._elbo() + float(error) - float(unseen.elbo)
-            agree = abs(self.spent.gap) < self.settings.gap_tolerance + float(
-                unseen.error
-            )
+            gap = self._elbo() + float(error) - float(unseen.elbo)
+            agree = abs(gap) < self.settings.gap_tolerance + float(unseen.error)
+            self.spent.gap = gap
             if rest and (agree or not self.plan.free):
                 return loop.STOP_REASONS[loop.CONVERGED]
             if int(state.sweeps) >= self.most:

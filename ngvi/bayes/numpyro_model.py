@@ -25,6 +25,7 @@ from ngvi.bayes.subsampling import (
     subsampled_plates,
 )
 from ngvi.bayes.target import Arguments, Data, coordinate_names, whole
+from ngvi.extras import extra
 
 
 @dataclass(frozen=True)
@@ -345,13 +346,11 @@ def model_target(
                 "it."
             )
     if discrete:
-        try:
+        first = next(iter(discrete))
+        with extra(
+            "discrete", f"The latent site '{first}' is discrete; summing it out"
+        ):
             import funsor  # noqa: F401
-        except ImportError:
-            raise ImportError(
-                f"The latent site '{next(iter(discrete))}' is discrete; summing it out "
-                "needs the package funsor: pip install 'ngvi[discrete]'."
-            ) from None
     for name, site in continuous.items():
         if isinstance(site["fn"], dist.Delta):
             raise ValueError(

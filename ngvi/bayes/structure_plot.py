@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ngvi.extras import extra
 from ngvi.linalg import Chain, Tree
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ _COLOURS = ("#3b6ea5", "#c5743b", "#4d8b57", "#8a5a9b", "#a34b57", "#6b6b6b")
 
 def plot(structure: Structure, ax: Axes | None = None) -> Any:
     """The pattern, blocks before what they stand on; returns the figure."""
-    import matplotlib.pyplot as plt
-    from matplotlib.patches import Patch
+    with extra("plots", "structure.plot()"):
+        import matplotlib.pyplot as plt
+        from matplotlib.patches import Patch
 
     if ax is None:
         _, ax = plt.subplots(figsize=(5, 5), layout="constrained")

@@ -198,33 +198,41 @@ def _invert(
     def potential(params: Float[Array, "n"]) -> Float[Array, ""]:
         return log_partition(params) - params @ mean
 
+    eps = jnp.finfo(mean.dtype).eps
+
     def step(state: tuple) -> tuple:
-        count, params, value, _ = state
+        count, params, value, last, _ = state
         gradient = jax.grad(potential)(params)
         direction = -jnp.linalg.solve(jax.hessian(potential)(params), gradient)
-        slope = gradient @ direction
+        # The squared Fisher length of the step. Not positive where rounding has made
+        # the matrix indefinite, as on the way to an optimum at infinity.
+        squared = -gradient @ direction
+
+        # So near, a whole step is right, and A's digits could not tell.
+        largest = jnp.where(squared < 1e-4, jnp.finfo(mean.dtype).max, value)
 
         def rejected(length: Float[Array, ""]) -> Array:
             # False for NaN: a step out of the domain is too long.
-            enough = value + length * slope / 4 + noise
+            enough = largest - length * squared / 4
             return ~(potential(params + length * direction) <= enough)
 
-        noise = 8 * jnp.finfo(params.dtype).eps * (1 + jnp.abs(value))
         length = jax.lax.while_loop(
-            lambda t: rejected(t) & (t > 1e-10), lambda t: t / 2, jnp.ones_like(slope)
+            lambda t: rejected(t) & (t > 1e-10), lambda t: t / 2, jnp.ones_like(squared)
         )
         moved = params + length * direction
-        # −slope is the squared Fisher length of the step: quadratic convergence says
-        # that nothing is left to gain once its square is below rounding.
-        done = -slope < jnp.finfo(params.dtype).eps
-        return count + 1, moved, potential(moved), done
+        # Convergence is quadratic: a step so short is the last; or one that is short
+        # and no shorter than that before, for then the gradient is rounding.
+        least = (squared < eps) | ((squared < eps**0.5) & (squared >= last))
+        found = jnp.where(squared >= 0, potential(moved), jnp.nan)
+        return count + 1, moved, found, squared, least & (squared >= 0)
 
     def searching(state: tuple) -> Array:
-        count, _, value, done = state
+        count, _, value, _, done = state
         return (count < ITERATIONS) & ~done & jnp.isfinite(value)
 
-    initial = (0, start, potential(start), jnp.asarray(False))
-    _, params, _, done = jax.lax.while_loop(searching, step, initial)
+    begun = potential(start)
+    initial = (0, start, begun, jnp.full_like(begun, jnp.inf), jnp.asarray(False))
+    _, params, _, _, done = jax.lax.while_loop(searching, step, initial)
     return jnp.where(done, params, jnp.nan)
 
 

@@ -199,10 +199,6 @@ class Mixture(ExponentialFamily):
         within = self.components.log_prob(self._repeat(x))
         return jax.nn.logsumexp(self.log_weights + within, -1)
 
-    def marginal_sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Any:
-        """Draws of x."""
-        return self.sample(key, shape)[1]
-
     def responsibilities(self, x: Any) -> Float[Array, "*b K"]:
         """P(k | x), the components' shares in the density at x."""
         within = self.components.log_prob(self._repeat(x))

@@ -6,7 +6,8 @@ then the answer:
 - *Lanczos*: Q spans the powers of F times one random vector, one product a step. The
   most accurate for a number of products.
 - *randomised*: Q spans F^(q+1) Ω for random Ω, all its products at once, which a
-  compiled program does faster than one after another; q + 2 times `rank` + 10 of them.
+  compiled program does faster than one after another; q + 2 = 4 times
+  `rank` + 10 of them.
 
 Source: Halko, Martinsson and Tropp (2011), Finding structure with randomness,
 algorithms 4.4 and 5.3.
@@ -28,6 +29,8 @@ from ngvi.linalg.semidefinite_low_rank import LowRank
 Product = Callable[[Float[Array, "*b d"]], Float[Array, "*b d"]]
 
 _OVERSAMPLING = 10
+_POWERS = 2
+"""q."""
 
 
 def low_rank(
@@ -37,7 +40,6 @@ def low_rank(
     key: Array,
     method: Literal["lanczos", "randomised"] = "lanczos",
     *,
-    powers: int = 2,
     dtype: jnp.dtype | type = float,
 ) -> LowRank:
     """The `rank` eigenpairs that are largest in absolute value, in ascending order.
@@ -47,8 +49,7 @@ def low_rank(
         dim: D.
         rank: at most D.
         key: for random vectors.
-        method: see above.
-        powers: q, of the randomised method; Lanczos takes 2 `rank` + 10 steps.
+        method: see above; Lanczos takes 2 `rank` + 10 steps.
         dtype: of the vectors.
     """
     if not 0 < rank <= dim:
@@ -60,7 +61,7 @@ def low_rank(
     elif method == "randomised":
         shape = (min(rank + _OVERSAMPLING, dim), dim)
         basis = jax.random.normal(key, shape, dtype)
-        for _ in range(powers + 1):
+        for _ in range(_POWERS + 1):
             basis = jnp.linalg.qr(mv(basis).T)[0].T
         inside = symmetric(basis @ mv(basis).T)
     else:

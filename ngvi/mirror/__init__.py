@@ -3,6 +3,7 @@
 from ngvi.mirror.step import (
     Direction,
     fisher_length,
+    gaussian_path,
     gaussian_step,
     inner,
     mean_step,
@@ -12,6 +13,7 @@ from ngvi.mirror.step import (
 __all__ = [
     "Direction",
     "fisher_length",
+    "gaussian_path",
     "gaussian_step",
     "inner",
     "mean_step",

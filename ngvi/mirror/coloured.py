@@ -40,7 +40,7 @@ class Pattern(Protocol):
         ...
 
 
-def second_order(
+def _second_order(
     potential: Potential, point: Float[Array, "d"], pattern: Pattern, at_once: int = 1
 ) -> tuple[Float[Array, ""], Float[Array, "d"], Entries]:
     """ℓ, ∇ℓ and the entries of ∇²ℓ, so many products at a time."""
@@ -67,7 +67,7 @@ def second_order_inside(
     def estimate(potential: Potential, q: Gaussian, eps: Array) -> Estimate:
         def one(z: Array) -> tuple[Array, Array, Entries]:
             colours = pattern.probes(z.dtype).shape[0]
-            return second_order(potential, z, pattern, colours)
+            return _second_order(potential, z, pattern, colours)
 
         away = q.precision.unwhiten_matched(eps)
         points = q.mean + away
@@ -110,7 +110,7 @@ def find_sparse_start(
         point: where to begin.
         pattern: of ∇²ℓ.
     """
-    value, gradient, entries = second_order(potential, point, pattern)
+    value, gradient, entries = _second_order(potential, point, pattern)
     leaves = jax.tree.leaves(entries)
     kind: Any = BlockArrow if isinstance(pattern, Tree) else ChainArrow
     identity = kind.identity(pattern, point.dtype)

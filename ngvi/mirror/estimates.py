@@ -30,6 +30,9 @@ from ngvi.linalg import Dense
 from ngvi.linalg.base import Tangent
 from ngvi.mirror.step import Direction
 
+_FLOOR = 1e-2
+"""The least curvature, in q's own metric, that a mean steps by."""
+
 Potential = Callable[[Float[Array, "d"]], Float[Array, ""]]
 """ℓ, the function whose expectation is minimised."""
 
@@ -189,15 +192,12 @@ def second_order(temperature: float = 1.0) -> Estimator:
 
 
 def mean_metric(
-    estimate: Estimate, floor: float = 1e-2
+    estimate: Estimate,
 ) -> Callable[[Float[Array, "d"]], Float[Array, "d"]]:
     """γ ↦ C⁻¹γ with C the full whitened curvature, made positive: the mean's step in a
     richer metric than q's own. The identity where no full curvature was estimated."""
     if estimate.curvature is None:
         return lambda gamma: gamma
     values, vectors = jnp.linalg.eigh(estimate.curvature)
-    positive = Dense(
-        vectors * jnp.sqrt(jnp.maximum(jnp.abs(values), floor)),
-        vectors / jnp.sqrt(jnp.maximum(jnp.abs(values), floor)),
-    )
-    return positive.solve
+    size = jnp.sqrt(jnp.maximum(jnp.abs(values), _FLOOR))
+    return Dense(vectors * size, vectors / size).solve

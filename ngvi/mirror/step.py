@@ -113,12 +113,12 @@ class Step(NamedTuple):
 
 def gaussian_path(
     q: Gaussian, direction: Direction, retraction: Retraction
-) -> Callable[[Float[Array, ""]], Step]:
+) -> Callable[[float | Float[Array, ""]], Step]:
     """ρ ↦ the whitened step of length ρ; the spectrum of M is computed once."""
     along = q.precision.along(direction.curvature)
 
-    def step(rho: Float[Array, ""]) -> Step:
-        moved: Retracted = along(rho, retraction)
+    def step(rho: float | Float[Array, ""]) -> Step:
+        moved: Retracted = along(jnp.asarray(rho), retraction)
         shift = rho * moved.solve(direction.mean)
         mean = q.mean - q.precision.unwhiten(shift)
         dim, squared = q.precision.whole_dim, q.precision.dot(shift, shift)

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from ngvi.extras import extra
 from ngvi.report.canvas import (
     GRID,
     INK,
@@ -74,12 +75,8 @@ def plot(result: OptimizeResult, path: str | PathLike[str] | None = None) -> Fig
         >>> found = ngvi.minimize(lambda x: x @ x, jnp.ones(2), budget=100)
         >>> figure = ngvi.nes.plot(found)
     """
-    try:
+    with extra("plots", "ngvi.nes.plot"):
         import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "nes.plot draws with matplotlib: pip install 'ngvi[plots]'"
-        ) from error
     if not result.history:
         raise ValueError(
             "there is nothing to draw: the search ended before its first generation "

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Num
 
+from ngvi.extras import extra
+
 Probabilities = Float[np.ndarray, "n C"]
 Labels = Int[np.ndarray, "n"]
 
@@ -28,7 +30,8 @@ class Reliability(NamedTuple):
 
 def negative_log_likelihood(y: Any, probabilities: Any) -> float:
     """The mean of −log p of the class that it was."""
-    from sklearn.metrics import log_loss
+    with extra("nets", "negative_log_likelihood"):
+        from sklearn.metrics import log_loss
 
     y, p = _checked(y, probabilities)
     return float(log_loss(y, p, labels=np.arange(p.shape[1])))
@@ -121,7 +124,8 @@ def out_of_distribution_auroc(
         known: scores of inputs like those of the training.
         unknown: scores of others.
     """
-    from sklearn.metrics import roc_auc_score
+    with extra("nets", "The area under a ROC curve"):
+        from sklearn.metrics import roc_auc_score
 
     scores = np.concatenate([np.ravel(known), np.ravel(unknown)])
     labels = np.repeat([0, 1], [np.size(known), np.size(unknown)])

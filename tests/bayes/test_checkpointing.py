@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import pkgutil
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -20,7 +19,8 @@ import numpyro.distributions as dist
 import pytest
 
 import ngvi
-from ngvi.bayes import fit_stream
+from ngvi.bayes import checkpointing, fit_stream, run
+from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.checkpoints import CheckpointError
 from ngvi.mirror import loop
 
@@ -143,6 +143,23 @@ def test_a_killed_fit_goes_on(
     assert_same(ngvi.fit(*args, **options), whole)
 
 
+def test_an_interrupted_fit_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Ctrl-C the fit so far is returned, and kept."""
+    whole = ngvi.fit(rates, Y, covariance="full")
+
+    def interrupting(bar: Any, state: loop.State) -> None:
+        if int(state.iteration) >= 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(STEP, interrupting)
+        partly = ngvi.fit(rates, Y, covariance="full", checkpoint=tmp_path, every=1)
+    assert partly.diagnostics.stop_reason == INTERRUPTED
+    assert_same(ngvi.fit(rates, Y, covariance="full", checkpoint=tmp_path), whole)
+
+
 def batches(kill_at: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for i in range(4):
         if READ[0] == kill_at:
@@ -213,44 +230,46 @@ def test_of_another_fit_is_refused(tmp_path: Path) -> None:
         ngvi.fit(logistic, X, LABELS, checkpoint=tmp_path, family="mean-field")
 
 
-SCRIPT = """
-import sys, time
-import jax, numpy as np
-jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_compilation_cache_dir", sys.argv[2])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-import ngvi
-from ngvi.bayes import checkpointing, run
-from tests.bayes.test_checkpointing import rates, Y
-show = run._show
-def slowly(bar, state):
-    time.sleep(0.3)
-    print(int(state.iteration), flush=True)
-run._show = slowly
-checkpointing._LARGEST_SHARE = np.inf
-fitted = ngvi.fit(rates, Y, checkpoint=sys.argv[1], every=1)
-np.save(sys.argv[3], fitted.gaussian.mean)
-"""
+def fit_slowly(folder: Path, cache: Path, answer: Path, begun: Any) -> None:
+    """In a process of its own: a fit that keeps every step, and says when it begins."""
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+    def slowly(bar: Any, state: loop.State) -> None:
+        begun.set()
+        time.sleep(0.1)
+
+    run._show = slowly
+    checkpointing._LARGEST_SHARE = np.inf
+    fitted = ngvi.fit(rates, Y, checkpoint=folder, every=1)
+    np.save(answer, fitted.gaussian.mean)
 
 
 @pytest.mark.slow
-def test_kill_9_at_twenty_moments(tmp_path: Path) -> None:
+def test_kill_9_at_twenty_moments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Until the fit has ended, and again from the start until there were twenty."""
-    rng, kills, run = random.Random(0), 0, 0
-    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    rng, kills, runs = random.Random(0), 0, 0
+    # Processes that fork from one with all imported, which has no threads yet.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
     whole = np.asarray(ngvi.fit(rates, Y).gaussian.mean)
     while kills < 20:
-        folder, answer = tmp_path / f"run{run}", tmp_path / f"mean{run}.npy"
-        run += 1
+        folder, answer = tmp_path / f"run{runs}", tmp_path / f"mean{runs}.npy"
+        runs += 1
         while not answer.exists():
-            command = [sys.executable, "-c", SCRIPT, folder, tmp_path / "xla", answer]
-            with subprocess.Popen(
-                command, stdout=subprocess.PIPE, env=quiet
-            ) as process:
-                assert process.stdout is not None
-                if kills < 20:
-                    process.stdout.readline()
-                    time.sleep(rng.uniform(0, 2))
-                    process.send_signal(signal.SIGKILL)
-                    kills += process.wait() == -signal.SIGKILL
+            begun = processes.Event()
+            arguments = folder, tmp_path / "xla", answer, begun
+            process = processes.Process(target=fit_slowly, args=arguments)
+            process.start()
+            assert begun.wait(300)
+            if kills < 20:
+                time.sleep(rng.uniform(0, 0.6))
+                process.kill()
+            process.join()
+            kills += process.exitcode == -signal.SIGKILL
+            assert process.exitcode in (0, -signal.SIGKILL)
         np.testing.assert_array_equal(np.load(answer), whole)

@@ -1,6 +1,6 @@
-"""Random members of every family that `ngvi.families` exports.
+"""Random members of every family in a file of `ngvi.families`.
 
-A new family takes part by being exported. The values of its parameters come from their
+A new family takes part by being there. The values of its parameters come from their
 domains; only what no domain tells (fixed fields, relations between parameters, matrix
 structures) needs a row in `ROWS`.
 
@@ -9,8 +9,11 @@ Members come in batches: one compiled program checks hundreds of them.
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -239,21 +242,43 @@ ELSEWHERE = {"Custom"}
 """Families without batches of their own, tested in their own files."""
 
 
-def discover() -> list[Case]:
-    """Every concrete family that `ngvi.families` exports."""
+def discover(package: ModuleType = ngvi.families) -> list[Case]:
+    """Every concrete family that a file of the package defines."""
     found = []
-    for name in sorted(ngvi.families.__all__):
-        cls = getattr(ngvi.families, name)
-        if not (inspect.isclass(cls) and issubclass(cls, ExponentialFamily)):
-            continue
-        if inspect.isabstract(cls) or name in ELSEWHERE:
-            continue
+    for cls in sorted(concrete(package), key=lambda cls: cls.__name__):
+        name = cls.__name__
         variants = ROWS.get(name, lambda cls: {"": from_fields(cls)})(cls)
         found += [
             Case(f"{name}-{variant}" if variant else name, cls, draw)
             for variant, draw in variants.items()
         ]
     return found
+
+
+def concrete(package: ModuleType) -> list[type[ExponentialFamily]]:
+    """The families that are no mere bases of others, but for those `ELSEWHERE`."""
+    modules = [
+        importlib.import_module(f"{package.__name__}.{info.name}")
+        for info in pkgutil.iter_modules(package.__path__)
+    ]
+    return [
+        cls
+        for module in modules
+        for name, cls in inspect.getmembers(module, inspect.isclass)
+        if issubclass(cls, ExponentialFamily)
+        and cls.__module__ == module.__name__
+        and not (inspect.isabstract(cls) or name in ELSEWHERE)
+    ]
+
+
+def having(name: str, cases: list[Case]) -> list[Case]:
+    """Those whose family has what not every family has to have, such as a mode."""
+
+    def has(cls: Any) -> bool:
+        own = getattr(cls, name, None) is not getattr(ExponentialFamily, name)
+        return own or name in {f.name for f in parameter_fields(cls)}
+
+    return [c for c in cases if has(c.family)]
 
 
 FAMILIES = discover()
@@ -285,7 +310,7 @@ def each(cases: list[Case], heavy_are_slow: bool = False) -> pytest.MarkDecorato
 
 
 every_family = each(FAMILIES)
-each_with_a_cdf = each(NUMBERS)
+each_with_a_cdf = each(having("cdf", NUMBERS))
 
 
 def members(

@@ -1,12 +1,17 @@
 """The structures under test: a new one is one row of a table.
 
-`LINEAR` and `OPERATORS` are positive definite, `SEMIDEFINITE` become so by damping.
+`LINEAR` and `OPERATORS` are positive definite, `SEMIDEFINITE` become so by damping. One
+whose `from_dense` keeps the nearest matrix needs no row: `discover` finds it.
 """
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -17,6 +22,7 @@ import scipy.linalg
 from hypothesis import strategies as st
 from jax.tree_util import Partial
 
+import ngvi.linalg
 from ngvi.linalg import (
     BlockArrow,
     BlockDiagonal,
@@ -335,6 +341,44 @@ OPERATORS = [
     Case("spiked-covariance", _spiked),
 ]
 
+ELSEWHERE = {"LearnedLowRank", "DampedMatrixFree"}
+"""Positive-definite structures without a row, tested in their own files."""
+
+
+def discover(package: ModuleType) -> list[Case | LinearCase]:
+    """Rows for what files of the package define and no row above is of.
+
+    What a structure keeps is linear and keeps the identity: shifted far enough, any
+    symmetric matrix is one that `from_dense` takes.
+    """
+    known = {c for c in globals().values() if inspect.isclass(c)}
+    found: list[Case | LinearCase] = []
+    for info in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{info.name}")
+        for name, cls in inspect.getmembers(module, inspect.isclass):
+            own = cls.__module__ == module.__name__ and name not in ELSEWHERE
+            if not (own and issubclass(cls, PositiveDefinite)) or cls in known:
+                continue
+            if not inspect.isabstract(cls):
+                found.append(_by_from_dense(name, cls))
+    return found
+
+
+def _by_from_dense(name: str, cls: Any) -> Case | LinearCase:
+    if not hasattr(cls, "from_dense"):
+        raise NotImplementedError(f"{name} needs a row in tests/linalg/cases.py")
+
+    def keep(matrix: np.ndarray) -> np.ndarray:
+        far = np.linalg.norm(matrix) * np.eye(len(matrix))
+        return np.asarray(cls.from_dense(jnp.asarray(matrix + far)).dense()) - far
+
+    def build(matrix: np.ndarray, rng: np.random.Generator) -> Any:
+        return cls.from_dense(jnp.asarray(matrix))
+
+    row = LinearCase(name, keep, build)
+    return row if issubclass(cls, LinearStructure) else Case(name, row.member)
+
+
 # -- semidefinite matrices ------------------------------------------------------------
 
 
@@ -410,6 +454,8 @@ SEMIDEFINITE = [
         "matrix-free", _semidefinite_matrix_free, False, adds=False, clips=False
     ),
 ]
+for row in discover(ngvi.linalg):
+    (LINEAR if isinstance(row, LinearCase) else OPERATORS).append(row)
 STRUCTURES: list[Case | LinearCase] = [*LINEAR, *OPERATORS]
 RETRACTIONS = [
     retractions.first_order,

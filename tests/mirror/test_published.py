@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,12 +12,11 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from ngvi.families import Gaussian
 from ngvi.mirror import retractions
 from ngvi.mirror.draws import fresh_draws
 from ngvi.mirror.estimates import first_order, second_order, zeroth_order
-from ngvi.mirror.step import (
-    gaussian_path,
-)
+from ngvi.mirror.step import Direction, gaussian_path
 from tests.mirror.problems import (
     KEEP,
     STRUCTURES,

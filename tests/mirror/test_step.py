@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ngvi.families import Gaussian
+from ngvi.families import Beta, Gaussian
 from ngvi.mirror import retractions
 from ngvi.mirror.draws import antithetic
 from ngvi.mirror.estimates import Estimate, first_order, second_order
@@ -24,6 +24,7 @@ from ngvi.mirror.step import (
     gaussian_path,
     gaussian_step,
     inner,
+    mean_step,
     mirror_step,
 )
 from tests.mirror.problems import (
@@ -154,6 +155,24 @@ def test_the_mirror_step_minimises_its_own_criterion() -> None:
 
     for leaf in jax.tree.leaves(criterion(best.mean_params)):
         np.testing.assert_allclose(leaf, 0, atol=1e-9)
+
+
+def test_a_step_in_the_mean_parameters_begins_the_same_way() -> None:
+    # F⁻¹ ∇_λ L in λ is the tangent vector −∇_λ L in μ, in which mean_step is straight.
+    q, gradient = Beta(2.0, 3.0), (jnp.asarray(0.3), jnp.asarray(-0.7))
+    natural = q.natural_gradient(gradient)
+
+    def ends(rho: jax.Array) -> tuple[Any, Any, Any]:
+        mean = mean_step(q, gradient, rho)
+        straight = mirror_step(q, natural, rho, temperature=0.0)
+        return mean.mean_params, mean.natural_params, straight.natural_params
+
+    moved = ends(jnp.asarray(0.1))[0]
+    for m, before, g in zip(moved, q.mean_params, gradient, strict=True):
+        close(m, before - 0.1 * g)
+    _, (_, slope, expected) = jax.jvp(ends, (jnp.zeros(()),), (jnp.ones(()),))
+    for s, e in zip(slope, expected, strict=True):
+        close(s, e)
 
 
 @every_structure

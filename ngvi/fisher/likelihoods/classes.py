@@ -43,7 +43,7 @@ Logits = Float[Array, "*e C"]
 
 @record
 class Categorical(Likelihood):
-    """y (*e) ∈ {0, …, C − 1} with logits f (*e, C).
+    """Classes `y (*e)` ∈ {0, …, C − 1} with logits `f (*e, C)`.
 
     Example:
         >>> import jax.numpy as jnp

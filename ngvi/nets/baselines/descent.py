@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from ngvi.extras import extra
 from ngvi.fisher.batches import count
 from ngvi.fisher.layout import Layout
 from ngvi.fisher.likelihoods import Likelihood
@@ -91,7 +92,8 @@ class DescentRule:
         Raises:
             ValueError: a name that is not known.
         """
-        import optax
+        with extra("nets", "ngvi.nets.baselines"):
+            import optax
 
         known: dict[str, Callable[..., Any]] = {"adam": optax.adam, "sgd": optax.sgd}
         if not isinstance(self.optimizer, str):

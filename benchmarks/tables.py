@@ -1,0 +1,383 @@
+"""What `publish.py` makes of each script's numbers: rows, columns and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+Rows = list[dict[str, Any]]
+OURS, PEER = "#e4572e", "#5b8db8"
+"""Colours that stand out on white and on black."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table beside the peers."""
+
+    name: str
+    title: str
+    says: str
+    """What is to be read from it."""
+    script: str
+    options: tuple[str, ...]
+    quick: tuple[str, ...]
+    rows: Callable[[Any], Rows]
+    """From the script's JSON."""
+    columns: dict[str, tuple[str, str]]
+    """Head ↦ (key of a row, format)."""
+    picture: Callable[[Rows], Figure]
+
+
+def groups(rows: Iterable[dict[str, Any]], *keys: str) -> dict[Any, Rows]:
+    """Rows that agree in these keys, in order."""
+    found: dict[Any, Rows] = {}
+    for row in rows:
+        found.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return found
+
+
+def geometric(values: Iterable[float]) -> float:
+    """Geometric mean of what is finite and positive."""
+    kept = [v for v in values if v is not None and np.isfinite(v) and v > 0]
+    return float(np.exp(np.mean(np.log(kept)))) if kept else float("nan")
+
+
+def bars(rows: Rows, label: str, value: str, text: str, ours: str) -> Figure:
+    """Horizontal bars on a logarithmic scale, ours in its own colour."""
+    kept = [row for row in rows if row[value] is not None and np.isfinite(row[value])]
+    figure, axes = plt.subplots(figsize=(6, 0.3 * len(kept) + 0.8))
+    names = [str(row[label]) for row in kept]
+    colours = [OURS if ours in name else PEER for name in names]
+    axes.barh(range(len(kept)), [row[value] for row in kept], color=colours)
+    axes.set_yticks(range(len(kept)), names)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.axvline(1, color="#808080", linewidth=0.8)
+    axes.set_xlabel(text)
+    return figure
+
+
+# -- Bayesian models -------------------------------------------------------------------
+
+
+def posterior_rows(found: Any) -> Rows:
+    rows = []
+    for (name,), of_it in groups(found, "posterior").items():
+        ours = next(row for row in of_it if row["method"] == "ngvi")
+        seconds = ours["compiling"] + ours["running"]
+        for row in of_it:
+            total = row["compiling"] + row["running"]
+            rows.append(
+                {
+                    "posterior": name,
+                    "method": row["method"],
+                    "elbo": row["elbo"] - ours["elbo"],
+                    "rms": row["mean_rms"],
+                    "low": row["sd_low"],
+                    "high": row["sd_high"],
+                    "gradients": row["gradients"],
+                    "seconds": total,
+                    "ratio": total / seconds,
+                }
+            )
+    return rows
+
+
+def posterior_picture(rows: Rows) -> Figure:
+    figure, sides = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True)
+    for axes, key in zip(sides, ("gradients", "seconds"), strict=True):
+        for (method,), of_it in groups(rows, "method").items():
+            x, y = geometric(r[key] for r in of_it), geometric(r["rms"] for r in of_it)
+            colour = OURS if method == "ngvi" else PEER
+            axes.plot(x, y, "o", color=colour)
+            axes.annotate(method, (x, y), (4, 4), textcoords="offset points")
+        axes.set(xscale="log", yscale="log", xlabel=f"{key}, geometric mean")
+    sides[0].set_ylabel("rms error of means, sds, geometric mean")
+    return figure
+
+
+# -- verdicts and refinement -----------------------------------------------------------
+
+
+def refined_rows(found: Any) -> Rows:
+    rows = [row for row in found if "nuts_seconds" in row]
+    return [row | {"ratio": row["seconds"] / row["nuts_seconds"]} for row in rows]
+
+
+# -- black boxes -----------------------------------------------------------------------
+
+BUDGETS = (100, 1_000, 10_000)
+
+
+def bbob_rows(found: Any) -> Rows:
+    rows = []
+    for (dim,), of_dim in groups(found, "dim").items():
+        for budget in BUDGETS:
+            row: dict[str, Any] = {"dim": dim, "budget": budget}
+            for (solver,), of_it in groups(of_dim, "solver").items():
+                hits = [hit for trial in of_it for hit in trial["hits"]]
+                solved = [h is not None and h <= budget * dim for h in hits]
+                row[solver] = float(np.mean(solved))
+            rows.append(row)
+    return rows
+
+
+def bbob_picture(rows: Rows) -> Figure:
+    by_dim = groups(rows, "dim")
+    width = 2.2 * len(by_dim) + 1
+    figure, sides = plt.subplots(
+        1, len(by_dim), figsize=(width, 2.6), sharey=True, squeeze=False
+    )
+    for axes, ((dim,), of_dim) in zip(sides[0], by_dim.items(), strict=True):
+        for solver, colour in (("ngvi", OURS), ("pycma", PEER)):
+            budgets = [row["budget"] for row in of_dim]
+            solved = [row.get(solver) for row in of_dim]
+            axes.plot(budgets, solved, "o-", color=colour, label=solver)
+        axes.set(xscale="log", xlabel="evaluations / D", title=f"D = {dim}")
+    sides[0][0].set_ylabel("targets reached")
+    sides[0][0].legend()
+    return figure
+
+
+# -- curvature, optimisers, nets, families ---------------------------------------------
+
+
+def fisher_rows(found: Any) -> Rows:
+    rows = [row for row in found if "case" in row]
+    return [row | {"label": f"{row['case']}: {row['who']}"} for row in rows]
+
+
+def optimizer_rows(found: Any) -> Rows:
+    rows = []
+    for row in found:
+        steps = ", ".join("–" if s is None else str(s) for s in row["steps"])
+        reached = np.isfinite(row["time"])
+        changed = {"steps": steps, "time": row["time"] if reached else None}
+        changed["label"] = f"{row['problem']}: {row['method']}"
+        rows.append(row | changed)
+    return rows
+
+
+def net_rows(found: Any) -> Rows:
+    rows = []
+    for name, methods in found.items():
+        ours = np.array(methods["ngvi"])[:, 0]
+        for method, scores in methods.items():
+            density, rmse, coverage, seconds = np.array(scores).T
+            gain = density - ours[: len(density)]
+            rows.append(
+                {
+                    "set": name,
+                    "method": method,
+                    "splits": len(density),
+                    "density": float(density.mean()),
+                    "gain": float(gain.mean()),
+                    "error": float(gain.std(ddof=1) / len(gain) ** 0.5)
+                    if len(gain) > 1
+                    else float("nan"),
+                    "rmse": float(rmse.mean()),
+                    "coverage": float(coverage.mean()),
+                    "seconds": float(seconds.mean()),
+                }
+            )
+    return rows
+
+
+def net_picture(rows: Rows) -> Figure:
+    figure, axes = plt.subplots(figsize=(6, 3))
+    names = list(dict.fromkeys(row["set"] for row in rows))
+    others = list(dict.fromkeys(r["method"] for r in rows if r["method"] != "ngvi"))
+    marks = dict(zip(others, "os^v", strict=False))
+    for method in others:
+        of_it = [row for row in rows if row["method"] == method]
+        places = [names.index(row["set"]) for row in of_it]
+        gains = [row["gain"] for row in of_it]
+        errors = [row["error"] for row in of_it]
+        style = {"fmt": marks[method], "color": PEER, "label": method}
+        axes.errorbar(places, gains, yerr=errors, **style)
+    axes.axhline(0, color=OURS)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylabel("test log density less ours")
+    axes.legend()
+    return figure
+
+
+def family_rows(found: Any) -> Rows:
+    rows = []
+    for (family,), of_it in groups(found, "family").items():
+        by_batch = {
+            f"×{batch}": geometric(row["ratio"][batch] for row in of_it)
+            for batch in of_it[0]["ratio"]
+        }
+        exact = [row for row in of_it if not row["function"].endswith("sample")]
+        worst = {
+            side: max(row[f"error_{side}"][1] for row in exact)
+            for side in ("ours", "theirs")
+        }
+        bad = {f"nan {s}": sum(r[f"nan_{s}"] for r in of_it) for s in worst}
+        one, many = by_batch.values()
+        rows.append({"family": family, "one": one, "many": many} | worst | bad)
+    return rows
+
+
+TABLES = {
+    table.name: table
+    for table in (
+        Table(
+            "posteriors",
+            "Bayesian models",
+            "Eleven posteriors with known answers. Every Gaussian method is held "
+            "against the same reference: the rms error of the means and the range of "
+            "sds, in reference sds; its ELBO less ours. All but ngvi, Pathfinder and "
+            "NUTS had three learning rates, of which the best is shown. Where the "
+            "posterior is no Gaussian NUTS is the more accurate.",
+            "posteriors.py",
+            (),
+            ("arK", "--methods", "ngvi", "Laplace", "Pathfinder"),
+            posterior_rows,
+            {
+                "posterior": ("posterior", ""),
+                "method": ("method", ""),
+                "ELBO − ours, nats": ("elbo", ".3g"),
+                "rms error of means": ("rms", ".3f"),
+                "smallest sd": ("low", ".2f"),
+                "largest sd": ("high", ".2f"),
+                "gradients": ("gradients", ",d"),
+                "seconds": ("seconds", ".1f"),
+                "seconds over ours": ("ratio", ".2f"),
+            },
+            posterior_picture,
+        ),
+        Table(
+            "refinement",
+            "Refined answers",
+            "`posterior.refine()` beside NUTS with 4 × (1,000 + 1,000) draws. Where "
+            "a Gaussian or its reweighted draws do it is the quicker; where it ends in "
+            "a mixture or in NUTS, NUTS alone is.",
+            "refinement.py",
+            (),
+            ("arK",),
+            refined_rows,
+            {
+                "posterior": ("row", ""),
+                "last rung": ("rung", ""),
+                "verdict": ("verdict", ""),
+                "rms error of means": ("mean_rms", ".3f"),
+                "largest error of an sd": ("sd_max", ".1%"),
+                "the same by NUTS": ("nuts_sd_max", ".1%"),
+                "seconds": ("seconds", ".1f"),
+                "over NUTS's": ("ratio", ".2f"),
+            },
+            lambda rows: bars(
+                rows, "row", "ratio", "seconds over NUTS's (below 1: quicker)", ""
+            ),
+        ),
+        Table(
+            "black_boxes",
+            "Black boxes",
+            "COCO's 24 BBOB functions, default settings of both: the fraction of 51 "
+            "targets reached within so many evaluations a dimension.",
+            "bbob.py",
+            ("--dims", "3", "5", "10", "--multiplier", "10000", "--processes", "2"),
+            ("--dims", "3", "--functions", "1", "8", "--instances", "1"),
+            bbob_rows,
+            {
+                "D": ("dim", ""),
+                "evaluations / D": ("budget", ",d"),
+                "ngvi": ("ngvi", ".3f"),
+                "pycma": ("pycma", ".3f"),
+            },
+            bbob_picture,
+        ),
+        Table(
+            "fisher",
+            "Curvature",
+            "The same matrix or product by each library, by turns in one process: "
+            "milliseconds, and the ratio to the first line of its case.",
+            "fisher.py",
+            ("--parts", "products", "dense", "factors"),
+            ("--parts", "dense", "--seconds", "2", "--peers"),
+            fisher_rows,
+            {
+                "case": ("case", ""),
+                "by": ("who", ""),
+                "ms": ("milliseconds", ".2f"),
+                "over the first": ("ratio", ".2f"),
+                "first call, s": ("first_call", ".2f"),
+            },
+            lambda rows: bars(rows, "label", "ratio", "time over the first's", "ngvi"),
+        ),
+        Table(
+            "optimizers",
+            "Optimisers",
+            "Steps to the loss that Adam has at the end at its best learning rate, and "
+            "the time to it over that of all of Adam's steps; a grid of five numbers "
+            "for each method. On the small classifier Adam is the faster: there a step "
+            "of curvature costs several gradients and saves too few steps.",
+            "optimizers.py",
+            (),
+            ("--problems", "classifier", "--methods", "kfac", "--seeds", "1"),
+            optimizer_rows,
+            {
+                "problem": ("problem", ""),
+                "method": ("method", ""),
+                "steps to Adam's loss": ("steps", ""),
+                "a step over Adam's": ("a step", ".2f"),
+                "time over Adam's": ("time", ".2f"),
+                "compiling, s": ("compile", ".1f"),
+            },
+            lambda rows: bars(rows, "label", "time", "time over Adam's", "fac"),
+        ),
+        Table(
+            "nets",
+            "Bayesian nets",
+            "UCI's small regression sets: the mean log density of test rows, in the "
+            "target's units; `BayesianMLPRegressor()` as it comes, a Gaussian process "
+            "and five nets.",
+            "uci_prediction.py",
+            ("--splits", "5"),
+            ("--sets", "yacht", "--splits", "1"),
+            net_rows,
+            {
+                "set": ("set", ""),
+                "method": ("method", ""),
+                "splits": ("splits", "d"),
+                "log density": ("density", ".3f"),
+                "less ours": ("gain", "+.3f"),
+                "± of that": ("error", ".3f"),
+                "RMSE": ("rmse", ".3f"),
+                "90 % intervals hold": ("coverage", ".1%"),
+                "seconds": ("seconds", ".1f"),
+            },
+            net_picture,
+        ),
+        Table(
+            "families",
+            "Exponential families",
+            "How many times as fast as efax each family is (geometric mean over its "
+            "functions and their gradients, float32), of one member and of 100,000; "
+            "and the largest error of any function.",
+            "families.py",
+            (),
+            ("Gamma", "Beta"),
+            family_rows,
+            {
+                "family": ("family", ""),
+                "times as fast, one": ("one", ".2f"),
+                "times as fast, 100,000": ("many", ".2f"),
+                "largest error, ours": ("ours", ".0e"),
+                "efax's": ("theirs", ".0e"),
+                "NaN, ours": ("nan ours", "d"),
+                "efax's NaN": ("nan theirs", "d"),
+            },
+            lambda rows: bars(
+                rows, "family", "many", "times as fast as efax, 100,000 members", ""
+            ),
+        ),
+    )
+}
