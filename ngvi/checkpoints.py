@@ -26,6 +26,7 @@ from typing import IO, Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 try:
     import fcntl
@@ -290,8 +291,10 @@ def repeat(
 
 
 def to_arrays(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves of a pytree, by their paths; keys as their data."""
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(_without_keys(tree)))
+    """The leaves of a pytree, by their paths; keys as their data. What is shared out
+    over processes goes to all of them."""
+    whole = jax.tree.map(_whole, _without_keys(tree))
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(whole))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
@@ -345,6 +348,13 @@ def digest(tree: Any) -> str:
 
 def _is_here(leaf: Any) -> bool:
     return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+
+
+def _whole(leaf: Any) -> Any:
+    if _is_here(leaf) or leaf.is_fully_replicated:
+        return leaf
+    everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
+    return jax.jit(lambda x: x, out_shardings=everywhere)(leaf)
 
 
 def _writes() -> bool:

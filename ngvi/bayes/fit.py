@@ -110,7 +110,10 @@ def fit(
         mesh: of devices. The rows of the data (those of the model's largest plate) are
             shared out over its first axis, the draws over its second if it has one; see
             `ngvi.bayes.sharding`. Arrays that are sharded already, as over the
-            processes of `jax.distributed`, need no mesh.
+            processes of `jax.distributed`, need no mesh. With it the blocks of a
+            structured covariance are shared out too (`ngvi.bayes.shares`), if rows are
+            in the order of their blocks and as many for each device; else
+            `posterior.structure` says why not.
         **kwargs: the model's keyword arguments; one that has the name of an option
             above goes by position.
 

@@ -12,7 +12,7 @@ plates that are crossed in the data) go to the border, the smaller of two first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -42,6 +42,12 @@ class Group:
         """Coordinates in all."""
         return sum(piece.size for piece in self.pieces)
 
+    def axis(self, piece: Piece, plate: str) -> int | None:
+        """That of a plate in one of the pieces."""
+        if plate not in self.plates:
+            return None
+        return piece.plates[self.plates.index(plate)]
+
     @property
     def counts(self) -> tuple[int, ...]:
         """The number of indices of each plate."""
@@ -66,6 +72,27 @@ class Plates:
         """The group in most of the plates of this one; None if that is the border."""
         fewer = [g for g in self.groups if set(g.plates) < set(group.plates)]
         return max(fewer, key=lambda g: len(g.plates), default=None)
+
+    @property
+    def all(self) -> tuple[Group, ...]:
+        """The border, if there is one, and the groups: a level of the tree each."""
+        return (self.border, *self.groups) if self.border.pieces else self.groups
+
+    def share(self, plate: str, devices: int) -> Plates:
+        """What each of some devices has if they share out the blocks of a plate."""
+        pieces = [(g, p) for g in self.all for p in g.pieces]
+        moved, start = {}, 0
+        for group, piece in sorted(pieces, key=lambda pair: pair[1].start):
+            shape, axis = list(piece.shape), group.axis(piece, plate)
+            if axis is not None:
+                shape[axis] //= devices
+            moved[piece.start] = replace(piece, start=start, shape=tuple(shape))
+            start += moved[piece.start].size
+        border, *groups = (
+            replace(g, pieces=tuple(moved[p.start] for p in g.pieces))
+            for g in (self.border, *self.groups)
+        )
+        return Plates(border, tuple(groups))
 
     def conflicts(self) -> Iterator[tuple[Group, Group]]:
         """Groups on which one stands that do not stand on each other."""

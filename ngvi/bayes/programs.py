@@ -7,9 +7,11 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from ngvi.bayes.plan import Plan
+from ngvi.bayes.shares import Shared
 from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
@@ -35,6 +37,12 @@ def begin(
     draws: Ladder,
 ) -> Beginning:
     """The state a fit starts from: a descent from `point`, or `point` itself."""
+    if isinstance(plan, Shared):
+        each = partial(begin, target, plan.part, settings)
+        specs = PartitionSpec(plan.axis), plan.of_draws
+        everywhere = PartitionSpec()
+        results = Beginning(plan.of_state, everywhere, everywhere)  # type: ignore
+        return plan.on_devices(each, specs, results)(data, point, draws)
     start = plan.start(partial(target.potential, data), point)
     q = Gaussian(start.mean, start.precision)
     state = resume(target, plan, settings, data, q, draws)
@@ -65,6 +73,10 @@ def advance(
     limit: int | Array,
 ) -> loop.State:
     """Trial steps up to the `limit`-th, or until the fit stops."""
+    if isinstance(plan, Shared):
+        each = partial(advance, target, plan.part, settings)
+        specs = plan.of_state, plan.of_draws, PartitionSpec()
+        return plan.on_devices(each, specs, plan.of_state)(data, state, draws, limit)
     potential = partial(target.potential, data)
     return loop.run(potential, plan.estimator(), state, draws, settings, limit)
 

@@ -9,6 +9,7 @@ from functools import partial
 from os import PathLike
 from typing import Any, cast
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
@@ -20,11 +21,13 @@ from ngvi.bayes.density import InMemory
 from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.bayes.fit_stream import End, Problem, fit_rows, fit_stream
 from ngvi.bayes.numpyro_model import ModelTarget
-from ngvi.bayes.plan import LowRank
+from ngvi.bayes.plan import LowRank, Structured
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.programs import compiled_advance, compiled_begin
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.sharding import draws_shared_out, shared_out
+from ngvi.bayes.shared_model import Indivisible, share_out
+from ngvi.bayes.shares import Shared
 from ngvi.bayes.stream import Reader
 from ngvi.bayes.structure import Covariance, choose
 from ngvi.bayes.target import Data, Target
@@ -80,17 +83,27 @@ def run(
         plan, structure = choose(
             covariance, target, data, point, trace, in_batches, rank
         )
+        of_device, begun_at = target, point
+        if mesh is not None and isinstance(plan, Structured):
+            plates = structure.plates
+            try:
+                plan = share_out(plan, plates, target, data, point, trace, mesh)
+                of_device, begun_at = plan.target, plan.spread(point)
+            except Indivisible as why:
+                note = f"every device has all blocks: {why}"
+                structure = replace(structure, notes=(*structure.notes, note))
         settings = plan.settings(settings or loop.Settings())
         draws = plan.draws(seed, point.dtype)
-        if mesh is not None:
+        if mesh is not None and not isinstance(plan, Shared):
             draws = draws_shared_out(draws, mesh)
-        problem = Problem(target, data, point, plan, settings, draws)
-        beginning = compiled_begin(target, plan, settings, data, point, draws)
+        problem = Problem(of_device, data, begun_at, plan, settings, draws)
+        beginning = compiled_begin(of_device, plan, settings, data, begun_at, draws)
         if not beginning.finite:
             undefined = undefined_arguments(*target.arguments.join(data))
             raise ValueError(_not_finite(trace, beginning.value) + undefined)
         state = beginning.state
-        with _saver(checkpoint, every, problem, seed, in_batches) or nullcontext() as s:
+        asked = problem._replace(target=target, point=point)
+        with _saver(checkpoint, every, asked, seed, in_batches) or nullcontext() as s:
             if reader is not None:
                 end = fit_stream(problem, state, reader, bar, s)
             elif rows is not None:
@@ -105,6 +118,9 @@ def run(
                 if s is not None:
                     state = s.resumed(lambda: begun) or begun
                 end = run_in_memory(bar, problem, state, settings.max_iterations, s)
+        if isinstance(plan, Shared):
+            of_all = plan.together(end.state)
+            end = end._replace(state=of_all, density=InMemory(target, data))
     seconds = time.perf_counter() - started
     record = FitRecord.of(
         end.state,
@@ -181,7 +197,8 @@ def run_in_memory(
             before = time.perf_counter()
             state = compiled_advance(target, plan, settings, data, state, draws, limit)
             _show(bar, state)
-            quick = time.perf_counter() - before < 0.2
+            # The clocks of several processes differ, and all must go as far.
+            quick = jax.process_count() > 1 or time.perf_counter() - before < 0.2
             stride = min(4 * stride, 128) if quick else max(stride // 2, 1)
     except KeyboardInterrupt:
         stop_reason = INTERRUPTED

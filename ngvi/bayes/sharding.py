@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from ngvi.bayes.target import Data
+from ngvi.meshes import placed
 from ngvi.mirror.draws import Ladder
 
 
@@ -45,8 +46,7 @@ def shared_out(
         if not x.is_fully_addressable:
             return x
         cut = x.ndim > 0 and x.shape[0] == rows
-        spec = PartitionSpec(mesh.axis_names[0]) if cut else PartitionSpec()
-        return jax.device_put(x, NamedSharding(_plain(mesh), spec))
+        return jax.device_put(x, placed(mesh, *mesh.axis_names[:1] if cut else ()))
 
     return data._replace(arrays=tuple(put(x) for x in data.arrays))
 
@@ -67,15 +67,11 @@ def draws_shared_out(draws: Ladder, mesh: Mesh) -> Ladder:
                 f"{x.shape[-2]} draws cannot be shared evenly by the {devices} devices "
                 f"along the mesh's second axis: take a divisor of {x.shape[-2]}."
             )
-        spec = PartitionSpec(*[None] * (x.ndim - 2), mesh.axis_names[1])
-        return jax.device_put(x, NamedSharding(_plain(mesh), spec))
+        return jax.device_put(
+            x, placed(mesh, *[None] * (x.ndim - 2), mesh.axis_names[1])
+        )
 
     return jax.tree.map(put, draws)
-
-
-def _plain(mesh: Mesh) -> Mesh:
-    """The same devices, with axes along which XLA divides the work by itself."""
-    return Mesh(mesh.devices, mesh.axis_names)
 
 
 def _rows(data: Data, trace: Mapping[str, Mapping[str, Any]] | None) -> int:

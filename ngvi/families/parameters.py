@@ -121,8 +121,15 @@ def _unflattener(
 
 
 def is_concrete(*values: Any) -> bool:
-    """Whether the numbers are there to be looked at."""
-    return not any(isinstance(v, jax.core.Tracer) for v in values)
+    """Whether the numbers are there to be looked at: not while a function is traced,
+    nor where other processes hold some of them."""
+    return not any(isinstance(v, jax.core.Tracer) or _is_elsewhere(v) for v in values)
+
+
+def _is_elsewhere(value: Any) -> bool:
+    if not isinstance(value, jax.Array) or value.is_fully_addressable:
+        return False
+    return not value.is_fully_replicated
 
 
 def as_floats(*values: Any) -> list[Array]:

@@ -58,8 +58,9 @@ def prepare(
 
 def _is_spread(batch: Batch) -> bool:
     """Whether the examples lie on several devices: cut apart, they would be moved."""
-    leaves = [leaf for leaf in jax.tree.leaves(batch.x) if is_concrete(leaf)]
-    return any(leaf.sharding.num_devices > 1 for leaf in leaves)
+    leaves = jax.tree.leaves(batch.x)
+    known = [leaf for leaf in leaves if not isinstance(leaf, jax.core.Tracer)]
+    return any(leaf.sharding.num_devices > 1 for leaf in known)
 
 
 Signature = tuple[Any, tuple[tuple[tuple[int, ...], Any], ...]]

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 Tangent = Any
 """A symmetric matrix in the frame, in the layout of one structure (a pytree)."""
@@ -157,7 +157,31 @@ class LinearStructure(PositiveDefinite):
     Methods that make a new matrix are called on a member, because a layout alone need
     not say everything (the sizes of blocks, the D of s I). A structure whose layout
     does, as `Dense` and `Diagonal`, offers them on the class as well.
+
+    A matrix may be shared out over devices, each of which has its own part of it and of
+    every vector (`ngvi.linalg.tree`). What is said of all of it is the same on each.
     """
+
+    # -- shared out over devices -------------------------------------------------
+
+    @property
+    def whole_dim(self) -> int:
+        """D, where `dim` is that of one device's part."""
+        return self.dim
+
+    def dot(self, x: Float[Array, "d"], y: Float[Array, "d"]) -> Float[Array, ""]:
+        """⟨x, y⟩."""
+        return x @ y
+
+    def everywhere(self, true: Bool[Array, ""]) -> Bool[Array, ""]:
+        """Whether it is true on all devices."""
+        return true
+
+    def added_up(
+        self, values: Float[Array, "*b"], gradients: Float[Array, "*b d"]
+    ) -> tuple[Float[Array, "*b"], Float[Array, "*b d"]]:
+        """A sum of functions, of which each device has its own, and its gradient."""
+        return values, gradients
 
     # -- the linear space --------------------------------------------------------
 

@@ -33,7 +33,7 @@ from typing import Self
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.batching import diagonal_matrix
@@ -131,6 +131,31 @@ class BlockArrow(LinearStructure):
             tree,
         )
 
+    # -- shared out over devices -------------------------------------------------
+
+    @property
+    def whole_dim(self) -> int:
+        return self.tree.whole_dim
+
+    def dot(self, x: Float[Array, "d"], y: Float[Array, "d"]) -> Float[Array, ""]:
+        if self.tree.axis is None:
+            return x @ y
+        parts = zip(self.tree.cut(x), self.tree.cut(y), strict=True)
+        return self.tree.total([(a * b).sum() for a, b in parts])
+
+    def everywhere(self, true: Bool[Array, ""]) -> Bool[Array, ""]:
+        if self.tree.axis is None:
+            return true
+        return jax.lax.psum(~true, self.tree.axis) == 0
+
+    def added_up(
+        self, values: Float[Array, "*b"], gradients: Float[Array, "*b d"]
+    ) -> tuple[Float[Array, "*b"], Float[Array, "*b d"]]:
+        if self.tree.axis is None:
+            return values, gradients
+        parts = self.tree.added_up(self.tree.cut(gradients))
+        return jax.lax.psum(values, self.tree.axis), self.tree.paste(parts)
+
     # -- as a linear operator ----------------------------------------------------
 
     def _on_vector(
@@ -160,7 +185,7 @@ class BlockArrow(LinearStructure):
 
     def logdet(self) -> Float[Array, "*c"]:
         logs = [jnp.linalg.slogdet(column[0])[1].sum(-1) for column in self.root]
-        return 2 * total(logs)
+        return 2 * self.tree.total(logs)
 
     def diagonal(self) -> Float[Array, "*c d"]:
         return self.tree.paste(diagonal(self.entries()))
@@ -185,7 +210,9 @@ class BlockArrow(LinearStructure):
 
     def relative_trace(self, other: PositiveDefinite) -> Float[Array, "*c"]:
         if isinstance(other, BlockArrow) and other.tree == self.tree:
-            return _squared(multiply(self.tree, other.inverse_root, self.root))
+            return _squared(
+                self.tree, multiply(self.tree, other.inverse_root, self.root)
+            )
         return super().relative_trace(other)
 
     # -- the linear space and its dual -------------------------------------------
@@ -210,10 +237,14 @@ class BlockArrow(LinearStructure):
         return tuple(blocks)
 
     def inner(self, x: Blocks, y: Blocks) -> Float[Array, "*c"]:
-        return total(
-            weight * (a * b).sum((-3, -2, -1))
-            for of_x, of_y in zip(x, y, strict=True)
-            for weight, a, b in zip(_twice(of_x), of_x, of_y, strict=True)
+        return self.tree.total(
+            [
+                total(
+                    weight * (a * b).sum((-3, -2, -1))
+                    for weight, a, b in zip(_twice(of_x), of_x, of_y, strict=True)
+                )
+                for of_x, of_y in zip(x, y, strict=True)
+            ]
         )
 
     def outer(self, x: Float[Array, "*b d"]) -> Blocks:
@@ -320,8 +351,8 @@ class BlockArrow(LinearStructure):
                     self.tree,
                 ),
                 solve=solve,
-                trace_inverse=_squared(inverse_lower),
-                logdet=total(jnp.log(r).sum((-2, -1)) for r in rs),
+                trace_inverse=_squared(self.tree, inverse_lower),
+                logdet=self.tree.total([jnp.log(r).sum((-2, -1)) for r in rs]),
                 log=_twice_log(self.tree, tuple(lower)),
             )
 
@@ -346,9 +377,11 @@ def _doubled(blocks: Blocks) -> Blocks:
     )
 
 
-def _squared(blocks: Blocks) -> Array:
+def _squared(tree: Tree, blocks: Blocks) -> Array:
     """‖L‖²_F."""
-    return total((b**2).sum((-3, -2, -1)) for column in blocks for b in column)
+    return tree.total(
+        [total((b**2).sum((-3, -2, -1)) for b in column) for column in blocks]
+    )
 
 
 def _twice_log(tree: Tree, lower: Blocks) -> Blocks:

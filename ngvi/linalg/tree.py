@@ -17,6 +17,10 @@ lower triangular matrices are held as (leaves come first, so that ancestors are 
 
 Eliminating blocks leaves-first fills in nothing, since the ancestors of a block all
 meet each other; for the same reason these triangular matrices are a group.
+
+The blocks of some levels can be shared out over devices: then the tree of each device
+has its own blocks of these and all of the others, and so have its vectors and matrices.
+Sums over all blocks of a level go between the devices.
 """
 
 from __future__ import annotations
@@ -26,10 +30,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.linalg.batching import join
+from ngvi.linalg.blocks import total
 
 Blocks = tuple[tuple[Array, ...], ...]
 """The parts of a matrix with a tree's pattern, level by level, upward from each."""
@@ -86,10 +92,12 @@ class Level:
     pieces: tuple[Piece, ...]
     parent: int | None = None
     """The index of the level they stand on."""
+    shares: int = 1
+    """The number of devices that have as many blocks each, if not all have the same."""
 
     @property
     def count(self) -> int:
-        """G, the number of blocks."""
+        """G, the number of blocks; of one device."""
         return self.pieces[0].count
 
     @property
@@ -108,6 +116,8 @@ class Tree:
     """Levels of blocks, parents before children."""
 
     levels: tuple[Level, ...]
+    axis: str | None = None
+    """Of the devices over which levels are shared out, see `jax.shard_map`."""
 
     def __post_init__(self) -> None:
         for k, level in enumerate(self.levels):
@@ -141,8 +151,13 @@ class Tree:
 
     @cached_property
     def dim(self) -> int:
-        """The number of coordinates, D."""
+        """The number of coordinates, D; of one device."""
         return sum(level.count * level.size for level in self.levels)
+
+    @property
+    def whole_dim(self) -> int:
+        """The number of coordinates that all devices have together."""
+        return sum(level.count * level.size * level.shares for level in self.levels)
 
     @cached_property
     def chains(self) -> tuple[tuple[int, ...], ...]:
@@ -195,6 +210,31 @@ class Tree:
             pieces.append(piece.paste(parts[k][..., column : column + width]))
         return join(pieces)
 
+    # -- between devices -----------------------------------------------------------
+
+    def joined(self, level: int, above: int, x: Array) -> Array:
+        """A sum over the blocks on each block of a level above, from each device's."""
+        apart = self.levels[level].shares > 1 and self.levels[above].shares == 1
+        return jax.lax.psum(x, self.axis) if apart else x
+
+    def total(self, of_levels: Sequence[Array]) -> Array:
+        """A sum over all blocks, from those over each level's."""
+        pairs = list(zip(self.levels, of_levels, strict=True))
+        shared = [x for level, x in pairs if level.shares > 1]
+        common = [x for level, x in pairs if level.shares == 1]
+        return total(
+            [*common, jax.lax.psum(total(shared), self.axis)] if shared else common
+        )
+
+    def added_up(self, parts: Parts) -> Parts:
+        """Vectors to which all devices add something in the blocks that all have."""
+        if self.axis is None:
+            return parts
+        return [
+            jax.lax.psum(part, self.axis) if level.shares == 1 else part
+            for level, part in zip(self.levels, parts, strict=True)
+        ]
+
     # -- matrices known by their products ------------------------------------------
 
     def _first_colour(self, level: int) -> int:
@@ -214,7 +254,8 @@ class Tree:
     def read(self, products: Float[Array, "colours d"]) -> Blocks:
         """The matrix that maps the probes to these products."""
         blocks = []
-        for part, chain in zip(self.cut(products), self.chains, strict=True):
+        parts = self.added_up(self.cut(products))
+        for part, chain in zip(parts, self.chains, strict=True):
             upward = []
             for a in chain:
                 first = self._first_colour(a)

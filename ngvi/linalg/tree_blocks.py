@@ -57,7 +57,8 @@ def apply(tree: Tree, lower: Blocks, x: Parts) -> Parts:
         for a, block in zip(chain, lower[k], strict=True):
             parents = tree.levels[a].count
             fans = _fan(block, parents, -3), _fan(x[k], parents, -2)
-            terms[a].append(jnp.einsum("...afij,...afj->...ai", *fans))
+            term = jnp.einsum("...afij,...afj->...ai", *fans)
+            terms[a].append(tree.joined(k, a, term))
     return [total(of_level) for of_level in terms]
 
 
@@ -130,6 +131,7 @@ def factor(tree: Tree, matrix: Blocks, pivot: Pivot) -> tuple[Blocks, Blocks]:
             parents = tree.levels[chain[j]].count
             for i in range(j, len(chain)):
                 filled = _up(column[i], column[j], parents)
+                filled = tree.joined(k, chain[j], filled)
                 rest[chain[j]][i - j] = rest[chain[j]][i - j] - filled
     return tuple(lower), inverse(tree, tuple(lower), pivots)
 
@@ -142,7 +144,7 @@ def square(tree: Tree, lower: Blocks) -> Blocks:
             parents = tree.levels[chain[j]].count
             for i in range(j, len(chain)):
                 product = _up(lower[k][i], lower[k][j], parents)
-                terms[chain[j]][i - j].append(product)
+                terms[chain[j]][i - j].append(tree.joined(k, chain[j], product))
     return _tidy([[total(of_block) for of_block in column] for column in terms])
 
 

@@ -112,14 +112,18 @@ def find_sparse_start(
     """
     value, gradient, entries = _second_order(potential, point, pattern)
     leaves = jax.tree.leaves(entries)
-    usable = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
     kind: Any = BlockArrow if isinstance(pattern, Tree) else ChainArrow
-    identity = kind.identity(pattern, point.dtype).entries()
-    entries = jax.tree.map(lambda h, i: jnp.where(usable, h, i), entries, identity)
+    identity = kind.identity(pattern, point.dtype)
+    usable = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+    usable = identity.everywhere(usable)
+    entries = jax.tree.map(
+        lambda h, i: jnp.where(usable, h, i), entries, identity.entries()
+    )
     precision = kind.nearly(pattern, entries)
+    value, gradient = identity.added_up(value, gradient)
     return SparseStart(
         precision.scale(4.0),
         jnp.asarray(1 + 2 * pattern.colours),
         value,
-        jnp.isfinite(value) & jnp.isfinite(gradient).all(),
+        identity.everywhere(jnp.isfinite(value) & jnp.isfinite(gradient).all()),
     )

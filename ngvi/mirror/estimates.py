@@ -105,7 +105,8 @@ class FirstOrder:
     """Draws at which ℓ is evaluated in one go; by default all."""
 
     def __call__(self, potential: Potential, q: Gaussian, eps: Array) -> Estimate:
-        return self.assemble(q, eps, *self.at(potential, q.place(eps)))
+        found = q.precision.added_up(*self.at(potential, q.place(eps)))
+        return self.assemble(q, eps, *found)
 
     def at(
         self, potential: Potential, points: Float[Array, "n d"]

@@ -76,7 +76,7 @@ def initial_state(
         length=jnp.zeros((), dtype),
         memory=Memory.empty(max(settings.memory, 1), estimate.gradient),
         rho=jnp.ones((), dtype),
-        radius=jnp.asarray(smallest_radius(q.dim, settings), dtype),
+        radius=jnp.asarray(smallest_radius(q.precision.whole_dim, settings), dtype),
         level=zero,
         fresh=jnp.asarray(True),
         checked=false,

@@ -92,7 +92,8 @@ class Direction(NamedTuple):
 
 def inner(precision: LinearStructure, a: Direction, b: Direction) -> Float[Array, ""]:
     """The Fisher inner product ⟨γ, γ′⟩ + ½ tr(M M′)."""
-    return a.mean @ b.mean + precision.tangent_inner(a.curvature, b.curvature) / 2
+    of_means = precision.dot(a.mean, b.mean)
+    return of_means + precision.tangent_inner(a.curvature, b.curvature) / 2
 
 
 def fisher_length(precision: LinearStructure, d: Direction) -> Float[Array, ""]:
@@ -120,7 +121,8 @@ def gaussian_path(
         moved: Retracted = along(jnp.asarray(rho), retraction)
         shift = rho * moved.solve(direction.mean)
         mean = q.mean - q.precision.unwhiten(shift)
-        kl = (moved.trace_inverse - q.dim + moved.logdet + shift @ shift) / 2
+        dim, squared = q.precision.whole_dim, q.precision.dot(shift, shift)
+        kl = (moved.trace_inverse - dim + moved.logdet + squared) / 2
         displacement = Direction(
             moved.matrix.whiten(mean - q.mean),
             jax.tree.map(jnp.negative, moved.log),

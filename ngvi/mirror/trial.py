@@ -109,7 +109,7 @@ def _search(state: State, settings: Settings) -> _Search:
     steep = product(quick, gradient) > 1e-3 * jnp.sqrt(product(quick, quick) * squared)
     usable = (
         steep
-        & (squared < _NEAR * state.q.dim)
+        & (squared < _NEAR * state.q.precision.whole_dim)
         & (state.memory.weight[0] > 0)
         & (state.tries < (1 if settings.from_hessians else _MEMORY_TRIES))
     )
@@ -170,7 +170,7 @@ def _next_length(
 def _next_radius(
     state: State, accept: Array, limited: Array, settings: Settings
 ) -> Array:
-    least = smallest_radius(state.q.dim, settings)
+    least = smallest_radius(state.q.precision.whole_dim, settings)
     after_success = jnp.where(limited, 4 * state.radius, state.radius)
     return jnp.where(accept, after_success, jnp.maximum(state.radius / 4, least))
 
@@ -243,6 +243,7 @@ def decide(
     finite = jnp.isfinite(objective) & jax.tree.reduce(
         jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), estimate)
     )
+    finite = step.q.precision.everywhere(finite)
     # Rounding: two objectives this close cannot be told apart.
     slack = 8 * jnp.finfo(objective.dtype).eps * jnp.abs(state.objective)
     lower = objective <= state.objective - 1e-4 * rho * slope + slack
@@ -290,7 +291,8 @@ def decide(
 def _record(state: State, step: Array, draws: Array, settings: Settings) -> State:
     """Fill in the trace's row of the trial just made."""
     row = jnp.minimum(state.iteration, settings.max_iterations) - 1
-    constant = settings.temperature * state.q.dim * (1 + jnp.log(2 * jnp.pi)) / 2
+    dim = state.q.precision.whole_dim
+    constant = settings.temperature * dim * (1 + jnp.log(2 * jnp.pi)) / 2
     trace = Trace(
         state.trace.elbo.at[row].set(constant - state.objective),
         state.trace.fisher_length.at[row].set(state.length),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from ngvi.executors import Executor, ExecutorError, Workers, make_workers
 from ngvi.nes import log
@@ -57,6 +58,7 @@ def minimize(
     callback: Callback | None = None,
     executor: Executor | None = None,
     workers: int | None = None,
+    mesh: Mesh | None = None,
     asynchronous: bool | int = False,
     timeout: float | None = None,
     retries: int = 0,
@@ -120,6 +122,8 @@ def minimize(
             pools like those of `multiprocessing` and Ray.
         workers: the same in so many processes (−1: one a core), replaced when they die
             or hang; `fun` must then be importable.
+        mesh: of devices, for a JAX function: the points of a generation are shared out
+            over its first axis. All else is done by each.
         asynchronous: True to wait for no straggler: the search moves whenever `popsize`
             values have come in, whichever, and as many evaluations are kept in flight
             as the executor has workers (`popsize` if it does not say); a number, so
@@ -208,6 +212,12 @@ def minimize(
     objective = _objective(
         fun, start, args, sign, vectorized, where, timeout, retries, limited
     )
+    if mesh is not None:
+        if not isinstance(objective, TracedObjective):
+            raise ValueError(
+                "a mesh is for JAX functions; executors and workers are for others"
+            )
+        objective = replace(objective, mesh=mesh)
     if limited is not None and isinstance(objective, TracedObjective):
         args = (*args, limited.data)
     # Of a compiled objective even a thousand values cost less than a model's.
@@ -316,7 +326,8 @@ def drive(
                 limit = stride if saver is None else min(stride, saver.generations_left)
                 before = time.perf_counter()
                 search.advance(limit)
-                quick = time.perf_counter() - before < 0.1
+                # The clocks of several processes differ, and all must go as far.
+                quick = jax.process_count() > 1 or time.perf_counter() - before < 0.1
                 stride = min(2 * stride, ROWS) if quick else max(stride // 2, 1)
                 if saver is not None:
                     saver.save_if_due()

@@ -11,8 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from ngvi.meshes import filled_up, whole
 from ngvi.nes.evaluation import check_shape
 from ngvi.nes.layout import Layout
 
@@ -42,8 +44,14 @@ class TracedObjective:
     vectorized: bool = False
     constraints: TracedConstraints | None = None
     """Their data are the last of the arguments; their values follow each value."""
+    mesh: Mesh | None = None
+    """Over whose first axis points are shared out."""
 
     def __call__(self, points: Float[Array, "n d"], *args: Any) -> Float[Array, "n *c"]:
+        values = self._both(filled_up(points, self.mesh), *args)
+        return whole(values, self.mesh)[: len(points)]
+
+    def _both(self, points: Float[Array, "n d"], *args: Any) -> Float[Array, "n *c"]:
         if self.constraints is None:
             return self._values(points, *args)
         *args, data = args  # type: ignore[assignment]

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from ngvi.fisher.batches import Batch, count
+from ngvi.meshes import in_parts
 
 Means = TypeVar("Means")
 Result = TypeVar("Result")
@@ -69,12 +70,6 @@ def over_draws(
         ws, keys: of s draws.
         mesh: over whose first axis they are shared out; None for one device.
     """
-    if mesh is not None:
-        # The compiler shares out all that is computed of each; what it computes is the
-        # same. (In `shard_map` a gradient inside could be summed over the devices.) The
-        # mesh anew, for its axes may be of a kind that takes no constraints.
-        of_draws = NamedSharding(
-            Mesh(mesh.devices, mesh.axis_names), PartitionSpec(mesh.axis_names[0])
-        )
-        ws, keys = jax.lax.with_sharding_constraint((ws, keys), of_draws)
-    return jax.vmap(function)(ws, keys)
+    # The compiler shares out all that is computed of each; what it computes is the
+    # same. (In `shard_map` a gradient inside could be summed over the devices.)
+    return jax.vmap(function)(*in_parts((ws, keys), mesh))

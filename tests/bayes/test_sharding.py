@@ -63,6 +63,7 @@ def run_python(code: str, *arguments: Any, **variables: str) -> subprocess.Popen
 def test_over_devices() -> None:
     """The same answer; and what goes between devices does not grow with the rows."""
     flags = "--xla_force_host_platform_device_count=4"
+    flags += " --xla_backend_optimization_level=0"
     with run_python(DEVICES, XLA_FLAGS=flags) as process:
         output = process.communicate()[0]
     assert process.returncode == 0
@@ -102,7 +103,11 @@ def test_over_processes(tmp_path: Path, count: int) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    processes = [run_python(PROCESS, port, i, count, tmp_path) for i in range(count)]
+    flags = "--xla_backend_optimization_level=0"
+    processes = [
+        run_python(PROCESS, port, i, count, tmp_path, XLA_FLAGS=flags)
+        for i in range(count)
+    ]
     answers = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * count
     assert all(answer.splitlines()[-1] == "trustworthy" for answer in answers)

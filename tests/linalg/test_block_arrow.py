@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -235,3 +237,98 @@ def test_the_nearest_positive_one() -> None:
     close(nearly(jnp.asarray(matrix)), matrix)
     indefinite = nearly(jnp.asarray(random_symmetric(rng, TREE.dim)))
     assert np.linalg.eigvalsh(indefinite).min() > 0
+
+
+# -- shared out over devices -----------------------------------------------------------
+
+# A border, outer and inner blocks, and blocks that every device has.
+WHOLE, PART = (
+    Tree(
+        (
+            Level((Piece(0, (2,)),)),
+            Level((Piece(2, (n,), (0,)),), 0, shares=4 // n),
+            Level((Piece(2 + n, (n, 3), (0, 1)),), 1, shares=4 // n),
+            Level((Piece(2 + 4 * n, (5,), (0,)),), 0),
+        ),
+        axis,
+    )
+    for n, axis in ((4, None), (2, "devices"))
+)
+
+
+def shared_out(level: Level, x: jax.Array) -> jax.Array:
+    """Its blocks in two parts along a new first axis, or all of them twice."""
+    return x.reshape(2, -1, *x.shape[1:]) if level.shares > 1 else jnp.stack([x, x])
+
+
+def sums_over_blocks(
+    tree: Tree,
+) -> Callable[..., tuple[dict[str, jax.Array], dict[str, list[jax.Array]]]]:
+    """Numbers and vectors that blocks of several levels have a part in."""
+
+    def found(entries: Blocks, tangent: Blocks, x: list, y: list) -> tuple:
+        p, vector = BlockArrow.from_tree(tree, entries), tree.paste(x)
+        moved = p.along(tangent)(jnp.asarray(0.5), retractions.safeguarded)
+        numbers = {
+            "logdet": p.logdet(),
+            "inner": p.inner(tangent, p.entries()),
+            "dot": p.dot(vector, tree.paste(y)),
+            "trace": moved.trace_inverse,
+            "grown": moved.logdet,
+            "relative": p.relative_trace(moved.matrix),
+            "dim": jnp.asarray(p.whole_dim),
+            "below": p.everywhere((jnp.abs(x[1]) < 9).all()),
+            "equal": p.everywhere((x[1][0] == x[1]).all()),
+        }
+        vectors = {
+            "white": p.whiten_gradient(vector),
+            "product": p.mv(vector),
+            "solved": moved.solve(vector),
+            "variance": moved.matrix.inverse_diagonal(),
+        }
+        return numbers, {name: tree.cut(v) for name, v in vectors.items()}
+
+    return found
+
+
+def test_devices_with_a_share_find_what_one_finds() -> None:
+    rng = np.random.default_rng(0)
+
+    def random(own: float) -> Blocks:
+        def near(x: jax.Array) -> jax.Array:
+            return own * x + 0.1 * rng.normal(size=x.shape)
+
+        blocks = jax.tree.map(near, BlockArrow.identity(WHOLE, jnp.dtype(float)).root)
+        return tuple(((a + a.mT) / 2, *rest) for a, *rest in blocks)
+
+    def parts(of_levels: Any) -> Any:
+        return type(of_levels)(
+            jax.tree.map(partial(shared_out, level), x)
+            for level, x in zip(PART.levels, of_levels, strict=True)
+        )
+
+    x, y = (WHOLE.cut(jnp.asarray(rng.normal(size=WHOLE.dim))) for _ in range(2))
+    x[1] = x[1].at[:2].set(1.0)  # equal on the first device, not on the second
+    given = random(8.0), random(0.0), x, y
+    numbers, vectors = compiled(sums_over_blocks(WHOLE))(*given)
+    every = jax.vmap(sums_over_blocks(PART), axis_name="devices")
+    of_parts, vectors_of_parts = compiled(every)(*map(parts, given))
+    assert not numbers["equal"] and numbers["below"]
+    for name, number in numbers.items():
+        close(of_parts[name], np.array([number, number]))
+    for name, vector in vectors.items():
+        for found, expected in zip(vectors_of_parts[name], parts(vector), strict=True):
+            close(found, expected)
+
+
+def test_gradients_of_what_all_devices_have_add_up() -> None:
+    p = jax.vmap(
+        lambda x: BlockArrow.identity(PART, x.dtype).added_up(x.sum(), x),
+        axis_name="devices",
+    )
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, PART.dim)))
+    values, gradients = p(x)
+    close(values, np.repeat(np.asarray(x).sum(), 2))
+    common = np.r_[0:2, 10:15]
+    close(gradients[:, common], np.repeat(np.asarray(x)[:, common].sum(0)[None], 2, 0))
+    close(gradients[:, 2:10], x[:, 2:10])

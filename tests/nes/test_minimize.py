@@ -1,9 +1,11 @@
 """`ngvi.minimize`: what it finds, what it says, what it refuses."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from jax.sharding import Mesh
 
 import ngvi
 from ngvi.nes import Stopping, attempt
@@ -58,6 +60,16 @@ def test_a_traced_and_a_called_objective_agree():
     assert traced.nfev == plain.nfev == at_once.nfev
     np.testing.assert_allclose(traced.x, plain.x, rtol=1e-9)
     np.testing.assert_array_equal(plain.x, at_once.x)
+
+
+def test_a_mesh_is_for_compiled_objectives():
+    """On several devices: see `tests/test_processes.py`."""
+    mesh = Mesh(np.array(jax.devices()), ("points",))
+    over = ngvi.minimize(sphere, np.zeros(3), ftarget=1e-4, method="cma", mesh=mesh)
+    alone = ngvi.minimize(sphere, np.zeros(3), ftarget=1e-4, method="cma")
+    np.testing.assert_array_equal(over.x, alone.x)
+    with pytest.raises(ValueError, match="a mesh is for JAX functions"):
+        called(mesh=mesh)
 
 
 def test_a_pytree_keeps_its_structure():

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from ngvi.linalg import (
     KroneckerEigen,
@@ -26,16 +26,6 @@ from ngvi.linalg import (
     Semidefinite,
     SemidefiniteDiagonal,
 )
-
-
-def on_mesh(examples: Any, mesh: Mesh | None) -> Any:
-    """Examples in equal parts on the devices; as they are without a mesh."""
-    if mesh is None:
-        return examples
-    # The mesh anew, for its axes may be of a kind that takes no constraints.
-    usual = Mesh(mesh.devices, mesh.axis_names)
-    parts = NamedSharding(usual, PartitionSpec(mesh.axis_names[0]))
-    return jax.lax.with_sharding_constraint(examples, parts)
 
 
 class Task(NamedTuple):

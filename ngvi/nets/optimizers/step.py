@@ -34,7 +34,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.kinds import GaussNewton, Kind, TrueFisher
 from ngvi.fisher.trust_region import adapted_damping
-from ngvi.nets.optimizers.devices import on_mesh
+from ngvi.meshes import in_parts
 from ngvi.nets.optimizers.lengths import (
     Proposed,
     Quadratic,
@@ -65,7 +65,7 @@ def step(
         x, y: a batch.
         key: of the rows that are chosen, labels that are drawn, and random bases.
     """
-    batch = on_mesh(Batch(x, y), rule.mesh)
+    batch = in_parts(Batch(x, y), rule.mesh)
     of_rows, of_labels, of_basis = jax.random.split(key, 3)
     for_curvature, for_model = _some_rows(rule, batch, of_rows)
     state = replace(state, damping=_damping(rule, state))
@@ -132,7 +132,7 @@ def _some_rows(
         if k == n:
             return batch
         rows = (start + jnp.arange(k) * n // k) % n
-        return on_mesh(jax.tree.map(lambda leaf: leaf[rows], batch), rule.mesh)
+        return in_parts(jax.tree.map(lambda leaf: leaf[rows], batch), rule.mesh)
 
     return spaced(numbers[0]), spaced(numbers[1])
 
