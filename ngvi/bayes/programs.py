@@ -6,11 +6,11 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from ngvi.bayes.plan import Plan
+from ngvi.bayes.quick import Compiled
 from ngvi.bayes.shares import Shared
 from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
@@ -95,6 +95,6 @@ def solve(
 
 
 # Compiled once for equal targets and shapes: the data are arguments.
-compiled_begin = jax.jit(begin, static_argnums=(0, 1, 2))
-compiled_resume = jax.jit(resume, static_argnums=(0, 1, 2))
-compiled_advance = jax.jit(advance, static_argnums=(0, 1, 2))
+compiled_begin = Compiled(begin)
+compiled_resume = Compiled(resume)
+compiled_advance = Compiled(advance)
