@@ -46,6 +46,8 @@ class Compiled:
         return self._program(*args).lower(*args)
 
     def _program(self, target: Target, _: Any, __: Any, data: Data, *rest: Any) -> Any:
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(rest)):
+            return self._well  # part of another program, which has options of its own
         draws = next(part for part in rest if isinstance(part, Ladder))
         return self._quick if is_brief(target, data, draws) else self._well
 

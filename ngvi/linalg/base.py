@@ -100,6 +100,9 @@ class PositiveDefinite(Symmetric):
     """A symmetric positive-definite D × D matrix P = B Bᵀ, P⁻¹ = A Aᵀ, A = B⁻ᵀ.
 
     Vectors may carry leading batch axes; the last axis has length `dim`.
+
+    A matrix may be shared out over devices, each of which has its own part of it and of
+    every vector (`ngvi.linalg.tree`). What is said of all of it is the same on each.
     """
 
     # -- as a linear operator ----------------------------------------------------
@@ -150,18 +153,6 @@ class PositiveDefinite(Symmetric):
         columns = columns.reshape(self.dim, *batch, self.dim)
         return (self.whiten(other.unwhiten(columns)) ** 2).sum((0, -1))
 
-
-class LinearStructure(PositiveDefinite):
-    """The positive-definite matrices of a linear space that holds the identity.
-
-    Methods that make a new matrix are called on a member, because a layout alone need
-    not say everything (the sizes of blocks, the D of s I). A structure whose layout
-    does, as `Dense` and `Diagonal`, offers them on the class as well.
-
-    A matrix may be shared out over devices, each of which has its own part of it and of
-    every vector (`ngvi.linalg.tree`). What is said of all of it is the same on each.
-    """
-
     # -- shared out over devices -------------------------------------------------
 
     @property
@@ -182,6 +173,15 @@ class LinearStructure(PositiveDefinite):
     ) -> tuple[Float[Array, "*b"], Float[Array, "*b d"]]:
         """A sum of functions, of which each device has its own, and its gradient."""
         return values, gradients
+
+
+class LinearStructure(PositiveDefinite):
+    """The positive-definite matrices of a linear space that holds the identity.
+
+    Methods that make a new matrix are called on a member, because a layout alone need
+    not say everything (the sizes of blocks, the D of s I). A structure whose layout
+    does, as `Dense` and `Diagonal`, offers them on the class as well.
+    """
 
     # -- the linear space --------------------------------------------------------
 
