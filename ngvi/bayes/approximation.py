@@ -77,6 +77,11 @@ class Approximation(Protocol):
         ...
 
 
+# Operation by operation each would be a dozen small programs to compile.
+_place = jax.jit(Gaussian.place)
+_log_prob = jax.jit(Gaussian.log_prob)
+
+
 @dataclass(frozen=True)
 class GaussianApproximation:
     """A Gaussian q, from a fit or given."""
@@ -104,7 +109,7 @@ class GaussianApproximation:
         """Matched Sobol draws, so that Gaussian moments are exact, in random order."""
         half = sobol_normals(self.dim, count // 2, rng)
         eps = rng.permutation(antithetic(half))
-        return self.gaussian.place(jnp.asarray(eps, self.dtype))
+        return _place(self.gaussian, jnp.asarray(eps, self.dtype))
 
     def sample(self, key: Key[Array, ""], count: int) -> Float[Array, "s d"]:
         """Independent draws."""
@@ -112,7 +117,7 @@ class GaussianApproximation:
 
     def log_prob(self, points: Float[Array, "s d"]) -> Float[Array, "s"]:
         """log q."""
-        return self.gaussian.log_prob(points)
+        return _log_prob(self.gaussian, points)
 
     def mean_errors(
         self,

@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ngvi.bayes.blocks import Block, Blocks, base_sizes, place
+from ngvi.bayes.quick import Compiled, Work
 from ngvi.bayes.target import Data, Target
 from ngvi.families import Bernoulli, Categorical, Gaussian
 from ngvi.linalg import Dense
@@ -276,7 +277,12 @@ def _if_valid(moved: Any, q: Any, way: Array) -> tuple[Any, Float[Array, ""]]:
     return kept, jnp.where(valid, way, jnp.inf)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+def _work(target: Target, _: Blocks, tried: Any, data: Data, *rest: Any) -> Work:
+    _, _, eps, owns = rest
+    return target, data, len(eps) * sum(len(own) for own in owns)
+
+
+@partial(Compiled, static_argnums=(0, 1, 2), work=_work)
 def residuals(
     target: Target,
     blocks: Blocks,

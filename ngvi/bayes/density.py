@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ngvi.bayes.quick import Compiled, Work
 from ngvi.bayes.target import Data, Target
 
 
@@ -28,7 +29,11 @@ class Density(Protocol):
         ...
 
 
-@partial(jax.jit, static_argnums=0)
+def _work(target: Target, data: Data, z: Float[Array, "s d"]) -> Work:
+    return target, data, len(z)
+
+
+@partial(Compiled, static_argnums=(0,), work=_work)
 def _at(
     target: Target, data: Data, z: Float[Array, "s d"]
 ) -> tuple[Float[Array, "s"], dict[str, Array]]:

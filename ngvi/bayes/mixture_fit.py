@@ -29,6 +29,7 @@ from ngvi.bayes.mixture_places import Places, grown, heaviest, room
 from ngvi.bayes.mixture_rounds import Kept, Rounds
 from ngvi.bayes.modes import find_modes
 from ngvi.bayes.pool import Pool, at_points
+from ngvi.bayes.quick import Compiled, Work
 from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian, Mixture
 from ngvi.linalg import Dense
@@ -64,14 +65,19 @@ def _draws(dim: int) -> int:
     return int(np.clip(16 * (dim + 1), 128, max(1024, 4 * (dim + 1)))) // 2 * 2
 
 
-@partial(jax.jit, static_argnums=0)
+def _work(target: Target, data: Data, *rest: Any) -> Work:
+    """Of a round, with all components that there is room for."""
+    return target, data, _ITERATIONS * room(target.dim) * _draws(target.dim)
+
+
+@partial(Compiled, static_argnums=(0,), work=_work)
 def _begin(
     target: Target, data: Data, logits: Array, components: Gaussian, eps: Array
 ) -> steps.MixtureState:
     return steps.begin(partial(target.potential, data), logits, components, eps)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(Compiled, static_argnums=(0,), work=_work)
 def _run(
     target: Target, data: Data, state: steps.MixtureState, eps: Array, limit: int
 ) -> steps.MixtureState:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ngvi.bayes.quick import TRIALS, Compiled, Work
 from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense
@@ -48,7 +49,11 @@ class Mode(NamedTuple):
         return any((np.linalg.solve(r, shift) ** 2).sum() < limit for r in roots)
 
 
-@partial(jax.jit, static_argnums=0)
+def _work(target: Target, data: Data, points: Float[Array, "s d"]) -> Work:
+    return target, data, TRIALS * len(points)
+
+
+@partial(Compiled, static_argnums=(0,), work=_work)
 def _descents(target: Target, data: Data, points: Float[Array, "s d"]) -> Start:
     # One after another: each takes the trials that it takes, and batches of a model's
     # own factorisations are not for XLA's threads, which have waited for each other.

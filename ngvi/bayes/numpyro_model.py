@@ -207,7 +207,7 @@ def _center(fn: dist.Distribution) -> Array | None:
 def _finite(x: Array) -> bool:
     """Whether all values are finite, as far as is known: inside of a `scan` they are
     not, and taken for it."""
-    return isinstance(x, jax.core.Tracer) or bool(jnp.isfinite(x).all())
+    return isinstance(x, jax.core.Tracer) or bool(np.isfinite(np.asarray(x)).all())
 
 
 def init_to_prior_center(site: dict[str, Any] | None = None) -> Any:

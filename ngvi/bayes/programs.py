@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from ngvi.bayes.plan import Plan
-from ngvi.bayes.quick import Compiled
+from ngvi.bayes.quick import TRIALS, Compiled, Work
 from ngvi.bayes.shares import Shared
 from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
@@ -94,7 +94,14 @@ def solve(
     return advance(target, plan, settings, data, state, draws, settings.max_iterations)
 
 
+def _work(target: Target, _: Plan, __: loop.Settings, data: Data, *rest: Any) -> Work:
+    """Of a whole fit, at the draws of the first level."""
+    draws = next(part for part in rest if isinstance(part, Ladder))
+    return target, data, TRIALS * draws.batch_size
+
+
 # Compiled once for equal targets and shapes: the data are arguments.
-compiled_begin = Compiled(begin)
-compiled_resume = Compiled(resume)
-compiled_advance = Compiled(advance)
+_compiled = partial(Compiled, static_argnums=(0, 1, 2), work=_work)
+compiled_begin = _compiled(begin)
+compiled_resume = _compiled(resume)
+compiled_advance = _compiled(advance)

@@ -2,8 +2,8 @@
 
 Of the first fit to a small model nearly all time is spent compiling, half of it on
 optimisations that save its run milliseconds. So there are two programs of each
-function, of which one is compiled: without those optimisations where the work of a
-fit, counted from shapes alone, is little; so that equal calls run equal programs.
+function, of which one is compiled: without those optimisations where the work to be
+done, counted from shapes alone, is little; so that equal calls run equal programs.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from functools import cache, cached_property, lru_cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ngvi.bayes.target import Data, Target
-from ngvi.mirror.draws import Ladder
 
-_TRIALS = 100
-"""What a fit may take, each at all draws of the first level."""
+TRIALS = 100
+"""What a fit or a descent may take."""
 _BRIEF = 3e9
 """Elementary operations: a second or two where they are not optimised."""
 _OPTIONS = (
@@ -28,14 +28,28 @@ _OPTIONS = (
 )
 """The first that XLA knows is used: not all of its versions have the emitters."""
 
+Work = tuple[Target, Data, float]
+"""A target, its data, and how often its gradient is evaluated there."""
+
 
 class Compiled:
-    """`jax.jit` of a function of (target, plan, settings, data, …, draws, …), the first
-    three static."""
+    """`jax.jit` of a function that evaluates a target.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._jit = partial(jax.jit, function, static_argnums=(0, 1, 2))
-        self._well = self._jit()
+    Args:
+        function: what is compiled.
+        static_argnums: as `jax.jit` takes them.
+        work: what a call with the function's arguments is to do.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        static_argnums: tuple[int, ...],
+        work: Callable[..., Work],
+    ) -> None:
+        self._jit = partial(jax.jit, function, static_argnums=static_argnums)
+        self._well, self._work = self._jit(), work
 
     def __call__(self, *args: Any) -> Any:
         """The function's result."""
@@ -45,34 +59,33 @@ class Compiled:
         """The program before XLA compiles it."""
         return self._program(*args).lower(*args)
 
-    def _program(self, target: Target, _: Any, __: Any, data: Data, *rest: Any) -> Any:
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(rest)):
-            return self._well  # part of another program, which has options of its own
-        draws = next(part for part in rest if isinstance(part, Ladder))
-        return self._quick if is_brief(target, data, draws) else self._well
+    def _program(self, *args: Any) -> Any:
+        for leaf in jax.tree.leaves(args):
+            if isinstance(leaf, jax.core.Tracer):
+                # A part of another program, which has options of its own.
+                return self._well
+            if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
+                return self._well
+        return self._quick if is_brief(*self._work(*args)) else self._well
 
     @cached_property
     def _quick(self) -> Any:
         return self._jit(compiler_options=_options())
 
 
-def is_brief(target: Any, data: Data, draws: Ladder) -> bool:
-    """Whether a fit takes so little work that compiling it well does not pay."""
-    arrays = jax.tree.leaves((data, draws))
-    if any(len(a.sharding.device_set) > 1 for a in arrays if isinstance(a, jax.Array)):
-        return False
+def is_brief(target: Any, data: Data, evaluations: float) -> bool:
+    """Whether there is so little work that compiling it well does not pay."""
     leaves, structure = jax.tree.flatten(data)
     shapes = tuple((np.shape(leaf), np.dtype(leaf.dtype)) for leaf in leaves)
-    of_density = 3 * _of_density(target, structure, shapes, draws.batches.dtype)
-    work = draws.batch_size * (of_density + target.dim**2)
-    return _TRIALS * work < _BRIEF
+    each = 3 * _of_density(target, structure, shapes) + target.dim**2
+    return evaluations * each < _BRIEF
 
 
 @lru_cache(256)
-def _of_density(target: Any, structure: Any, shapes: tuple, dtype: Any) -> float:
+def _of_density(target: Any, structure: Any, shapes: tuple) -> float:
     leaves = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
     data = jax.tree.unflatten(structure, leaves)
-    point = jax.ShapeDtypeStruct((target.dim,), dtype)
+    point = jax.ShapeDtypeStruct((target.dim,), jnp.result_type(float))
     return operations(jax.make_jaxpr(target.potential)(data, point).jaxpr)
 
 
@@ -87,13 +100,16 @@ def operations(jaxpr: Any) -> float:
             for part in (value if isinstance(value, tuple | list) else (value,))
             if hasattr(getattr(part, "jaxpr", part), "eqns")
         ]
+        if inner:
+            repeated = equation.params.get("length", 1)
+            total += repeated * sum(map(operations, inner))
+            continue
         entries = sum(int(np.prod(v.aval.shape)) for v in equation.outvars)
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
             entries *= 2 * int(np.prod([shape[axis] for axis in contracted]))
-        repeated = equation.params.get("length", 1) if inner else 1
-        total += repeated * sum(map(operations, inner)) if inner else entries
+        total += entries
     return total
 
 

@@ -249,10 +249,11 @@ def _not_finite(trace: dict[str, Any] | None, value: Array) -> str:
 
 def _show(bar: Progress, state: loop.State) -> None:
     last = max(int(state.iteration) - 1, 0)
+    trace = jax.device_get(state.trace)
     bar.update(
         iteration=last + 1,
-        elbo=float(state.trace.elbo[last]),
-        fisher_length=float(state.trace.fisher_length[last]),
-        step=float(state.trace.step[last]),
-        draws=int(state.trace.draws[last]),
+        elbo=float(trace.elbo[last]),
+        fisher_length=float(trace.fisher_length[last]),
+        step=float(trace.step[last]),
+        draws=int(trace.draws[last]),
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ngvi.bayes.blocks import Blocks, base_sizes, entropy, place
 from ngvi.bayes.conditionals import closed_form
+from ngvi.bayes.quick import Compiled, Work
 from ngvi.bayes.target import Data, Target
 from ngvi.mirror.descent import Descent, again, begin, descend
 from ngvi.mirror.frames import Members, retraction
@@ -194,7 +195,20 @@ def at_rest(state: State, plan: Sweeping) -> Bool[Array, ""]:
     return (longest <= plan.tolerance) | (stalled & (state.length <= plan.tolerance))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+def _work_of_sweeps(target: Target, plan: Sweeping, data: Data, *rest: Any) -> Work:
+    draws = next(part for part in rest if isinstance(part, BaseDraws))
+    points = sum(len(own) for own in draws.own)
+    each = len(draws.free) * INNER_TRIALS + len(draws.conjugate) * points
+    return target, data, INNER_TRIALS * each
+
+
+def _work_of_draws(
+    target: Target, plan: Sweeping, data: Data, members: Members, eps: Array
+) -> Work:
+    return target, data, len(eps)
+
+
+@partial(Compiled, static_argnums=(0, 1), work=_work_of_sweeps)
 def advance(
     target: Target,
     plan: Sweeping,
@@ -224,7 +238,7 @@ class Unseen(NamedTuple):
     """The natural gradient of the free blocks there."""
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(Compiled, static_argnums=(0, 1), work=_work_of_draws)
 def check(
     target: Target,
     plan: Sweeping,
