@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -16,6 +17,7 @@ from ngvi.bayes.plan import Independent
 from ngvi.bayes.programs import compiled_advance, compiled_begin
 from ngvi.bayes.site_families import MEAN_FIELD, Options, natural_pair, options
 from ngvi.bayes.target import Data
+from ngvi.bayes.traced import traced
 from ngvi.families import Bernoulli, Categorical, Gaussian
 from ngvi.linalg import Dense
 from ngvi.mirror import loop
@@ -170,19 +172,26 @@ class Beginning:
         eps = spread * rng.standard_normal((_TEST_DRAWS, size))
         pairs = zip(tried, candidates, strict=True)
         owns = tuple(own_draws(block, q, rng) for block, q in pairs)
-        found = residuals(
-            self.target,
-            blocks,
-            tried,
-            self.data,
-            members,
-            candidates,
-            jnp.asarray(eps, self.point.dtype),
-            owns,
-        )
+        numbers = range(len(tried))
+        # Factorisations of several blocks at once wait for each other in XLA's threads.
+        apart = traced(self.target, self.data).factorises
+        found: list[Any] = []
+        for group in [[i] for i in numbers] if apart else [numbers]:
+            found += jax.block_until_ready(
+                residuals(
+                    self.target,
+                    blocks,
+                    tuple(tried[i] for i in group),
+                    self.data,
+                    members,
+                    tuple(candidates[i] for i in group),
+                    jnp.asarray(eps, self.point.dtype),
+                    tuple(owns[i] for i in group),
+                )
+            )
         self.gradients += _TEST_DRAWS * sum(len(own) for own in owns)
-        numbers = [np.nan_to_num(x, nan=np.inf) for x in found]
-        lefts = [Left(float(x.max()), float(x.mean())) for x in numbers]
+        shares = [np.nan_to_num(x, nan=np.inf) for x in found]
+        lefts = [Left(float(x.max()), float(x.mean())) for x in shares]
         return dict(zip(tried, lefts, strict=True))
 
     def _from_gaussian(self, settled: Settled) -> Settled:

@@ -9,14 +9,13 @@ done, counted from shapes alone, is little; so that equal calls run equal progra
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, cached_property, lru_cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from ngvi.bayes.target import Data, Target
+from ngvi.bayes.traced import traced
 
 TRIALS = 100
 """What a fit or a descent may take."""
@@ -75,42 +74,8 @@ class Compiled:
 
 def is_brief(target: Any, data: Data, evaluations: float) -> bool:
     """Whether there is so little work that compiling it well does not pay."""
-    leaves, structure = jax.tree.flatten(data)
-    shapes = tuple((np.shape(leaf), np.dtype(leaf.dtype)) for leaf in leaves)
-    each = 3 * _of_density(target, structure, shapes) + target.dim**2
+    each = 3 * traced(target, data).operations + target.dim**2
     return evaluations * each < _BRIEF
-
-
-@lru_cache(256)
-def _of_density(target: Any, structure: Any, shapes: tuple) -> float:
-    leaves = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
-    data = jax.tree.unflatten(structure, leaves)
-    point = jax.ShapeDtypeStruct((target.dim,), jnp.result_type(float))
-    return operations(jax.make_jaxpr(target.potential)(data, point).jaxpr)
-
-
-def operations(jaxpr: Any) -> float:
-    """Elementary operations of a traced function: results' entries, and what products
-    of matrices add up; loops of unknown length count once."""
-    total = 0.0
-    for equation in jaxpr.eqns:
-        inner = [
-            getattr(part, "jaxpr", part)
-            for value in equation.params.values()
-            for part in (value if isinstance(value, tuple | list) else (value,))
-            if hasattr(getattr(part, "jaxpr", part), "eqns")
-        ]
-        if inner:
-            repeated = equation.params.get("length", 1)
-            total += repeated * sum(map(operations, inner))
-            continue
-        entries = sum(int(np.prod(v.aval.shape)) for v in equation.outvars)
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            entries *= 2 * int(np.prod([shape[axis] for axis in contracted]))
-        total += entries
-    return total
 
 
 @cache

@@ -302,3 +302,11 @@ def test_a_black_box_that_cannot_start_is_refused():
         ngvi.fit(lambda z: np.nan, init=0.0, **options)
     with pytest.raises(ValueError, match="no covariance="):
         ngvi.fit(banana, init=0.0, covariance="full", **options)
+
+
+@pytest.mark.slow
+def test_several_sites_of_a_density_that_factorises() -> None:
+    """Factorisations of blocks measured at once waited for each other for ever."""
+    entry = zoo.load("gaussian_process")
+    posterior = ngvi.fit(entry.model, family="mean-field", **entry.data())
+    assert posterior.diagnostics.converged

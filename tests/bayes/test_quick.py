@@ -12,6 +12,7 @@ import pytest
 from ngvi.bayes import programs, quick
 from ngvi.bayes.plan import Full
 from ngvi.bayes.target import function_target
+from ngvi.bayes.traced import operations, traced
 from ngvi.mirror import loop
 
 X = np.random.default_rng(0).standard_normal((30, 3))
@@ -61,4 +62,15 @@ def test_much_work_is_compiled_well() -> None:
     ],
 )
 def test_operations_are_counted(function: Any, expected: float) -> None:
-    assert quick.operations(jax.make_jaxpr(function)(np.ones((3, 4))).jaxpr) == expected
+    assert operations(jax.make_jaxpr(function)(np.ones((3, 4))).jaxpr) == expected
+
+
+def test_factorisations_are_seen_inside_of_loops() -> None:
+    def within(b: Any) -> Any:
+        matrix = jnp.eye(3) * (1 + b @ b)
+        step = lambda z, _: (z + jnp.linalg.slogdet(matrix)[1], None)  # noqa: E731
+        return -jax.lax.scan(step, 0.0, length=3)[0]
+
+    for function, expected in ((within, True), (lambda b: -b @ b, False)):
+        target, data, _ = function_target(function, np.zeros(3), (), {})
+        assert traced(target, data).factorises is expected
