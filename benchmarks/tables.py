@@ -258,7 +258,7 @@ TABLES = {
             "Refined answers",
             "`posterior.refine()` beside NUTS with 4 × (1,000 + 1,000) draws. Where "
             "a Gaussian or its reweighted draws do it is the quicker; where it ends in "
-            "a mixture or in NUTS, NUTS alone is.",
+            "NUTS, NUTS alone is.",
             "refinement.py",
             (),
             ("arK",),

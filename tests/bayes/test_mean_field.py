@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import norm
 
 import ngvi
-from ngvi import families
+from ngvi import families, zoo
 from ngvi.bayes.black_box import HostTarget
 from ngvi.mirror import loop
 
