@@ -27,7 +27,7 @@ class Traced(NamedTuple):
 def traced(target: Any, data: Data) -> Traced:
     """The trace of a target's potential at data of these shapes."""
     leaves, structure = jax.tree.flatten(data)
-    shapes = tuple((np.shape(leaf), np.dtype(leaf.dtype)) for leaf in leaves)
+    shapes = tuple((np.shape(leaf), leaf.dtype) for leaf in leaves)
     return _traced(target, structure, shapes)
 
 
