@@ -54,7 +54,7 @@ def mixed(
             posterior.data,
             posterior.gaussian.mean,
             "mixture",
-            loop.Settings(),
+            loop.Settings(),  # a mixture takes none, so that they never differ
             before.seed,
         )
         saver = Saver(Path(checkpoint) / "mixture", 1, facts, rounds_of)

@@ -1,9 +1,10 @@
 """Programs that run briefly are compiled quickly.
 
-Of the first fit to a small model nearly all time is spent compiling, half of it on
-optimisations that save its run milliseconds. So there are two programs of each
-function, of which one is compiled: without those optimisations where the work to be
-done, counted from shapes alone, is little; so that equal calls run equal programs.
+Of the first fit to a small model nearly all time is spent compiling, much of it (with
+JAX 0.10 half, with 0.12 a quarter) on optimisations that save its run milliseconds. So
+there are two programs of each function, of which one is compiled: without those
+optimisations where the work to be done, counted from shapes alone, is little; so that
+equal calls run equal programs.
 """
 
 from __future__ import annotations

@@ -60,14 +60,19 @@ def run_python(code: str, *arguments: Any, **variables: str) -> subprocess.Popen
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def test_over_devices() -> None:
-    """The same answer; and what goes between devices does not grow with the rows."""
-    flags = "--xla_force_host_platform_device_count=4"
+def on_devices(code: str, count: int) -> Any:
+    """What another process prints last, as JSON, that has so many simulated devices."""
+    flags = f"--xla_force_host_platform_device_count={count}"
     flags += " --xla_backend_optimization_level=0"
-    with run_python(DEVICES, XLA_FLAGS=flags) as process:
+    with run_python(code, XLA_FLAGS=flags) as process:
         output = process.communicate()[0]
     assert process.returncode == 0
-    found = json.loads(output.splitlines()[-1])
+    return json.loads(output.splitlines()[-1])
+
+
+def test_over_devices() -> None:
+    """The same answer; and what goes between devices does not grow with the rows."""
+    found = on_devices(DEVICES, 4)
     alone = np.asarray(ngvi.fit(logistic, X, LABELS).gaussian.mean)
     np.testing.assert_allclose(found["means"][0], alone, rtol=1e-12)
     np.testing.assert_allclose(found["means"][1], alone, rtol=1e-12)

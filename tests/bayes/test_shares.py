@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ import ngvi
 from ngvi.bayes.numpyro_model import model_target
 from ngvi.bayes.shared_model import Indivisible, share_out
 from ngvi.bayes.structure import choose
-from tests.bayes.test_sharding import run_python
+from tests.bayes.test_sharding import on_devices
 
 
 def counts(group: Any, x: Any, groups: int, y: Any = None) -> None:
@@ -146,12 +145,7 @@ def held(group: Any, x: Any, groups: int, y: Any) -> None:
 
 def test_over_devices() -> None:
     """The same answer; what goes between devices depends on the border alone."""
-    flags = "--xla_force_host_platform_device_count=8"
-    flags += " --xla_backend_optimization_level=0"
-    with run_python(DEVICES, XLA_FLAGS=flags) as process:
-        output = process.communicate()[0]
-    assert process.returncode == 0
-    found = json.loads(output.splitlines()[-1])
+    found = on_devices(DEVICES, 8)
     alone = ngvi.fit(counts, **counted(16, 5), covariance="structured")
     assert found["iterations"] == alone.diagnostics.iterations
     np.testing.assert_allclose(found["mean"], alone.gaussian.mean, rtol=1e-8)
