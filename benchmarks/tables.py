@@ -327,7 +327,7 @@ TABLES = {
                 "label",
                 "ratio",
                 "time over the first's",
-                "JAX kfac-jax curvlinops nngeometry asdl",
+                "JAX kfac-jax torch curvlinops nngeometry asdl",
             ),
         ),
         Table(
@@ -384,7 +384,7 @@ TABLES = {
             "and the largest error of any function.",
             "families.py",
             (),
-            ("Gamma", "--batch", "1", "1000"),
+            ("Gamma",),
             family_rows,
             {
                 "family": ("family", ""),
