@@ -1,6 +1,7 @@
 """K-FAC beside that of kfac-jax, on the deep autoencoder of optimizers.py.
 
     python benchmarks/optimizers_peers.py [--seeds 2] [--steps 120] [--rounds 5]
+        [--out FILE.json]
 
 All images at every step, down to the loss that Adam has after 600 steps at its best
 learning rate. Both adapt learning rate, momentum and damping; each has its library's
@@ -17,9 +18,11 @@ damping, and one for others.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -143,6 +146,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     problem = next(p for p in problems() if p.name == "full")
     training, rates = Training(problem, METHODS["adam"]), METHODS["adam"].grid
@@ -165,6 +169,7 @@ def main() -> None:
     a_step = {name: min(each) for name, each in spent.items()}
     columns = "damping  steps to it   a step   over Adam's  time over its  compile"
     print(" " * 16, columns)
+    rows: list[dict[str, Any]] = []
     for loop in loops:
         mine = a_step[loop.name]
         needed = np.array([[problem.steps] * options.seeds])
@@ -181,13 +186,25 @@ def main() -> None:
             )
         best = int(needed.mean(1).argmin())
         share = needed[best].mean() / problem.steps * mine / a_step["adam"]
-        steps = " ".join(f"{n:g}" for n in needed[best])
+        row: dict[str, Any] = {
+            "method": loop.name,
+            "damping": loop.grid[best],
+            "steps": needed[best].tolist(),
+            "milliseconds": 1e3 * mine,
+            "a step": mine / a_step["adam"],
+            "time": share,
+            "compile": first[loop.name] - 10 * mine,
+        }
+        rows.append(row)
+        steps = " ".join(f"{n:g}" for n in row["steps"])
         print(
-            f"{loop.name:16s} {loop.grid[best]:7g}  {steps:11s} {1e3 * mine:6.1f} ms  "
-            f"{mine / a_step['adam']:8.2f}  {share:12.2f}  "
-            f"{first[loop.name] - 10 * mine:10.1f} s",
+            f"{loop.name:16s} {row['damping']:7g}  {steps:11s} "
+            f"{row['milliseconds']:6.1f} ms  {row['a step']:8.2f}  {share:12.2f}  "
+            f"{row['compile']:10.1f} s",
             flush=True,
         )
+    if options.out:
+        options.out.write_text(json.dumps(rows))
 
 
 if __name__ == "__main__":
