@@ -230,10 +230,14 @@ METHODS: dict[str, Callable[[KnownPosterior], Row]] = {
 }
 
 
-def in_a_fresh_process(name: str, method: str) -> Row:
+def in_a_fresh_process(name: str, method: str) -> Row | None:
+    """None, and what went wrong is printed, where there is no answer."""
     command = [sys.executable, __file__, name, "--method", method]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return Row(**json.loads(output.splitlines()[-1]))
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(f"{name:14} {method:10} ended with exit code {done.returncode}")
+        return None
+    return Row(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def main() -> None:
@@ -261,8 +265,9 @@ def main() -> None:
     for name in options.names:
         by_method = {}
         for method in methods:
-            by_method[method] = in_a_fresh_process(name, method)
-            show(by_method[method])
+            if row := in_a_fresh_process(name, method):
+                by_method[method] = row
+                show(row)
         rows += by_method.values()
         if not {"ngvi", "Adam", "NUTS"} <= by_method.keys():
             continue

@@ -31,8 +31,24 @@ import matplotlib.pyplot as plt
 from tables import TABLES, Rows, Table
 
 HERE = Path(__file__).parent
-PACKAGES = ("ngvi", "jax", "numpyro", "optax", "blackjax", "cma", "efax", "kfac-jax")
-PACKAGES += ("curvlinops-for-pytorch", "torch", "scikit-learn")
+PACKAGES = (
+    "ngvi",
+    "jax",
+    "numpyro",
+    "optax",
+    "blackjax",
+    "cma",
+    "cmaes",
+    "evosax",
+    "efax",
+)
+PACKAGES += (
+    "kfac-jax",
+    "curvlinops-for-pytorch",
+    "nngeometry",
+    "torch",
+    "scikit-learn",
+)
 STYLE = {
     "svg.fonttype": "none",
     "savefig.transparent": True,
@@ -51,8 +67,9 @@ STYLE = {
 def machine() -> str:
     """Its kind, as far as Python knows it."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores = os.cpu_count()
-    return f"{cores} cores of {platform.machine()}, {memory:.0f} GiB, {sys.platform}"
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    kind = f"{cores} core{'s' * (cores != 1)} of {platform.machine()}"
+    return f"{kind}, {memory:.0f} GiB, {sys.platform}"
 
 
 def versions() -> str:
