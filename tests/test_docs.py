@@ -8,6 +8,7 @@ import inspect
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 import ngvi
@@ -106,6 +107,16 @@ def test_names_and_arguments_in_the_text_exist():
                     wrong.append(f"{page.name}: {span}: no argument {unknown}")
     assert not wrong
     assert calls > 50
+
+
+@pytest.mark.parametrize("page", ["nes", "fisher", "nets", "optimizers"])
+def test_a_page_that_orders_a_package_has_all_of_it(page):
+    text = (DOCS / "api" / f"{page}.md").read_text()
+    package, members = re.search(
+        r"::: (\S+)\n.*?members: \[(.*?)\]", text, re.S
+    ).groups()
+    exported = importlib.import_module(package).__all__
+    assert sorted(re.findall(r"\w+", members)) == sorted(exported)
 
 
 def test_the_gallery_has_every_example_and_small_pictures():
