@@ -67,6 +67,13 @@ def outlines(text):
     return [re.sub(r"[-\d.,]+", "0", line).split() for line in text.splitlines()]
 
 
+def test_home(capsys):
+    [names] = run_guide("index.md")
+    assert names["posterior"].verdict.level == "trustworthy"
+    assert "trustworthy" in capsys.readouterr().out
+    np.testing.assert_allclose(names["search"].x, [2.07, 0.096], atol=0.01)
+
+
 def test_start_guide(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     _, fit, *_, names = run_guide("start.md")
