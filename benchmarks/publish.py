@@ -5,7 +5,8 @@
 Every table is one script's run, in a process of its own: ours and the peers' side by
 side. Its summary is written as NAME.md (a table and a picture, with the date, versions
 and kind of machine) and NAME.json (the rows), and a picture NAME.svg. All of them take
-hours; --quick runs a small part, to see that it works. A peer that is not installed is
+hours; --quick runs a small part, to see that it works, and --redraw runs nothing and
+writes pages and pictures from the JSON that is there. A peer that is not installed is
 left out, and the header's versions say which are there.
 """
 
@@ -28,7 +29,7 @@ import matplotlib
 matplotlib.use("svg")
 
 import matplotlib.pyplot as plt
-from tables import TABLES, Rows, Table
+from tables import TABLES, Table
 
 HERE = Path(__file__).parent
 PACKAGES = (
@@ -96,17 +97,18 @@ def run(table: Table, quick: bool) -> Any:
         return json.loads(out.read_text())
 
 
-def markdown(table: Table, rows: Rows, command: str) -> str:
+def markdown(table: Table, found: dict[str, Any]) -> str:
     """The page of a table."""
     head = list(table.columns)
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
-    for row in rows:
+    for row in found["rows"]:
         cells = [shown(row.get(key), form) for key, form in table.columns.values()]
         lines.append(" | ".join(cells))
     body = "\n".join(f"| {line} |" for line in lines)
+    made = "`{command}`, {date}: {machine}; {versions}.".format_map(found)
     return (
         f"# {table.title}\n\n{table.says}\n\n![{table.title}]({table.name}.svg)\n\n"
-        f"{body}\n\n`{command}`, {date.today():%Y-%m-%d}: {machine()}; {versions()}.\n"
+        f"{body}\n\n{made}\n"
     )
 
 
@@ -117,18 +119,24 @@ def shown(value: Any, form: str) -> str:
     return format(value, form)
 
 
-def publish(table: Table, folder: Path, quick: bool) -> None:
-    rows = table.rows(run(table, quick))
-    folder.mkdir(parents=True, exist_ok=True)
+def measure(table: Table, quick: bool) -> dict[str, Any]:
+    """The rows, and where they come from."""
     options = table.quick if quick else table.options
-    command = " ".join(["python", f"benchmarks/{table.script}", *options])
-    (folder / f"{table.name}.md").write_text(markdown(table, rows, command))
-    facts = {"machine": machine(), "versions": versions(), "command": command}
-    facts["date"] = f"{date.today():%Y-%m-%d}"
-    text = json.dumps(facts | {"rows": rows}, indent=1)
-    (folder / f"{table.name}.json").write_text(text)
+    return {
+        "machine": machine(),
+        "versions": versions(),
+        "command": " ".join(["python", f"benchmarks/{table.script}", *options]),
+        "date": f"{date.today():%Y-%m-%d}",
+        "rows": table.rows(run(table, quick)),
+    }
+
+
+def draw(table: Table, folder: Path) -> None:
+    """The page and the picture, from the JSON."""
+    found = json.loads((folder / f"{table.name}.json").read_text())
+    (folder / f"{table.name}.md").write_text(markdown(table, found))
     with plt.rc_context(STYLE):
-        figure = table.picture(rows)
+        figure = table.picture(found["rows"])
         figure.savefig(folder / f"{table.name}.svg", bbox_inches="tight")
         plt.close(figure)
 
@@ -138,7 +146,9 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument("--folder", type=Path, default=HERE.parent / "docs" / "results")
     parser.add_argument("--quick", action="store_true", help="a small part of each")
+    parser.add_argument("--redraw", action="store_true", help="from the JSON there")
     options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
     unknown = sorted(set(options.tables) - TABLES.keys())
     if unknown:
         parser.error(f"no table {', '.join(unknown)}: there are {', '.join(TABLES)}")
@@ -146,7 +156,11 @@ def main() -> None:
     for name in options.tables or TABLES:
         print(f"\n== {name}", flush=True)
         try:
-            publish(TABLES[name], options.folder, options.quick)
+            if not options.redraw:
+                found = measure(TABLES[name], options.quick)
+                path = options.folder / f"{name}.json"
+                path.write_text(json.dumps(found, indent=1))
+            draw(TABLES[name], options.folder)
         except subprocess.CalledProcessError:
             failed.append(name)  # as without its peer; the others go on
     if failed:
