@@ -32,7 +32,7 @@ from ngvi.bayes.fit import fit
 from ngvi.bayes.numpyro_model import ModelTarget, model_target
 from ngvi.bayes.replicates import from_prior, generative, observed_sites
 from ngvi.bayes.summaries import columns
-from ngvi.bayes.target import coordinate_names
+from ngvi.bayes.target import coordinate_names, name_of
 from ngvi.terminal.progress import Progress
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _given(model: Callable[..., Any]) -> Callable[..., Any]:
     def conditioned(observed: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         return handlers.condition(free, data=observed)(*args, **kwargs)
 
-    conditioned.__name__ = getattr(model, "__name__", type(model).__name__)
+    conditioned.__name__ = name_of(model)
     return conditioned
 
 

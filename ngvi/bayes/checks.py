@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -97,17 +98,24 @@ def _lengths(site: dict[str, Any]) -> str:
     return f"{', '.join(words)}: are all data of one length?"
 
 
+def named_arguments(args: tuple, kwargs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The values among a model's arguments, each after words for where it is: "argument
+    'x'", or "argument number 0" by position."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
+        name = jax.tree_util.keystr(path[1:], simple=True, separator=".")
+        yield f"argument '{name}'" if path[0].idx else f"argument number {name}", leaf
+
+
 def undefined_arguments(args: tuple, kwargs: dict[str, Any]) -> str:
     """Which array arguments hold NaN or infinity, as a sentence; empty if none."""
     found = []
-    for path, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
-        if not isinstance(leaf, np.ndarray | jax.Array) or leaf.dtype.kind != "f":
+    for name, leaf in named_arguments(args, kwargs):
+        array = isinstance(leaf, np.ndarray | jax.Array)
+        if not array or not jnp.issubdtype(leaf.dtype, jnp.floating):
             continue
         bad = ~np.isfinite(np.asarray(leaf))
         if bad.any():
-            name = jax.tree_util.keystr(path[1:], simple=True)
-            which = f"'{name}'" if path[0].idx else f"number {name}"
-            found.append(f"argument {which} ({_count(bad, leaf)})")
+            found.append(f"{name} ({_count(bad, leaf)})")
     return f" NaN or infinity stands in {', '.join(found)}." if found else ""
 
 

@@ -19,7 +19,7 @@ from ngvi.bayes.run import run
 from ngvi.bayes.site_families import MEAN_FIELD, Choice
 from ngvi.bayes.stream import Reader, Stream
 from ngvi.bayes.structure import Covariance
-from ngvi.bayes.target import Target, function_target
+from ngvi.bayes.target import Target, function_target, name_of
 from ngvi.bayes.updating import weighed
 from ngvi.executors import Executor, Workers
 from ngvi.families import Gaussian
@@ -226,7 +226,7 @@ def fit(
         data,
         point,
         trace,
-        name=getattr(model, "__name__", type(model).__name__),
+        name=name_of(model),
         covariance=covariance,
         rank=rank,
         seed=seed,

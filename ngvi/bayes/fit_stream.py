@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
-
-from jaxtyping import Array, Float
 
 from ngvi.bayes.checkpointing import Saver
 from ngvi.bayes.density import Density, InMemory
 from ngvi.bayes.diagnostics import EPOCHS_USED, INTERRUPTED, ONE_PASS
 from ngvi.bayes.numpyro_model import ModelTarget
-from ngvi.bayes.plan import Plan
+from ngvi.bayes.problem import End, Problem
 from ngvi.bayes.stream import Reader, StreamError
 from ngvi.bayes.streamed import (
     converge,
@@ -22,51 +19,22 @@ from ngvi.bayes.streamed import (
 )
 from ngvi.bayes.subsampling import RowReader
 from ngvi.bayes.sums import Streamed, Sums, of_a_batch, silent
-from ngvi.bayes.target import Data, Target
+from ngvi.bayes.target import Data
 from ngvi.mirror import loop
-from ngvi.mirror.draws import Ladder
 from ngvi.mirror.trial import smallest_radius
 from ngvi.terminal.progress import Progress
 
 
-class Problem(NamedTuple):
-    """All that a fit is made of."""
-
-    target: Target
-    data: Data
-    point: Float[Array, "d"]
-    plan: Plan
-    settings: loop.Settings
-    draws: Ladder
-
-
-class End(NamedTuple):
-    """How a fit ended."""
-
-    state: loop.State
-    stop_reason: str | None
-    """None where the state's own status tells."""
-    density: Density
-    converged: bool | None = None
-    """None where the state's own status tells."""
-    epochs: int = 0
-    elbo: float | None = None
-    """None where the state's own trace tells."""
-    error: StreamError | None = None
-    """To be raised with the fit so far."""
-
-
 class _Watch:
-    """The latest state, its checkpoints, and a progress line about it."""
+    """The latest state, and a progress line about it."""
 
     def __init__(
         self,
         batches: Reader | RowReader,
         state: loop.State,
         bar: Progress,
-        saver: Saver | None,
     ) -> None:
-        self.batches, self.state, self.bar, self.saver = batches, state, bar, saver
+        self.batches, self.state, self.bar = batches, state, bar
         self.kept = False
         self.rows = 0
         self.started = time.perf_counter()
@@ -75,25 +43,13 @@ class _Watch:
         """Remember a state."""
         self.state, self.kept = state, True
 
-    def resumed(self) -> loop.State | None:
+    def resumed(self, saver: Saver) -> loop.State | None:
         """The state of the last checkpoint, None if there is none."""
-        if self.saver is None:
-            return None
-        self.saver.beside = self.batches
-        found = self.saver.resumed(lambda: self.state)
+        saver.beside = self.batches
+        found = saver.resumed(lambda: self.state)
         if found is not None:
             self.keep(found)
         return found
-
-    def between(self, state: loop.State) -> None:
-        """Before each epoch: a checkpoint if it is time."""
-        if self.saver is not None:
-            self.saver.save_if_due(state)
-
-    def ended(self) -> None:
-        """A checkpoint of the end."""
-        if self.saver is not None:
-            self.saver.save(self.state)
 
     def shown(self, rows: int) -> None:
         """Another batch was read."""
@@ -114,7 +70,7 @@ def fit_stream(
     state: loop.State,
     reader: Reader,
     bar: Progress,
-    saver: Saver | None,
+    saver: Saver,
 ) -> End:
     """A fit to a stream.
 
@@ -128,10 +84,10 @@ def fit_stream(
     target, data, _, plan, settings, draws = problem
     draws = fewer_checks(draws)
     sums = Sums(target, reader, data)
-    watch = _Watch(reader, state, bar, saver)
+    watch = _Watch(reader, state, bar)
     sums.shown = watch.shown
     error, evidence, reason = None, None, None
-    resumed = watch.resumed()
+    resumed = watch.resumed(saver)
     try:
         if resumed is None:
             final = reader.last_pass
@@ -143,10 +99,10 @@ def fit_stream(
                 watch.state, smallest_radius(target.dim, settings)
             )
             reason = converge(
-                sums, plan, settings, draws, state, watch.keep, watch.between
+                sums, plan, settings, draws, state, watch.keep, saver.save_if_due
             )[1]
             evidence = None
-            watch.ended()
+            saver.save(watch.state)
     except KeyboardInterrupt:
         if not watch.kept:
             raise
@@ -170,7 +126,7 @@ def fit_rows(
     target: ModelTarget,
     seed: int,
     bar: Progress,
-    saver: Saver | None,
+    saver: Saver,
 ) -> End:
     """A fit to a subsampled plate, whose rows come in batches though the data are in
     memory.
@@ -186,15 +142,15 @@ def fit_rows(
     _, data, _, plan, settings, draws = problem
     reader = RowReader(target.subsampled, Data(data.arrays), seed)
     sums = Sums(target, reader, data)
-    watch = _Watch(reader, state, bar, saver)
+    watch = _Watch(reader, state, bar)
     sums.shown = watch.shown
     draws, reason = fewer_checks(draws), None
-    state = watch.resumed() or state
+    state = watch.resumed(saver) or state
     try:
         reason = converge(
-            sums, plan, settings, draws, state, watch.keep, watch.between
+            sums, plan, settings, draws, state, watch.keep, saver.save_if_due
         )[1]
-        watch.ended()
+        saver.save(watch.state)
     except KeyboardInterrupt:
         reason = INTERRUPTED
     return _ended(watch, reason, InMemory(target, data), settings, None, None)

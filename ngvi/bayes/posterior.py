@@ -72,7 +72,7 @@ class Posterior(Sampled):
         from ngvi.bayes.updating import update
 
         self._needs_gaussian("update()", "fit again, with prior=posterior.gaussian")
-        return update(self, self.target, self.data, args, kwargs)
+        return update(self, args, kwargs)
 
     def _blockwise(self) -> Blockwise | None:
         return blockwise(self)

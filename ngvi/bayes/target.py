@@ -75,8 +75,7 @@ class Arguments:
         static: list[Any] = []
         arrays: list[Array] = []
         for leaf in leaves:
-            numeric = isinstance(leaf, np.ndarray | np.generic | jax.Array)
-            if numeric and leaf.dtype.kind in "biufc" and not constant:
+            if _is_data(leaf) and not constant:
                 static.append(_ARRAY)
                 arrays.append(jnp.asarray(leaf))
                 continue
@@ -97,6 +96,15 @@ class Arguments:
             for leaf in self.static
         ]
         return jax.tree.unflatten(self.treedef, leaves)
+
+
+def _is_data(leaf: Any) -> bool:
+    """Whether an argument is an array of numbers, or of JAX's random keys."""
+    if not isinstance(leaf, np.ndarray | np.generic | jax.Array):
+        return False
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return True
+    return leaf.dtype.kind in "biufc"
 
 
 class _Marker:
@@ -181,6 +189,11 @@ def whole(target: Target, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
     if data.prior is None and data.power is None:
         return target.joint(data, z)
     return prior_part(target, data, z) + data_part(target, data, z)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What people call a model or a log density."""
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def coordinate_names(name: str, shape: tuple[int, ...]) -> list[str]:

@@ -209,17 +209,12 @@ def absorb(
     )
 
 
-def update(
-    posterior: Posterior,
-    before: Target,
-    known: Data,
-    args: tuple,
-    kwargs: dict[str, Any],
-) -> Posterior:
+def update(posterior: Posterior, args: tuple, kwargs: dict[str, Any]) -> Posterior:
     """One natural step on new data; see `ngvi.Posterior.update`."""
     started = time.perf_counter()
     trace = None
     target: Target
+    before, known = posterior.target, posterior.data
     if isinstance(before, ModelTarget):
         target, data, _, trace = model_target(before.model, args, kwargs, None)
     elif isinstance(before, FunctionTarget) and known.prior is not None:
@@ -244,14 +239,12 @@ def update(
             undefined = undefined_arguments(args, kwargs)
             raise ValueError(f"The log likelihood is not finite.{undefined}")
         length = float(state.length)
-    seconds = time.perf_counter() - started
     record = FitRecord.of(
         state,
         name=posterior.name,
         structure=posterior.record.structure,
         seed=posterior.record.diagnostics.seed,
-        seconds_compiling=min(compiling.seconds, seconds),
-        seconds_running=max(seconds - compiling.seconds, 0.0),
+        seconds=compiling.split(started),
         stop_reason=ONE_STEP,
         converged=length < settings.loose_tolerance,
     )
