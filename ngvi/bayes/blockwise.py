@@ -33,7 +33,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from ngvi.bayes.density import InMemory
-from ngvi.bayes.diagnostics import Comparison, efficiency, pareto_smoothed
+from ngvi.bayes.importance import Comparison, efficiency, pareto_smoothed
 from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
 from ngvi.linalg import BlockArrow

@@ -29,8 +29,9 @@ from scipy.special import ndtri
 from scipy.stats import chi2, norm
 
 from ngvi.bayes.fit import fit
+from ngvi.bayes.model_trace import Trace, observed_sites
 from ngvi.bayes.numpyro_model import ModelTarget, model_target
-from ngvi.bayes.replicates import from_prior, generative, observed_sites
+from ngvi.bayes.replicates import from_prior, generative
 from ngvi.bayes.summaries import columns
 from ngvi.bayes.target import coordinate_names, name_of
 from ngvi.terminal.progress import Progress
@@ -220,7 +221,7 @@ def _given(model: Callable[..., Any]) -> Callable[..., Any]:
 def _simulated(
     target: ModelTarget,
     data: Any,
-    trace: dict[str, dict[str, Any]],
+    trace: Trace,
     sites: tuple[str, ...],
     count: int,
     seed: int,

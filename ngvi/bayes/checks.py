@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import Array
 
-
-def is_observed(site: dict[str, Any]) -> bool:
-    """An observed sample site; `numpyro.factor` is none."""
-    return (
-        site["type"] == "sample"
-        and site["is_observed"]
-        and not isinstance(site["fn"], dist.Unit)
-    )
+from ngvi.bayes.model_trace import Trace, is_observed
 
 
 def _count(bad: Any, value: Any) -> str:
     return f"{int(jnp.sum(bad))} of {np.size(value)} values"
 
 
-def faults(site: dict[str, Any]) -> tuple[Array, Array]:
+def faults(site: Mapping[str, Any]) -> tuple[Array, Array]:
     """Which values of an observed site are NaN or infinite, and which are outside the
     distribution's support."""
     value = jnp.asarray(site["value"])
@@ -45,7 +37,7 @@ def faults(site: dict[str, Any]) -> tuple[Array, Array]:
     return bad, outside
 
 
-def check_observed(trace: dict[str, dict[str, Any]]) -> None:
+def check_observed(trace: Trace) -> None:
     """Refuse observed values that no fit could use.
 
     Raises:
@@ -88,7 +80,7 @@ def where_it_failed(error: Exception) -> str:
     return ""
 
 
-def _lengths(site: dict[str, Any]) -> str:
+def _lengths(site: Mapping[str, Any]) -> str:
     """What is to agree at a site, in words."""
     words = [f"site '{site['name']}'"]
     if site["is_observed"]:
@@ -119,7 +111,7 @@ def undefined_arguments(args: tuple, kwargs: dict[str, Any]) -> str:
     return f" NaN or infinity stands in {', '.join(found)}." if found else ""
 
 
-def blame(trace: dict[str, dict[str, Any]]) -> str:
+def blame(trace: Trace) -> str:
     """Which site makes the log density infinite or undefined at the start, in words."""
     culprits = []
     for name, site in trace.items():

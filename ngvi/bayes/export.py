@@ -14,13 +14,19 @@ import numpyro.distributions as dist
 
 from ngvi.bayes.archive import FORMAT, Archive, plain
 from ngvi.bayes.labels import Axes, dataset, portable, storable
-from ngvi.bayes.numpyro_model import ModelTarget, axis_names, is_latent
+from ngvi.bayes.model_trace import (
+    Trace,
+    axis_names,
+    count_observations,
+    is_latent,
+    observed_sites,
+)
+from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.replicates import (
     MOST_NUMBERS,
     from_prior,
     kept_draws,
     log_likelihoods,
-    observed_sites,
     replicated,
 )
 from ngvi.bayes.stored_gaussian import store
@@ -31,8 +37,6 @@ if TYPE_CHECKING:
     from ngvi.bayes.posterior import Posterior
 
 PRIOR_DRAWS = 1024
-
-Trace = dict[str, dict[str, Any]]
 
 
 class _Exporter:
@@ -50,7 +54,7 @@ class _Exporter:
             if site["type"] in ("sample", "deterministic")
         }
         self.observed = observed_sites(self.trace)
-        self.numbers = sum(np.size(self.trace[n]["value"]) for n in self.observed)
+        self.numbers = count_observations(self.trace)
         self.version = ngvi.__version__
         self.groups: dict[str, Dataset] = {}
         self.notes: list[str] = []

@@ -15,9 +15,10 @@ from ngvi.bayes.mixed import mixed
 from ngvi.bayes.mixture_fit import check_size
 from ngvi.bayes.numpyro_model import model_target
 from ngvi.bayes.posterior import Posterior
+from ngvi.bayes.reader import Reader
 from ngvi.bayes.run import run
 from ngvi.bayes.site_families import MEAN_FIELD, Choice
-from ngvi.bayes.stream import Reader, Stream
+from ngvi.bayes.stream import Stream
 from ngvi.bayes.structure import Covariance
 from ngvi.bayes.target import Target, function_target, name_of
 from ngvi.bayes.updating import weighed

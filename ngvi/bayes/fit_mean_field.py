@@ -9,15 +9,13 @@ from functools import partial
 from os import PathLike
 from typing import Any
 
-import numpy as np
-
 from ngvi.bayes import compile_time
 from ngvi.bayes.checkpointing import EVERY, Saver, identity
 from ngvi.bayes.mean_field import MeanField
 from ngvi.bayes.mean_field_start import Beginning
+from ngvi.bayes.model_trace import count_observations
 from ngvi.bayes.numpyro_model import model_target
 from ngvi.bayes.posterior import Posterior
-from ngvi.bayes.replicates import observed_sites
 from ngvi.bayes.site_families import MEAN_FIELD
 from ngvi.bayes.target import name_of
 from ngvi.mirror import loop
@@ -57,7 +55,6 @@ def fit_mean_field(
         beginning = Beginning(
             target, data, point, trace, family, settings or loop.Settings(), seed
         )
-        observed = sum(np.size(trace[n]["value"]) for n in observed_sites(trace))
         settled = beginning.settle()
         families = " ".join([MEAN_FIELD, *(type(q).__name__ for q in settled.members)])
         known = partial(
@@ -65,7 +62,7 @@ def fit_mean_field(
         )
         every = EVERY if every is None else every
         with Saver(checkpoint, every, known, lambda state: state.sweeps) as saver:
-            fit = MeanField(beginning, settled, observed, bar, saver)
+            fit = MeanField(beginning, settled, count_observations(trace), bar, saver)
             q, record = fit.run()
     seconds_compiling, seconds_running = compiling.split(started)
     diagnostics = replace(

@@ -9,12 +9,12 @@ from ngvi.bayes.density import Density, InMemory
 from ngvi.bayes.diagnostics import EPOCHS_USED, INTERRUPTED, ONE_PASS
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.problem import End, Problem
-from ngvi.bayes.stream import Reader, StreamError
+from ngvi.bayes.reader import Reader
+from ngvi.bayes.stream import StreamError
 from ngvi.bayes.streamed import (
     converge,
     fewer_checks,
     first_pass,
-    length_of,
     renewed,
 )
 from ngvi.bayes.subsampling import RowReader
@@ -60,7 +60,7 @@ class _Watch:
         self.bar.update(
             epoch=self.batches.epoch + 1,
             elbo=float(self.state.trace.elbo[last]),
-            fisher_length=length_of(self.state),
+            fisher_length=float(self.state.length),
             rows_per_second=self.rows / (time.perf_counter() - self.started),
         )
 
@@ -167,5 +167,5 @@ def _ended(
     state, converged = watch.state, None
     if reason == EPOCHS_USED and elbo is None:
         # Not at rest, but within what is taken for so on the way.
-        converged = length_of(state) < settings.loose_tolerance
+        converged = float(state.length) < settings.loose_tolerance
     return End(state, reason, density, converged, watch.batches.epoch, elbo, error)

@@ -18,7 +18,7 @@ from numpyro import handlers
 from numpyro.infer import init_to_value
 from numpyro.infer.autoguide import AutoMultivariateNormal
 
-from ngvi.bayes.numpyro_model import is_latent
+from ngvi.bayes.model_trace import is_latent
 from ngvi.families import Gaussian
 
 if TYPE_CHECKING:

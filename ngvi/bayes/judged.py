@@ -10,21 +10,19 @@ import numpy as np
 
 from ngvi.bayes.approximation import Approximation
 from ngvi.bayes.blockwise import Blockwise
-from ngvi.bayes.diagnostics import (
+from ngvi.bayes.diagnostics import Diagnostics
+from ngvi.bayes.drawn import Weighed
+from ngvi.bayes.importance import (
     EVEN_WEIGHTS,
     KHAT_LIMIT,
     Comparison,
-    Diagnostics,
-    Verdict,
     compare,
-    judge,
-    judge_restarts,
     site_khats,
 )
-from ngvi.bayes.drawn import Weighed
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.restarts import Restarts
 from ngvi.bayes.summaries import Summaries, columns
+from ngvi.bayes.verdict import Verdict, judge, judge_restarts
 from ngvi.bayes.weighted_draws import WeightedDraws
 
 

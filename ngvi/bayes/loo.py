@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from ngvi.bayes.diagnostics import KHAT_LIMIT
+from ngvi.bayes.importance import KHAT_LIMIT
 from ngvi.bayes.predictions import log_likelihood_at
 from ngvi.bayes.psis import smoothed
 from ngvi.bayes.weighted_draws import WeightedDraws

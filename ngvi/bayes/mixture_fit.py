@@ -23,7 +23,8 @@ import numpy as np
 from jaxtyping import Array
 
 from ngvi.bayes.checkpointing import Saver
-from ngvi.bayes.diagnostics import INTERRUPTED, pareto_smoothed
+from ngvi.bayes.diagnostics import INTERRUPTED
+from ngvi.bayes.importance import pareto_smoothed
 from ngvi.bayes.mixture_approximation import MixtureApproximation, log_density
 from ngvi.bayes.mixture_places import Places, grown, heaviest, room
 from ngvi.bayes.mixture_rounds import Kept, Rounds

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
-from ngvi.bayes.replicates import generative, log_likelihoods, observed_sites
+from ngvi.bayes.model_trace import count_observations, observed_sites
+from ngvi.bayes.replicates import generative, log_likelihoods
 from ngvi.bayes.summaries import Sites
 
 if TYPE_CHECKING:
@@ -74,6 +74,5 @@ def log_likelihood_at(posterior: Posterior, latent: Sites) -> Sites:
         "log_likelihood()", "fit a part of them with prior=posterior, and ask that"
     )
     trace = posterior.trace or {}
-    sites = observed_sites(trace)
-    numbers = sum(np.size(trace[name]["value"]) for name in sites)
+    sites, numbers = observed_sites(trace), count_observations(trace)
     return log_likelihoods(target, posterior.data, latent, sites, numbers)

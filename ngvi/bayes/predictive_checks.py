@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ngvi.bayes.replicates import observed_sites
+from ngvi.bayes.model_trace import observed_sites
 
 if TYPE_CHECKING:
     import pandas as pd

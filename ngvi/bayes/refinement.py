@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ngvi.bayes.approximation import GaussianApproximation
-from ngvi.bayes.diagnostics import Comparison, pareto_smoothed
+from ngvi.bayes.importance import Comparison, pareto_smoothed
 from ngvi.bayes.mixed import mixed
 from ngvi.bayes.mixture_approximation import MixtureApproximation
 from ngvi.bayes.nuts import nuts_points

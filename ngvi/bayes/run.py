@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from os import PathLike
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from jax.sharding import Mesh
@@ -18,16 +18,17 @@ from ngvi.bayes.checks import blame, undefined_arguments
 from ngvi.bayes.density import InMemory
 from ngvi.bayes.fit_in_memory import fit_in_memory
 from ngvi.bayes.fit_stream import fit_rows, fit_stream
+from ngvi.bayes.model_trace import Trace
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.plan import LowRank, Structured
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.problem import Problem
 from ngvi.bayes.programs import compiled_begin
+from ngvi.bayes.reader import Reader
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.sharding import draws_shared_out, shared_out
 from ngvi.bayes.shared_model import Indivisible, share_out
 from ngvi.bayes.shares import Shared
-from ngvi.bayes.stream import Reader
 from ngvi.bayes.structure import Covariance, choose
 from ngvi.bayes.target import Data, Target
 from ngvi.bayes.widening import fit_widening
@@ -39,7 +40,7 @@ def run(
     target: Target,
     data: Data,
     point: Float[Array, "d"],
-    trace: dict[str, Any] | None,
+    trace: Trace | None,
     *,
     name: str,
     covariance: Covariance,
@@ -195,7 +196,7 @@ def _subsampled(target: Target) -> ModelTarget | None:
     return None
 
 
-def _not_finite(trace: dict[str, Any] | None, value: Array) -> str:
+def _not_finite(trace: Trace | None, value: Array) -> str:
     text = f"The log density at the start is {-float(value)}."
     if np.isfinite(value):
         text = "The gradient of the log density at the start is not finite."

@@ -14,6 +14,7 @@ from ngvi.bayes.approximation import Approximation, GaussianApproximation
 from ngvi.bayes.density import Density, InMemory
 from ngvi.bayes.drawn import Drawn, Evaluated, Weighed
 from ngvi.bayes.judged import Judged
+from ngvi.bayes.model_trace import Trace
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.structure import Structure
@@ -44,7 +45,7 @@ class Sampled(Judged):
         data: Data,
         q: Approximation | Gaussian,
         record: FitRecord,
-        trace: dict[str, dict[str, Any]] | None,
+        trace: Trace | None,
         density: Density | None = None,
     ) -> None:
         if isinstance(q, Gaussian):
@@ -76,7 +77,7 @@ class Sampled(Judged):
         return self.target if isinstance(self.target, ModelTarget) else None
 
     @property
-    def trace(self) -> dict[str, dict[str, Any]] | None:
+    def trace(self) -> Trace | None:
         """The recorded run of the NumPyro model; None for a plain log density."""
         return self._trace
 

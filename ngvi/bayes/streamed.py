@@ -24,11 +24,13 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
 
-from ngvi.bayes.checks import faults, is_observed, undefined_arguments
+from ngvi.bayes.checks import faults, undefined_arguments
 from ngvi.bayes.diagnostics import EPOCHS_USED
+from ngvi.bayes.model_trace import is_observed
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.plan import Plan
-from ngvi.bayes.stream import Numbered, StreamError
+from ngvi.bayes.reader import Numbered
+from ngvi.bayes.stream import StreamError
 from ngvi.bayes.sums import OneBatch, Sums, placed
 from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
@@ -142,7 +144,7 @@ def _absorbed(
     """`ngvi.bayes.updating.absorb`, of the programs that the epochs use."""
     for trial in range(_TRIALS):
         state = _tried(one, plan, settings, draws, state, False)[0]
-        if trial and not int(state.tries) and length_of(state) <= goal:
+        if trial and not int(state.tries) and float(state.length) <= goal:
             break
     return state
 
@@ -189,11 +191,6 @@ _compare = jax.jit(loop.compare, static_argnums=3)
 _at_rest = jax.jit(loop.at_rest, static_argnums=1)
 
 
-def length_of(state: loop.State) -> float:
-    """The Fisher length, on the host."""
-    return float(state.length)
-
-
 def _tried(
     sums: Sums,
     plan: Plan,
@@ -238,7 +235,7 @@ def converge(
             return state, EPOCHS_USED
         if int(state.iteration) >= settings.max_iterations:
             return state, loop.STOP_REASONS[loop.ITERATIONS_EXHAUSTED]
-        arriving = not bool(state.fresh) and length_of(state) < _ARRIVING
+        arriving = not bool(state.fresh) and float(state.length) < _ARRIVING
         state, unseen = _tried(sums, plan, settings, draws, state, arriving)
         keep(state)
         if bool(state.fresh):
@@ -249,7 +246,7 @@ def converge(
             continue
         accepted = not int(state.tries)
         if unseen is None or not accepted:
-            if accepted and length_of(state) > settings.tolerance:
+            if accepted and float(state.length) > settings.tolerance:
                 continue  # the next trial reads them along, a little nearer
             if sums.batches.ended:
                 return state, EPOCHS_USED

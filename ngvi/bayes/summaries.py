@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ngvi.bayes.diagnostics import Diagnostics, Verdict
+from ngvi.bayes.diagnostics import Diagnostics
 from ngvi.bayes.target import coordinate_names
+from ngvi.bayes.verdict import Verdict
 
 if TYPE_CHECKING:
     import pandas as pd

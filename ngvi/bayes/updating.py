@@ -16,7 +16,6 @@ Kulhavý and Zarrop (1993), On a general concept of forgetting.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,10 +30,10 @@ from ngvi.bayes import compile_time
 from ngvi.bayes.checks import undefined_arguments
 from ngvi.bayes.diagnostics import ONE_STEP
 from ngvi.bayes.load import LoadedPosterior
+from ngvi.bayes.model_trace import Trace, count_observations
 from ngvi.bayes.numpyro_model import ModelTarget, model_target
 from ngvi.bayes.plan import Plan, plan_of
 from ngvi.bayes.record import FitRecord
-from ngvi.bayes.structure import count_observations
 from ngvi.bayes.target import Data, FunctionTarget, Target, function_target
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
@@ -42,8 +41,6 @@ from ngvi.mirror.draws import Ladder
 
 if TYPE_CHECKING:
     from ngvi.bayes.posterior import Posterior
-
-Trace = Mapping[str, Mapping[str, Any]]
 
 # Of the ladder of draws, the level that an update uses: four times its first.
 _LEVEL = 2

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import ngvi
-from ngvi.bayes.diagnostics import pareto_smoothed, site_khats
+from ngvi.bayes.importance import pareto_smoothed, site_khats
 from ngvi.bayes.loo import leave_one_out
 from ngvi.bayes.psis import fit_generalised_pareto, smoothed
 

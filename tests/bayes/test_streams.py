@@ -17,7 +17,7 @@ import ngvi
 from ngvi.bayes.columns import Columns
 from ngvi.bayes.diagnostics import EPOCHS_USED, INTERRUPTED, ONE_PASS
 from ngvi.bayes.numpyro_model import model_target
-from ngvi.bayes.stream import Reader
+from ngvi.bayes.reader import Reader
 from ngvi.bayes.subsampling import RowReader, Subsampled
 from ngvi.bayes.sums import added
 from ngvi.bayes.target import Data, data_part, prior_part
