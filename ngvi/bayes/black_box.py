@@ -35,7 +35,7 @@ from ngvi.bayes.problem import Problem
 from ngvi.bayes.programs import compiled_resume
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.structure import Structure
-from ngvi.bayes.target import Arguments, Data, FunctionTarget, name_of
+from ngvi.bayes.target import Arguments, Data, FunctionTarget
 from ngvi.executors import Dispatcher, Executor, Tally, Workers
 from ngvi.executors.dispatch import Call
 from ngvi.families import Gaussian
@@ -44,6 +44,7 @@ from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder, ladder
 from ngvi.mirror.estimates import Estimator, Potential
 from ngvi.mirror.values import by_regression, coefficients
+from ngvi.names import name_of
 from ngvi.terminal.progress import Progress
 
 LARGEST_FULL = 20

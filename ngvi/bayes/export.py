@@ -47,7 +47,7 @@ class _Exporter:
 
         self.posterior = posterior
         self.log_p, self.log_q, self.sites = posterior._summary_draws
-        self.trace: Trace = posterior._trace or {}
+        self.trace: Trace = posterior.trace or {}
         self.axes: Axes = {
             name: axis_names(site)
             for name, site in self.trace.items()

@@ -20,11 +20,12 @@ from ngvi.bayes.run import run
 from ngvi.bayes.site_families import MEAN_FIELD, Choice
 from ngvi.bayes.stream import Stream
 from ngvi.bayes.structure import Covariance
-from ngvi.bayes.target import Target, function_target, name_of
+from ngvi.bayes.target import Target, function_target
 from ngvi.bayes.updating import weighed
 from ngvi.executors import Executor, Workers
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
+from ngvi.names import name_of
 
 Family = Literal["gaussian", "mixture", "mean-field"]
 SiteFamilies = Mapping[str | tuple[str, ...], Choice]

@@ -17,8 +17,8 @@ from ngvi.bayes.model_trace import count_observations
 from ngvi.bayes.numpyro_model import model_target
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.site_families import MEAN_FIELD
-from ngvi.bayes.target import name_of
 from ngvi.mirror import loop
+from ngvi.names import name_of
 from ngvi.terminal.progress import Progress
 
 

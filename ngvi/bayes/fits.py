@@ -18,9 +18,10 @@ from ngvi.bayes.problem import Problem
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.structure import Structure
 from ngvi.bayes.summaries import columns
-from ngvi.bayes.target import Data, Target, coordinate_names
+from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
+from ngvi.names import scalar_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,7 +163,7 @@ class Fits(Sequence[Posterior]):
             "iterations": self.iterations,
         }
         shapes = {site: values.shape[1:] for site, values in self.mean.items()}
-        names = [n for k, shape in shapes.items() for n in coordinate_names(k, shape)]
+        names = [n for k, shape in shapes.items() for n in scalar_names(k, shape)]
         for word, values in (("mean", self.mean), ("sd", self.sd)):
             for name, column in zip(names, columns(values).T, strict=True):
                 table[f"{word} {name}"] = column

@@ -27,9 +27,10 @@ from ngvi.bayes.programs import solve
 from ngvi.bayes.stream import Stream
 from ngvi.bayes.streamed import faults_of
 from ngvi.bayes.structure import Covariance, choose
-from ngvi.bayes.target import Arguments, Data, Target, function_target, name_of
+from ngvi.bayes.target import Arguments, Data, Target, function_target
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder
+from ngvi.names import name_of
 from ngvi.terminal.progress import Progress
 
 _CALLS = 20

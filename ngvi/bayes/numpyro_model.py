@@ -25,8 +25,9 @@ from ngvi.bayes.subsampling import (
     subsampled_axes,
     subsampled_plates,
 )
-from ngvi.bayes.target import Arguments, Data, coordinate_names, whole
+from ngvi.bayes.target import Arguments, Data, whole
 from ngvi.extras import extra
+from ngvi.names import scalar_names
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ class ModelTarget:
         return sum(site.size for site in self.sites)
 
     @property
+    def starts(self) -> tuple[int, ...]:
+        """Where the coordinates of each site begin."""
+        ends = np.cumsum([site.size for site in self.sites]).tolist()
+        return (0, *ends[:-1])
+
+    @property
     def differentiable(self) -> bool:
         return not self.whole
 
@@ -74,7 +81,7 @@ class ModelTarget:
         return tuple(
             name
             for site in self.sites
-            for name in coordinate_names(site.name, site.unconstrained_shape)
+            for name in scalar_names(site.name, site.unconstrained_shape)
         )
 
     @property
@@ -84,8 +91,7 @@ class ModelTarget:
 
     def unravel(self, z: Float[Array, "d"]) -> dict[str, Array]:
         """Unconstrained values by site, in the order of the model's program."""
-        ends = np.cumsum([site.size for site in self.sites])[:-1]
-        parts = zip(jnp.split(z, ends), self.sites, strict=True)
+        parts = zip(jnp.split(z, self.starts[1:]), self.sites, strict=True)
         return {s.name: part.reshape(s.unconstrained_shape) for part, s in parts}
 
     def potential(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:

@@ -135,8 +135,7 @@ def related(one: Group, other: Group) -> bool:
 def read_plates(target: ModelTarget, trace: Trace) -> Plates:
     """Groups of sites by their plates, as the recorded run of the model has them."""
     found: dict[frozenset[str], list[tuple[str, dict[str, int], Piece]]] = {}
-    start = 0
-    for site in target.sites:
+    for start, site in zip(target.starts, target.sites, strict=True):
         record = trace[site.name]
         batch = len(site.shape) - record["fn"].event_dim
         axes = {
@@ -147,7 +146,6 @@ def read_plates(target: ModelTarget, trace: Trace) -> Plates:
         }
         piece = Piece(start, site.unconstrained_shape)
         found.setdefault(frozenset(axes), []).append((site.name, axes, piece))
-        start += site.size
     groups = []
     for names, members in found.items():
         # Of one order for all sites of the group.

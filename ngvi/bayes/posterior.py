@@ -42,14 +42,10 @@ class Posterior(Sampled):
 
         Args:
             q: on the same unconstrained space.
-            record: how it was found; by default, for comparisons, that of this one.
+            record: how it was found; by default that of this one, for comparisons.
         """
         record = record or self.record
-        return Posterior(self.target, self.data, q, record, self._trace, self._density)
-
-    def with_gaussian(self, gaussian: Gaussian) -> Posterior:
-        """The same model and data under another Gaussian, for comparisons."""
-        return self.with_approximation(gaussian)
+        return Posterior(self.target, self.data, q, record, self.trace, self._density)
 
     def update(self, *args: Any, **kwargs: Any) -> Posterior:
         """The posterior of what this one is of and of new data, by one natural step.

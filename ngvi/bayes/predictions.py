@@ -20,7 +20,7 @@ def latent_draws(
     posterior: Posterior, num_samples: int | None, seed: int
 ) -> dict[str, Array]:
     """Draws of the latent sites; those of the summary if `num_samples` is None."""
-    target = posterior._model()[0]
+    target = posterior._model()
     draws = (
         posterior._summary_draws.sites
         if num_samples is None
@@ -39,10 +39,10 @@ def predictive(
     """See `ngvi.Posterior.predictive`."""
     from numpyro.infer import Predictive
 
-    target, fitted_args, fitted_kwargs = posterior._model()
+    target = posterior._model()
     if not args and not kwargs:
         posterior._needs_data("predictive()", "give it arguments of the model")
-        args, kwargs = fitted_args, fitted_kwargs
+        args, kwargs = target.arguments.join(posterior.data)
     latent = latent_draws(posterior, num_samples, seed)
     predict = Predictive(
         generative(target.program), posterior_samples=latent, parallel=True
@@ -64,7 +64,7 @@ def log_likelihood_at(posterior: Posterior, latent: Sites) -> Sites:
     Raises:
         TypeError: there is no such thing; the message says why.
     """
-    target = posterior._model()[0]
+    target = posterior._model()
     if target.enumerated:
         raise TypeError(
             "Discrete sites were summed out of this model: its log likelihood does "

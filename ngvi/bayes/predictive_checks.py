@@ -39,7 +39,8 @@ def check(
     """See `ngvi.Posterior.check`."""
     import pandas as pd
 
-    trace = posterior._model() and (posterior.trace or {})
+    posterior._model()
+    trace = posterior.trace or {}
     sites = observed_sites(trace)
     if not sites:
         raise TypeError("The model observes nothing: there are no data to compare.")

@@ -44,11 +44,7 @@ class Layout:
     def __init__(self, target: ModelTarget, trace: Mapping[str, Any]) -> None:
         self.sites = {site.name: site for site in target.sites}
         self.trace = trace
-        ends = np.cumsum([site.size for site in target.sites])
-        starts = (
-            int(end) - site.size for site, end in zip(target.sites, ends, strict=True)
-        )
-        self.starts = dict(zip(self.sites, starts, strict=True))
+        self.starts = dict(zip(self.sites, target.starts, strict=True))
 
     def check(self, names: tuple[str, ...], chosen: Iterable[tuple[str, ...]]) -> None:
         for name in names:

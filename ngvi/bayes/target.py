@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ngvi.families import Gaussian
+from ngvi.names import scalar_names
 
 
 class Data(NamedTuple):
@@ -191,18 +192,6 @@ def whole(target: Target, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
     return prior_part(target, data, z) + data_part(target, data, z)
 
 
-def name_of(function: Callable[..., Any]) -> str:
-    """What people call a model or a log density."""
-    return getattr(function, "__name__", type(function).__name__)
-
-
-def coordinate_names(name: str, shape: tuple[int, ...]) -> list[str]:
-    """theta[0], theta[1], … for an array; the bare name for a scalar."""
-    if not shape:
-        return [name]
-    return [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
-
-
 @dataclass(frozen=True)
 class FunctionTarget:
     """A log density given as a JAX function of a pytree."""
@@ -241,7 +230,7 @@ class FunctionTarget:
     @property
     def names(self) -> tuple[str, ...]:
         parts = zip(self.leaf_names, self.shapes, strict=True)
-        return tuple(n for name, shape in parts for n in coordinate_names(name, shape))
+        return tuple(n for name, shape in parts for n in scalar_names(name, shape))
 
     def leaves(self, z: Float[Array, "d"]) -> list[Array]:
         """The leaves that z is the concatenation of."""

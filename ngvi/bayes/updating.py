@@ -114,8 +114,8 @@ def _gaussian(
 def _same_sites(
     prior: Posterior | LoadedPosterior, target: Target, trace: Trace | None
 ) -> None:
-    known = None if isinstance(prior, LoadedPosterior) else prior.model_target
-    if not isinstance(target, ModelTarget) or known is None:
+    known = None if isinstance(prior, LoadedPosterior) else prior.target
+    if not isinstance(target, ModelTarget) or not isinstance(known, ModelTarget):
         if prior.coordinate_names != target.names:
             raise ValueError(
                 "The prior is of other parameters than the model: "

@@ -29,6 +29,7 @@ POSTERIOR = "#3d7ab8"
 OBSERVED = "#d2762f"
 REFERENCE = "#8a94a3"
 LIMIT = "#c8494c"
+DASHED: Any = (0, (4, 3))
 
 # The page's stylesheet defines these, once for each mode.
 CSS_VARIABLES = {
@@ -162,9 +163,10 @@ def plain(value: float) -> str:
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
-def say_nothing_to_draw(axes: Axes, why: str = "no finite values") -> None:
+def say_nothing_to_draw(axes: Axes) -> None:
     """Write into empty axes why they are."""
     axes.set_axis_off()
+    why = "no finite values"
     axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes)
 
 
