@@ -17,6 +17,7 @@ from ngvi.bayes.labels import Axes, dataset, portable, storable
 from ngvi.bayes.model_trace import (
     Trace,
     axis_names,
+    base_dist,
     count_observations,
     is_latent,
     observed_sites,
@@ -187,7 +188,8 @@ class _Exporter:
         improper = [
             name
             for name, site in self.trace.items()
-            if is_latent(site) and _improper(site["fn"])
+            if is_latent(site)
+            and isinstance(base_dist(site["fn"]), dist.ImproperUniform)
         ]
         if improper:
             names = ", ".join(f"'{name}'" for name in improper)
@@ -251,14 +253,6 @@ class _Exporter:
             "notes": self.notes,
         }
         return plain(record)
-
-
-def _improper(fn: dist.Distribution) -> bool:
-    while isinstance(
-        fn, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution
-    ):
-        fn = fn.base_dist
-    return isinstance(fn, dist.ImproperUniform)
 
 
 def _equal(one: np.ndarray, other: np.ndarray) -> bool:

@@ -13,9 +13,9 @@ from ngvi.bayes.reader import Reader
 from ngvi.bayes.stream import StreamError
 from ngvi.bayes.streamed import (
     converge,
-    fewer_checks,
     first_pass,
     renewed,
+    with_fewer_checks,
 )
 from ngvi.bayes.subsampling import RowReader
 from ngvi.bayes.sums import Streamed, Sums, of_a_batch, silent
@@ -81,8 +81,7 @@ def fit_stream(
         bar: shows how it is going.
         saver: of checkpoints, which begin after the first pass.
     """
-    target, data, _, plan, settings, draws = problem
-    draws = fewer_checks(draws)
+    target, data, _, _, settings, _ = problem = with_fewer_checks(problem)
     sums = Sums(target, reader, data)
     watch = _Watch(reader, state, bar)
     sums.shown = watch.shown
@@ -91,16 +90,14 @@ def fit_stream(
     try:
         if resumed is None:
             final = reader.last_pass
-            evidence = first_pass(sums, plan, settings, draws, state, watch.keep, final)
+            evidence = first_pass(problem, sums, state, watch.keep, final)
         if resumed is None and reader.ended:
             reason = ONE_PASS if reader.stream.once else EPOCHS_USED
         else:
             state = resumed or renewed(
                 watch.state, smallest_radius(target.dim, settings)
             )
-            reason = converge(
-                sums, plan, settings, draws, state, watch.keep, saver.save_if_due
-            )[1]
+            reason = converge(problem, sums, state, watch.keep, saver.save_if_due)[1]
             evidence = None
             saver.save(watch.state)
     except KeyboardInterrupt:
@@ -139,17 +136,15 @@ def fit_rows(
         bar: shows how it is going.
         saver: of checkpoints.
     """
-    _, data, _, plan, settings, draws = problem
+    _, data, _, _, settings, _ = problem = with_fewer_checks(problem)
     reader = RowReader(target.subsampled, Data(data.arrays), seed)
     sums = Sums(target, reader, data)
     watch = _Watch(reader, state, bar)
     sums.shown = watch.shown
-    draws, reason = fewer_checks(draws), None
+    reason = None
     state = watch.resumed(saver) or state
     try:
-        reason = converge(
-            sums, plan, settings, draws, state, watch.keep, saver.save_if_due
-        )[1]
+        reason = converge(problem, sums, state, watch.keep, saver.save_if_due)[1]
         saver.save(watch.state)
     except KeyboardInterrupt:
         reason = INTERRUPTED

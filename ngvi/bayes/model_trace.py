@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
+from numpyro.distributions import constraints
 
 Trace = Mapping[str, Mapping[str, Any]]
 """The run: by name what NumPyro's handlers see of each site, in the program's order."""
@@ -51,6 +52,22 @@ def observed_sites(trace: Trace) -> tuple[str, ...]:
 def count_observations(trace: Trace) -> int:
     """Observed numbers in all."""
     return sum(np.size(trace[name]["value"]) for name in observed_sites(trace))
+
+
+def base_dist(fn: dist.Distribution) -> dist.Distribution:
+    """A distribution without what gives it other shapes, or a mask."""
+    while isinstance(
+        fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution
+    ):
+        fn = fn.base_dist
+    return fn
+
+
+def base_support(support: Any) -> Any:
+    """Of one entry, or of one value of a joint distribution."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
 
 
 def _event_dim(site: Mapping[str, Any]) -> int:

@@ -12,6 +12,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions import biject_to
 
+from ngvi.bayes.model_trace import base_dist
+
 
 def _center(fn: dist.Distribution) -> Array | None:
     """A central value of a prior: its mean, or its median where that is infinite or can
@@ -23,12 +25,7 @@ def _center(fn: dist.Distribution) -> Array | None:
     def mean() -> Array:
         return jnp.broadcast_to(fn.mean, fn.shape())
 
-    base = fn
-    while isinstance(
-        base, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution
-    ):
-        base = base.base_dist
-    pushed = isinstance(base, dist.TransformedDistribution)
+    pushed = isinstance(base_dist(fn), dist.TransformedDistribution)
     for value in (median, mean) if pushed else (mean, median):
         try:
             center = value()

@@ -24,13 +24,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from numpyro.distributions import biject_to, constraints
+from numpyro.distributions import biject_to
 
 from ngvi.bayes import compile_time
 from ngvi.bayes.checks import undefined_arguments
 from ngvi.bayes.diagnostics import ONE_STEP
 from ngvi.bayes.load import LoadedPosterior
-from ngvi.bayes.model_trace import Trace, count_observations
+from ngvi.bayes.model_trace import Trace, base_support, count_observations
 from ngvi.bayes.numpyro_model import ModelTarget, model_target
 from ngvi.bayes.plan import Plan, plan_of
 from ngvi.bayes.record import FitRecord
@@ -151,9 +151,7 @@ def _same_sites(
 
 
 def _transform(support: Any) -> str:
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return type(biject_to(support)).__name__
+    return type(biject_to(base_support(support))).__name__
 
 
 def _few(names: tuple[str, ...]) -> str:
