@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -11,10 +10,8 @@ import numpy as np
 from jaxtyping import Array
 
 from ngvi.bayes.approximation import Approximation
-from ngvi.bayes.blockwise import Blockwise, blockwise
+from ngvi.bayes.judged import Judged
 from ngvi.bayes.record import FitRecord
-from ngvi.bayes.restarts import Restarts, elsewhere
-from ngvi.bayes.sampled import Sampled
 from ngvi.bayes.summaries import Sites
 from ngvi.families import Gaussian
 
@@ -25,9 +22,10 @@ if TYPE_CHECKING:
     from ngvi.bayes.linear_response import LinearResponse
     from ngvi.bayes.loo import LeaveOneOut
     from ngvi.bayes.refinement import Refinement
+    from ngvi.bayes.restarts import Restarts
 
 
-class Posterior(Sampled):
+class Posterior(Judged):
     """An approximation of a posterior, and how far it can be trusted.
 
     Printing it shows the table of `summary` and the verdict.
@@ -69,16 +67,6 @@ class Posterior(Sampled):
 
         self._needs_gaussian("update()", "fit again, with prior=posterior.gaussian")
         return update(self, args, kwargs)
-
-    def _blockwise(self) -> Blockwise | None:
-        return blockwise(self)
-
-    @cached_property
-    def elsewhere(self) -> Restarts | None:
-        """Fits begun near and far, which the verdict looks at, see
-        `ngvi.bayes.restarts`; None for data in batches, without gradients, where q is
-        no Gaussian, or where they would cost too much."""
-        return elsewhere(self)
 
     # -- the model and its data -----------------------------------------------------
 

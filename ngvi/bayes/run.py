@@ -26,6 +26,7 @@ from ngvi.bayes.problem import Problem
 from ngvi.bayes.programs import compiled_begin
 from ngvi.bayes.reader import Reader
 from ngvi.bayes.record import FitRecord
+from ngvi.bayes.sampled import Sampled
 from ngvi.bayes.sharding import draws_shared_out, shared_out
 from ngvi.bayes.shared_model import Indivisible, share_out
 from ngvi.bayes.shares import Shared
@@ -137,7 +138,7 @@ def run(
 
 
 def run_again(
-    posterior: Posterior,
+    posterior: Sampled,
     point: Float[Array, "d"],
     *,
     covariance: Covariance | None = None,

@@ -13,12 +13,11 @@ from jaxtyping import Array, Float
 from ngvi.bayes.approximation import Approximation, GaussianApproximation
 from ngvi.bayes.density import Density, InMemory
 from ngvi.bayes.drawn import Drawn, Evaluated, Weighed
-from ngvi.bayes.judged import Judged
 from ngvi.bayes.model_trace import Trace
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.structure import Structure
-from ngvi.bayes.summaries import Sites
+from ngvi.bayes.summaries import Sites, Summaries
 from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
 from ngvi.names import scalar_names
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Sampled(Judged):
+class Sampled(Summaries):
     """q, the model that it stands for, and draws on the model's own supports.
 
     Attributes:

@@ -147,7 +147,7 @@ def test_a_fit_that_was_killed_goes_on(capsys, place, bare_report, monkeypatch):
     assert main(line.split()) == 0
     assert list((place / "kept").glob("checkpoint-*"))
     # Nothing is left to be done but the verdict.
-    monkeypatch.setattr("ngvi.bayes.posterior.elsewhere", lambda posterior: None)
+    monkeypatch.setattr("ngvi.bayes.judged.elsewhere", lambda posterior: None)
     monkeypatch.setattr(
         fit_in_memory, "compiled_advance", lambda *_: pytest.fail("a step")
     )
