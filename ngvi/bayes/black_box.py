@@ -35,7 +35,7 @@ from ngvi.bayes.problem import Problem
 from ngvi.bayes.programs import compiled_resume
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.structure import Structure
-from ngvi.bayes.target import Arguments, Data, FunctionTarget
+from ngvi.bayes.target import Arguments, ById, Data, FunctionTarget
 from ngvi.executors import Dispatcher, Executor, Tally, Workers
 from ngvi.executors.dispatch import Call
 from ngvi.families import Gaussian
@@ -106,19 +106,6 @@ class HostTarget(FunctionTarget):
         return lambda: (function, self._params(point.copy()), *args)
 
 
-@dataclass(frozen=True)
-class _ById:
-    """What is equal only to itself."""
-
-    value: Any
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ById) and other.value is self.value
-
-
 def host_target(
     log_density: Callable[..., Any],
     init: Any,
@@ -149,8 +136,8 @@ def host_target(
         treedef,
         tuple(a.shape for a in arrays),
         start.dtype.name,
-        _ById((args, kwargs)),
-        None if dispatcher is None else _ById(dispatcher),
+        ById((args, kwargs)),
+        None if dispatcher is None else ById(dispatcher),
     )
     value = log_density(init, *args, **kwargs)
     if np.shape(value) != ():

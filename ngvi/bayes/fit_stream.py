@@ -7,7 +7,6 @@ import time
 from ngvi.bayes.checkpointing import Saver
 from ngvi.bayes.density import Density, InMemory
 from ngvi.bayes.diagnostics import EPOCHS_USED, INTERRUPTED, ONE_PASS
-from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.problem import End, Problem
 from ngvi.bayes.reader import Reader
 from ngvi.bayes.stream import StreamError
@@ -17,7 +16,7 @@ from ngvi.bayes.streamed import (
     renewed,
     with_fewer_checks,
 )
-from ngvi.bayes.subsampling import RowReader
+from ngvi.bayes.subsampling import RowReader, Subsampled
 from ngvi.bayes.sums import Streamed, Sums, of_a_batch, silent
 from ngvi.bayes.target import Data
 from ngvi.mirror import loop
@@ -120,7 +119,7 @@ def fit_stream(
 def fit_rows(
     problem: Problem,
     state: loop.State,
-    target: ModelTarget,
+    plates: tuple[Subsampled, ...],
     seed: int,
     bar: Progress,
     saver: Saver,
@@ -131,13 +130,13 @@ def fit_rows(
     Args:
         problem: all of it.
         state: where the fit begins, found with all rows.
-        target: of the problem.
+        plates: the one that is subsampled.
         seed: of the order of the rows.
         bar: shows how it is going.
         saver: of checkpoints.
     """
-    _, data, _, _, settings, _ = problem = with_fewer_checks(problem)
-    reader = RowReader(target.subsampled, Data(data.arrays), seed)
+    target, data, _, _, settings, _ = problem = with_fewer_checks(problem)
+    reader = RowReader(plates, Data(data.arrays), seed)
     sums = Sums(target, reader, data)
     watch = _Watch(reader, state, bar)
     sums.shown = watch.shown

@@ -75,8 +75,8 @@ def run(
     """
     started = time.perf_counter() if started is None else started
     with compile_time.measure() as compiling, Progress(progress, name) as bar:
-        rows = _subsampled(target)
-        in_batches = rows is not None or reader is not None
+        subsampled = target.subsampled if isinstance(target, ModelTarget) else ()
+        in_batches = bool(subsampled) or reader is not None
         if mesh is not None:
             if in_batches:
                 raise ValueError("A mesh is for data in memory, not for batches.")
@@ -107,8 +107,8 @@ def run(
         with _saver(checkpoint, every, asked, seed, in_batches) as saver:
             if reader is not None:
                 end = fit_stream(problem, state, reader, bar, saver)
-            elif rows is not None:
-                end = fit_rows(problem, state, rows, seed, bar, saver)
+            elif subsampled:
+                end = fit_rows(problem, state, subsampled, seed, bar, saver)
             elif isinstance(plan, LowRank):
                 end, found, notes = fit_widening(problem, state, bar, saver)
                 notes = (*structure.notes, *notes)
@@ -188,13 +188,6 @@ def _saver(
     every = (1 if in_batches else EVERY) if every is None else every
     known = partial(identity, target, data, point, covariance, settings, seed)
     return Saver(folder, every, known)
-
-
-def _subsampled(target: Target) -> ModelTarget | None:
-    """The model, where one of its plates takes its data in batches."""
-    if isinstance(target, ModelTarget) and target.subsampled:
-        return target
-    return None
 
 
 def _not_finite(trace: Trace | None, value: Array) -> str:

@@ -16,7 +16,7 @@ has learned is forgotten, and β the power of the likelihood.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -43,12 +43,17 @@ class Data(NamedTuple):
     """β; None for 1."""
 
 
-@dataclass(frozen=True)
-class _ByIdentity:
-    """An unhashable argument, equal only to itself."""
+@dataclass(frozen=True, eq=False)
+class ById:
+    """What is equal only to itself, such as an argument that has no hash."""
 
-    value: Any = field(hash=False, compare=False)
-    key: int
+    value: Any
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ById) and other.value is self.value
 
 
 @dataclass(frozen=True)
@@ -84,19 +89,19 @@ class Arguments:
                 hash(leaf)
                 static.append(leaf)
             except TypeError:
-                static.append(_ByIdentity(leaf, id(leaf)))
+                static.append(ById(leaf))
         return Arguments(treedef, tuple(static)), Data(tuple(arrays))
 
     def join(self, data: Data) -> tuple[tuple, dict[str, Any]]:
         """(args, kwargs) with these arrays in their places."""
         arrays = iter(data.arrays)
-        leaves = [
-            next(arrays)
-            if leaf is _ARRAY
-            else (leaf.value if isinstance(leaf, _ByIdentity) else leaf)
-            for leaf in self.static
-        ]
-        return jax.tree.unflatten(self.treedef, leaves)
+
+        def value(leaf: Any) -> Any:
+            if leaf is _ARRAY:
+                return next(arrays)
+            return leaf.value if isinstance(leaf, ById) else leaf
+
+        return jax.tree.unflatten(self.treedef, [value(leaf) for leaf in self.static])
 
 
 def _is_data(leaf: Any) -> bool:
