@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -62,7 +63,7 @@ class Arguments:
 
     treedef: Any
     static: tuple[Any, ...]
-    """One entry a leaf; `_ARRAY` where an array goes."""
+    """One entry a leaf; `_Place.ARRAY` where an array goes."""
 
     @staticmethod
     def split(
@@ -82,7 +83,7 @@ class Arguments:
         arrays: list[Array] = []
         for leaf in leaves:
             if _is_data(leaf) and not constant:
-                static.append(_ARRAY)
+                static.append(_Place.ARRAY)
                 arrays.append(jnp.asarray(leaf))
                 continue
             try:
@@ -97,7 +98,7 @@ class Arguments:
         arrays = iter(data.arrays)
 
         def value(leaf: Any) -> Any:
-            if leaf is _ARRAY:
+            if leaf is _Place.ARRAY:
                 return next(arrays)
             return leaf.value if isinstance(leaf, ById) else leaf
 
@@ -113,12 +114,10 @@ def _is_data(leaf: Any) -> bool:
     return leaf.dtype.kind in "biufc"
 
 
-class _Marker:
-    def __repr__(self) -> str:
-        return "<array>"
+class _Place(Enum):
+    """One of a kind, also after pickling."""
 
-
-_ARRAY = _Marker()
+    ARRAY = auto()
 
 
 class Target(Protocol):

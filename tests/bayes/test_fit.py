@@ -1,5 +1,6 @@
 """The main job: fits that are exact where they can be, invariant, honest, robust."""
 
+import pickle
 import warnings
 
 import jax
@@ -111,6 +112,14 @@ def test_the_same_seed_gives_the_same_answer_and_another_seed_a_close_one():
     assert not np.array_equal(first.gaussian.mean, other.gaussian.mean)
     gap = np.abs(first.mean["beta"] - other.mean["beta"]) / first.sd["beta"]
     assert gap.max() < 0.05
+
+
+def test_a_pickled_posterior_still_has_its_model():
+    posterior = ngvi.fit(known_noise_regression, *regression_data())
+    again = pickle.loads(pickle.dumps(posterior))
+    expected = posterior.sample(3)["beta"]
+    np.testing.assert_array_equal(again.sample(3)["beta"], expected)
+    assert again.target == posterior.target
 
 
 def test_a_log_density_over_a_pytree():
