@@ -30,12 +30,12 @@ class Numbers(TypedDict, total=False):
 
 
 _WORDS = {
-    "epoch": "epoch {:d}",
-    "iteration": "iteration {:>3d}",
+    "epoch": "epoch {:.0f}",
+    "iteration": "iteration {:>3.0f}",
     "elbo": "ELBO {:.3f}",
     "fisher_length": "Fisher length {:.2e}",
     "step": "step {:.3g}",
-    "draws": "{:,d} draws",
+    "draws": "{:,.0f} draws",
     "rows_per_second": "{:,.0f} rows/s",
 }
 """In the order of the line."""
