@@ -37,6 +37,13 @@ def faults(site: Mapping[str, Any]) -> tuple[Array, Array]:
     return bad, outside
 
 
+def faults_in_words(name: str, bad: int, outside: int) -> str:
+    """How many values of an observed site no fit could use; empty if none."""
+    what = "that are NaN or infinite" if bad else "outside its support"
+    count = bad or outside
+    return f"the observed site '{name}' has {count} values {what}" if count else ""
+
+
 def check_observed(trace: Trace) -> None:
     """Refuse observed values that no fit could use.
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ngvi.bayes import compile_time
+from ngvi.bayes.checks import faults_in_words
 from ngvi.bayes.fits import Each, Fits, Series, data_of
 from ngvi.bayes.numpyro_model import ModelTarget, model_target
 from ngvi.bayes.plan import LowRank, Plan
@@ -168,16 +169,11 @@ def _check(
     if not isinstance(target, ModelTarget) or not any(own):
         return
     for name, (bad, outside) in _faults(target, own, every, point).items():
-        for count, what in (
-            (bad, "NaN or infinite"),
-            (outside, "outside its distribution's support"),
-        ):
-            if np.any(count):
-                i = int(np.argmax(np.asarray(count) > 0))
-                raise ValueError(
-                    f"Fit {i}: the observed site '{name}' has {int(count[i])} values "
-                    f"that are {what}."
-                )
+        fits = np.flatnonzero(np.asarray(bad) + np.asarray(outside))
+        if fits.size:
+            i = fits[0]
+            words = faults_in_words(name, int(bad[i]), int(outside[i]))
+            raise ValueError(f"Fit {i}: {words}.")
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
 
-from ngvi.bayes.checks import faults, undefined_arguments
+from ngvi.bayes.checks import faults, faults_in_words, undefined_arguments
 from ngvi.bayes.diagnostics import EPOCHS_USED
 from ngvi.bayes.model_trace import is_observed
 from ngvi.bayes.numpyro_model import ModelTarget
@@ -165,14 +165,8 @@ def _check(target: Target, read: Numbered, q: Gaussian) -> None:
     if not isinstance(target, ModelTarget):
         return
     for name, (bad, outside) in faults_of(target, read.data, q.mean).items():
-        what = "that are NaN or infinite" if int(bad) else "outside its support"
-        count = int(bad) or int(outside)
-        if count:
-            raise StreamError(
-                f"Batch {read.number}: the observed site '{name}' has {count} values "
-                f"{what}.",
-                read.number,
-            )
+        if words := faults_in_words(name, int(bad), int(outside)):
+            raise StreamError(f"Batch {read.number}: {words}.", read.number)
 
 
 # -- epochs ----------------------------------------------------------------------------
