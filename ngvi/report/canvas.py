@@ -163,10 +163,9 @@ def plain(value: float) -> str:
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
-def say_nothing_to_draw(axes: Axes) -> None:
+def say_nothing_to_draw(axes: Axes, why: str = "no finite values") -> None:
     """Write into empty axes why they are."""
     axes.set_axis_off()
-    why = "no finite values"
     axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes)
 
 

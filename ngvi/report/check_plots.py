@@ -241,8 +241,7 @@ def _draw_replicated(
 
 def _draw_observed(axes: Axes, x: ArrayLike, values: ArrayLike) -> None:
     """Draw the observed value at each place."""
-    style = {"color": OBSERVED, "markersize": 5, "zorder": 3}
-    axes.plot(x, values, "o", label="observed", **style)
+    axes.plot(x, values, "o", color=OBSERVED, markersize=5, zorder=3, label="observed")
 
 
 def _binned(replicated: Array, edges: Array, quantiles: list[float]) -> Array:
