@@ -48,6 +48,7 @@ def test_the_public_packages() -> None:
         "ngvi",
         "ngvi.bayes.conjugate",
         "ngvi.bayes.gaussian_process",
+        "ngvi.checkpoints",
         "ngvi.executors",
         "ngvi.families",
         "ngvi.fisher",

@@ -86,7 +86,7 @@ class MeanField:
         settled: Settled,
         observed: int,
         bar: Progress,
-        saver: Saver | None,
+        saver: Saver,
     ) -> None:
         self.beginning, self.settled = beginning, settled
         self.bar, self.saver = bar, saver
@@ -116,7 +116,7 @@ class MeanField:
             stop = self._fit()
         except KeyboardInterrupt:
             stop = INTERRUPTED
-            self._save()
+            self.saver.save(self.state)
         unseen = self._check()
         variances = np.asarray(unseen.gradient, float) ** 2
         q = ProductApproximation(
@@ -130,8 +130,6 @@ class MeanField:
 
     def _resumed(self) -> bool:
         """Go on from the last checkpoint, if there is one."""
-        if self.saver is None:
-            return False
         self.saver.beside = self.spent
         found = self.saver.resumed(lambda: self.state)
         self.state = self.state if found is None else found
@@ -237,9 +235,8 @@ class MeanField:
         stride = 1
         while not self._over():
             limit = min(int(self.state.sweeps) + stride, self.most)
-            if self.saver is not None:
-                self.saver.save_if_due(self.state)
-                limit = min(limit, int(self.state.sweeps) + self.saver.every)
+            self.saver.save_if_due(self.state)
+            limit = min(limit, int(self.state.sweeps) + self.saver.every)
             self.state = self._advance(self.state, draws, limit)
             sweeps = int(self.state.sweeps)
             self.spent.of_sweeps += [self.spent.draws] * (
@@ -253,11 +250,7 @@ class MeanField:
                 draws=len(draws.free),
             )
             stride = min(2 * stride, 32)
-        self._save()
-
-    def _save(self) -> None:
-        if self.saver is not None:
-            self.saver.save(self.state)
+        self.saver.save(self.state)
 
     def _over(self) -> bool:
         """With these draws there is nothing more to do."""

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from ngvi.bayes.blocks import DISCRETE, Block, Blocks, base_sizes, start_member
 from ngvi.bayes.conditionals import own_points, residuals
+from ngvi.bayes.model_trace import Trace
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.plan import Independent
 from ngvi.bayes.programs import compiled_advance, compiled_begin
@@ -79,7 +80,7 @@ class Beginning:
         target: ModelTarget,
         data: Data,
         point: Float[Array, "d"],
-        trace: dict[str, Any],
+        trace: Trace,
         family: Any,
         settings: loop.Settings,
         seed: int,

@@ -23,7 +23,8 @@ import numpy as np
 from jaxtyping import Array
 
 from ngvi.bayes.checkpointing import Saver
-from ngvi.bayes.diagnostics import INTERRUPTED, pareto_smoothed
+from ngvi.bayes.diagnostics import INTERRUPTED
+from ngvi.bayes.importance import pareto_smoothed
 from ngvi.bayes.mixture_approximation import MixtureApproximation, log_density
 from ngvi.bayes.mixture_places import Places, grown, heaviest, room
 from ngvi.bayes.mixture_rounds import Kept, Rounds
@@ -127,7 +128,7 @@ def fit_mixture(
     """
     check_size(q.dim)
     growth = _Growth(target, data, log_p_at, seed, q.mean.dtype)
-    return growth.fit(q, deadline, shown, saver)
+    return growth.fit(q, deadline, shown, saver or Saver())
 
 
 class _Growth:
@@ -153,11 +154,10 @@ class _Growth:
         q: Gaussian,
         deadline: float,
         shown: Callable[..., Any],
-        saver: Saver | None,
+        saver: Saver,
     ) -> Fitted:
         """From the Gaussian until more components gain nothing."""
-        if saver is not None:
-            self._go_on(saver)
+        self._go_on(saver)
         rounds = self.rounds
         while rounds.over is None:
             try:
@@ -173,8 +173,7 @@ class _Growth:
             shown(**{n: row[n] for n in ("iteration", "elbo", "fisher_length")})
             better = rounds.add(row, enough, time.perf_counter() > deadline)
             self.best = state if best is None or better else best
-            if saver is not None:
-                saver.save(Kept(self.best, self.pool.contents))
+            saver.save(Kept(self.best, self.pool.contents))
         history, best = rounds.history, self.best
         assert best is not None
         return Fitted(

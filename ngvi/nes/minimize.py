@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ngvi.executors import Executor, ExecutorError, Workers, make_workers
+from ngvi.names import name_of
 from ngvi.nes import log
 from ngvi.nes.attempt import ROWS
 from ngvi.nes.campaign import Campaign
@@ -246,7 +247,7 @@ def minimize(
     )
     search = Campaign(plan)
     saver = None if checkpoint is None else Saver(search, Path(checkpoint), every)
-    name = getattr(fun, "__name__", type(fun).__name__)
+    name = name_of(fun)
     try:
         with SearchProgress(progress, name) as bar, saver or nullcontext():
             reason, ended = drive(search, callback, saver, bar)

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ngvi.checkpoints import Checkpoints, under
+from ngvi.checkpoints import Checkpoints
+from ngvi.checkpoints.trees import under
 from ngvi.nes.attempt import Attempt
 from ngvi.nes.campaign import Campaign
 from ngvi.nes.evaluation import HostObjective

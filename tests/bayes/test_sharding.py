@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,31 +21,27 @@ import ngvi
 from tests.bayes.test_checkpointing import LABELS, X, logistic
 
 DEVICES = r"""
-import json, re
+import json
 import jax, numpy as np
 jax.config.update("jax_enable_x64", True)
 from jax.sharding import Mesh
 import ngvi
-from ngvi.bayes import run
+from ngvi.bayes import fit_in_memory
 from tests.bayes.test_checkpointing import LABELS, X, logistic
+from tests.bayes.test_sharding import numbers_moved
 
-advance, found = run.compiled_advance, []
-MOVES = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
+advance, found = fit_in_memory.compiled_advance, []
 
 def reading(*args):
-    # Numbers that go between devices in the program of a step.
-    run.compiled_advance = advance
-    text = advance.lower(*args).compile().as_text()
-    shapes = re.findall(rf"= ([^=]*?) (?:{MOVES})(?:-start)?\(", text)
-    sizes = re.findall(r"f64\[([0-9,]*)\]", " ".join(shapes))
-    found.append(sum(int(np.prod([int(n) for n in s.split(",") if n])) for s in sizes))
+    fit_in_memory.compiled_advance = advance
+    found.append(numbers_moved(advance.lower(*args).compile().as_text()))
     return advance(*args)
 
 means = []
 for repeat, shape in ((1, (4,)), (1, (2, 2)), (2, (4,))):
     names = ("rows", "draws")[: len(shape)]
     mesh = Mesh(np.array(jax.devices()).reshape(shape), names)
-    run.compiled_advance = reading
+    fit_in_memory.compiled_advance = reading
     x, y = np.tile(X, (repeat, 1)), np.tile(LABELS, repeat)
     fitted = ngvi.fit(logistic, x, y, mesh=mesh)
     assert len(fitted.data.arrays[0].sharding.device_set) == 4
@@ -51,6 +49,16 @@ for repeat, shape in ((1, (4,)), (1, (2, 2)), (2, (4,))):
     means.append(np.asarray(fitted.gaussian.mean).tolist())
 print(json.dumps({"means": means, "numbers": found}))
 """
+
+
+MOVES = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
+
+
+def numbers_moved(program: str) -> int:
+    """How many go between devices in a compiled program."""
+    shapes = re.findall(rf"= ([^=]*?) (?:{MOVES})(?:-start)?\(", program)
+    sizes = re.findall(r"[a-z]+[0-9]+\[([0-9,]*)\]", " ".join(shapes))
+    return sum(math.prod(int(n) for n in s.split(",") if n) for s in sizes)
 
 
 def run_python(code: str, *arguments: Any, **variables: str) -> subprocess.Popen[str]:
