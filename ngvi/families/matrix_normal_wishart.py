@@ -37,6 +37,7 @@ from ngvi.families.special.multivariate import (
     multivariate_digamma,
     multivariate_log_gamma,
 )
+from ngvi.families.special.tables import LOG_2PI
 from ngvi.families.wishart import Wishart
 from ngvi.linalg.batching import diagonal_of, symmetric
 from ngvi.linalg.small import gram, inverse_triangular, multiply
@@ -46,7 +47,6 @@ Rectangle = Float[Array, "*b p q"]
 Rows = Float[Array, "*b p p"]
 Columns = Float[Array, "*b q q"]
 Four = tuple[Rectangle, Rows, Columns, Values]
-LOG_2PI = math.log(2 * math.pi)
 
 
 class WeightsAndPrecision(NamedTuple):

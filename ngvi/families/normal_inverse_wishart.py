@@ -45,6 +45,7 @@ from ngvi.families.special.multivariate import (
     multivariate_digamma,
     multivariate_log_gamma,
 )
+from ngvi.families.special.tables import LOG_2PI
 from ngvi.linalg.batching import diagonal_of, symmetric
 from ngvi.linalg.small import gram, inverse_triangular, multiply, outer
 
@@ -52,7 +53,6 @@ Values = Float[Array, "*b"]
 Vector = Float[Array, "*b p"]
 Matrix = Float[Array, "*b p p"]
 Four = tuple[Vector, Values, Matrix, Values]
-LOG_2PI = math.log(2 * math.pi)
 
 
 class MeanAndCovariance(NamedTuple):
