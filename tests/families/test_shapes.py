@@ -10,8 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ngvi.families import ExponentialFamily
-from tests.families.cases import FAMILIES, Case, each, every_family, members, single
+from tests.families.cases import (
+    FAMILIES,
+    Case,
+    each,
+    every_family,
+    has,
+    members,
+    single,
+)
 from tests.families.checks import close
 from tests.programs import compiled
 
@@ -45,16 +52,11 @@ def methods(q: Any, p: Any, x: Any) -> dict[str, Callable[[], Any]]:
         "conjugate_sum": lambda: q.conjugate_sum(p),
     }
     for name in OPTIONAL:
-        if _has(q, name):
+        if has(type(q), name):
             every[name] = lambda name=name: getattr(q, name)
-    if type(q).cdf is not ExponentialFamily.cdf and q.event_shape == ():
+    if has(type(q), "cdf") and q.event_shape == ():
         every["cdf"] = lambda: q.cdf(x)
     return every
-
-
-def _has(q: Any, name: str) -> bool:
-    own, inherited = getattr(type(q), name, None), getattr(ExponentialFamily, name)
-    return own is not inherited
 
 
 def _all(q: Any, p: Any, x: Any) -> dict[str, Any]:
