@@ -1,12 +1,14 @@
-"""What the estimators hold their settings to."""
+"""What the estimators hold their settings to, and how they say they are not done."""
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from ngvi.families import Gamma
 
@@ -62,3 +64,12 @@ def gamma_prior(estimator: Any, name: str) -> Gamma:
             f"both positive, got {getattr(estimator, name)!r}"
         )
     return Gamma(*(jnp.asarray(v, jnp.result_type(float)) for v in given))
+
+
+def warn_of_rising(max_iter: int) -> None:
+    """Say that the bound still rose, to the caller of the calling `fit`."""
+    warnings.warn(
+        f"the bound still rose after {max_iter} iterations: raise max_iter or tol",
+        ConvergenceWarning,
+        stacklevel=3,
+    )
