@@ -29,7 +29,13 @@ from jaxtyping import Array, Bool, Float, Key
 
 from ngvi.families import wishart_terms as terms
 from ngvi.families.base import ExponentialFamily
-from ngvi.families.domains import POSITIVE_DEFINITE, REAL, REAL_MATRIX, Joint
+from ngvi.families.domains import (
+    POSITIVE_DEFINITE,
+    REAL,
+    REAL_MATRIX,
+    Domain,
+    Joint,
+)
 from ngvi.families.factored import Factored, factor, inverse, stein_loss
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special.multivariate import (
@@ -98,7 +104,10 @@ class MatrixNormalWishart(ExponentialFamily):
                 f"{self.loc.shape[-1]}, but row_precision has {shape[0]} rows and "
                 f"scale {shape[1]}"
             )
-        return [terms.enough_df(self.df, shape[1])]
+        return []
+
+    def narrower_domains(self) -> dict[str, Domain]:
+        return {"df": terms.enough_df(self.scale.shape[-1])}
 
     @property
     def event_shape(self) -> Any:

@@ -81,7 +81,7 @@ class Multinomial(ClassCounts):
 
     @classmethod
     def from_natural(cls, params: Free, total_count: int) -> Self:
-        return cls(with_last(jnp.asarray(params)), total_count)
+        return cls(with_last(params), total_count)
 
     @classmethod
     def from_mean(cls, params: Free, total_count: int) -> Self:

@@ -34,7 +34,6 @@ from ngvi.families.domains import (
     REAL_VECTOR,
     Domain,
     Joint,
-    above,
 )
 from ngvi.families.factored import Factored, apply, factor, stein_loss
 from ngvi.families.inverse_wishart import InverseWishart
@@ -98,10 +97,10 @@ class NormalInverseWishart(ExponentialFamily):
                 f"NormalInverseWishart: loc has length {self.loc.shape[-1]}, but scale "
                 f"is {self.dim} × {self.dim}"
             )
-        return [terms.enough_df(self.df, self.dim)]
+        return []
 
     def narrower_domains(self) -> dict[str, Domain]:
-        return {"df": above(self.dim - 1)}
+        return {"df": terms.enough_df(self.dim)}
 
     @property
     def dim(self) -> int:

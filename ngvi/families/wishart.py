@@ -16,11 +16,11 @@ from abc import abstractmethod
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
 from ngvi.families import wishart_terms as terms
 from ngvi.families.base import ExponentialFamily
-from ngvi.families.domains import POSITIVE_DEFINITE, REAL, Domain, above
+from ngvi.families.domains import POSITIVE_DEFINITE, REAL, Domain
 from ngvi.families.factored import Factored, factor, inverse, stein_loss
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special.multivariate import (
@@ -47,11 +47,8 @@ class ScatterMatrix(ExponentialFamily):
     def _scaled(self, b: Matrix) -> Matrix:
         """The matrix of a root B."""
 
-    def relations(self) -> list[tuple[Array, Bool[Array, "*b"], str]]:
-        return [terms.enough_df(self.df, self.dim)]
-
     def narrower_domains(self) -> dict[str, Domain]:
-        return {"df": above(self.dim - 1)}
+        return {"df": terms.enough_df(self.dim)}
 
     @property
     def dim(self) -> int:

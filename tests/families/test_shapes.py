@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ngvi.families import Mixture, Normal
 from tests.families.cases import (
     FAMILIES,
     Case,
@@ -165,6 +166,16 @@ def test_other_values_do_not_retrace(case: Case) -> None:
     for member in (q, p, other, q.with_natural_params(p.natural_params)):
         program(member)
     assert traces == 1
+
+
+def test_a_mixture_may_have_one_component() -> None:
+    q = Mixture(jnp.zeros(1), Normal(jnp.array([2.0]), 3.0))
+    for again in (
+        q.with_natural_params(q.natural_params),
+        q.with_mean_params(q.mean_params),
+    ):
+        close(again.components.loc, [2.0], 1e-12)
+        close(again.weights, [1.0], 1e-12)
 
 
 @every_family
