@@ -274,7 +274,7 @@ class _Growth:
         """Without the empty components, the heaviest first."""
         index = heaviest(state)
         components = jax.tree.map(lambda leaf: leaf[index], state.components.q)
-        pairs = max(_draws(self.dim) // 2, 1)
+        pairs = _draws(self.dim) // 2
         variance = np.asarray(state.components.estimate.spread)[index] / pairs
         return MixtureApproximation(Mixture(state.logits[index], components), variance)
 

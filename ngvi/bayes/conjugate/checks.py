@@ -38,12 +38,18 @@ def check_one_of(estimator: Any, name: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
-def check_decay(estimator: Any) -> None:
-    """Hold κ to where stochastic steps converge.
+def check_steps(estimator: Any) -> None:
+    """Hold the settings of stochastic steps to where these converge.
 
     Raises:
-        ValueError: it is elsewhere.
+        ValueError: one is elsewhere.
     """
+    if estimator.batch_size is not None:
+        check_whole(estimator, batch_size=1)
+    if not estimator.learning_offset >= 0:
+        raise ValueError(
+            f"learning_offset must be 0 or more, got {estimator.learning_offset!r}"
+        )
     if not 0.5 < estimator.learning_decay <= 1:
         raise ValueError(
             "learning_decay must be above 0.5 and at most 1, for stochastic steps to "

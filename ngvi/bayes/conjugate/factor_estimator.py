@@ -18,8 +18,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ngvi.bayes.conjugate import factor_analysis as steps
 from ngvi.bayes.conjugate.checks import (
-    check_decay,
     check_one_of,
+    check_steps,
     check_whole,
     gamma_prior,
     warn_of_rising,
@@ -181,7 +181,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def _check(self) -> None:
         check_whole(self, n_components=1, max_iter=1)
         check_one_of(self, "noise", NOISES)
-        check_decay(self)
+        check_steps(self)
 
     def _numbers(self, X: Any, reset: bool = False) -> np.ndarray:
         return validate_data(

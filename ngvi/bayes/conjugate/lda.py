@@ -20,7 +20,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ngvi.bayes.conjugate.checks import check_decay, check_one_of, check_whole
+from ngvi.bayes.conjugate.checks import check_one_of, check_steps, check_whole
 from ngvi.bayes.conjugate.documents import Layout, Part, cut
 from ngvi.bayes.conjugate.sweeps import (
     Inner,
@@ -253,9 +253,9 @@ class LatentDirichletAllocation(
                 f"{self.doc_topic_prior!r}"
             )
         check_one_of(self, "learning_method", METHODS)
-        check_whole(self, n_components=2, max_iter=1, batch_size=1)
+        check_whole(self, n_components=2, max_iter=1)
         check_whole(self, max_doc_update_iter=1, max_visit_iter=1)
-        check_decay(self)
+        check_steps(self)
         for name in ("doc_topic_prior", "topic_word_prior", "total_samples"):
             value = getattr(self, name)
             if value is not None and value != "learned" and not value > 0:

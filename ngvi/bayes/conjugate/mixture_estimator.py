@@ -14,8 +14,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ngvi.bayes.conjugate import gaussian_mixture as steps
 from ngvi.bayes.conjugate.checks import (
-    check_decay,
     check_one_of,
+    check_steps,
     check_whole,
     warn_of_rising,
 )
@@ -220,7 +220,7 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):
     def _check(self) -> None:
         check_whole(self, n_components=2, max_iter=1, n_init=1)
         check_one_of(self, "covariance_type", COVARIANCES)
-        check_decay(self)
+        check_steps(self)
 
     def _inside(self, X: np.ndarray) -> Any:
         return jnp.asarray(X - self.shift_, jnp.result_type(float))

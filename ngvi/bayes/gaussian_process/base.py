@@ -116,9 +116,10 @@ class GaussianProcess(BaseEstimator):
                 "kernel must be one of ngvi.bayes.gaussian_process, such as "
                 f"RBF(1.0, 0.5), or None; got {type(self.kernel).__name__}"
             )
-        for name in ("epochs", "max_iter", "max_steps"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("batch_size", "epochs", "max_iter", "max_steps"):
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
+                raise ValueError(f"{name} must be positive, got {value}")
         if not self.tol > 0:
             raise ValueError(f"tol must be positive, got {self.tol}")
         if self.batch_size is not None and self.inducing is None:
