@@ -93,23 +93,21 @@ class MeanField:
         self.target, self.data = beginning.target, beginning.data
         self.settings, self.seed = beginning.settings, beginning.seed
         self.dtype = beginning.point.dtype
-        self.at_once = max(_NUMBERS_AT_ONCE // (self.target.dim + observed), 1)
-        self.spent = _Spent(gradients=int(beginning.gradients))
+        self.most = self.settings.max_iterations
+        creep = _CREEP if any(settled.conjugate) else 1
+        self.plan = Sweeping(
+            settled.blocks,
+            settled.conjugate,
+            self.settings.tolerance / creep,
+            max(_NUMBERS_AT_ONCE // (self.target.dim + observed), 1),
+        )
+        self.unseen_eps = self._matched(_CHECK_DRAWS, 0)
+        self.state = start(self.plan, settled.members, self.most)
+        count = self._first_count()
+        self.spent = _Spent(draws=count, gradients=int(beginning.gradients))
 
     def run(self) -> tuple[ProductApproximation, FitRecord]:
         """Fit, and how it went. Ctrl-C ends it at the best state so far."""
-        settled = self.settled
-        self.most = self.settings.max_iterations
-        tolerance = self.settings.tolerance
-        self.plan = plan = Sweeping(
-            settled.blocks,
-            settled.conjugate,
-            tolerance / _CREEP if any(settled.conjugate) else tolerance,
-            self.at_once,
-        )
-        self.unseen_eps = self._matched(_CHECK_DRAWS, 0)
-        self.state = start(plan, settled.members, self.most)
-        self.spent.draws = self._first_count()
         try:
             if not self._resumed() and self.target.whole:
                 self._choose_start()
@@ -120,10 +118,10 @@ class MeanField:
         unseen = self._check()
         variances = np.asarray(unseen.gradient, float) ** 2
         q = ProductApproximation(
-            settled.blocks,
+            self.plan.blocks,
             self.state.members,
             self.target.dim,
-            plan.free_blocks,
+            self.plan.free_blocks,
             variances,
         )
         return q, self._record(unseen, stop)

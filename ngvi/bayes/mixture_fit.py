@@ -273,7 +273,7 @@ class _Growth:
         """Without the empty components, the heaviest first."""
         index = heaviest(state)
         components = jax.tree.map(lambda leaf: leaf[index], state.components.q)
-        pairs = max(_draws(self.dim) // 2, 1)
+        pairs = _draws(self.dim) // 2
         variance = np.asarray(state.components.estimate.spread)[index] / pairs
         return MixtureApproximation(Mixture(state.logits[index], components), variance)
 
@@ -281,20 +281,21 @@ class _Growth:
         """The ELBO on new draws, which join the pool, and whether the pool's evidence
         is hardly above it."""
         q, parts = state.q, state.components.q
-        points = self._drawn(q, _CHECK // 2)
-        log_p = self.log_p_at(jnp.asarray(points))
+        points, log_p = self._drawn(q, _CHECK // 2)
         ratio = log_p - at_points(log_density, q, points)
         elbo = float(ratio.mean()) if np.isfinite(ratio).all() else -np.inf
-        self.pool.add(q, points, np.where(np.isnan(log_p), -np.inf, log_p))
         for stretch in (1 + _WIDER / np.sqrt(self.dim)) ** 2:
             scale = jnp.full(len(q.logits), 1 / stretch, self.dtype)
             wide = Mixture(q.logits, Gaussian(parts.mean, parts.precision.scale(scale)))
-            points = self._drawn(wide, _CHECK // 4)
-            log_p = self.log_p_at(jnp.asarray(points))
-            self.pool.add(wide, points, np.where(np.isnan(log_p), -np.inf, log_p))
+            self._drawn(wide, _CHECK // 4)
         _, khat = pareto_smoothed(self.pool.log_p - self.pool.log_q)
         gap = self.pool.log_evidence - elbo
         return elbo, gap < _ENOUGH and khat < _KHAT_ENOUGH
 
-    def _drawn(self, q: Mixture, count: int) -> np.ndarray:
-        return np.asarray(MixtureApproximation(q).draws(count, self.rng))
+    def _drawn(self, q: Mixture, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draws that join the pool, and log p there."""
+        points = np.asarray(MixtureApproximation(q).draws(count, self.rng))
+        log_p = self.log_p_at(jnp.asarray(points))
+        log_p = np.where(np.isnan(log_p), -np.inf, log_p)
+        self.pool.add(q, points, log_p)
+        return points, log_p
