@@ -124,7 +124,10 @@ def _add_new(found: list[Mode], ends: Start, log_p: np.ndarray) -> None:
     for i in np.argsort(-log_p):
         if not (ends.descended[i] and np.isfinite(log_p[i])):
             continue
-        point, root = np.asarray(ends.point[i]), np.asarray(ends.inverse_root[i])
+        point, root = (
+            np.asarray(ends.point[i]),
+            np.asarray(ends.precision.inverse_root[i]),
+        )
         volume = np.linalg.slogdet(root)[1] + point.size / 2 * np.log(2 * np.pi)
         mode = Mode(float(log_p[i] + volume), point, root)
         if not any(mode.same(other) for other in found):

@@ -70,7 +70,7 @@ def assemble(
     eps: Float[Array, "n d"],
     gradients: Float[Array, "n d"],
     curvature: Tangent,
-    temperature: float,
+    temperature: float = 1.0,
     full: Float[Array, "d d"] | None = None,
 ) -> Estimate:
     """The estimate from values, whitened gradients and AᵀHA."""
@@ -129,13 +129,6 @@ class FirstOrder:
             full = (cross + cross.T) / 2
         curvature = q.precision.tangent(eps, whitened)
         return assemble(q, values, eps, whitened, curvature, self.temperature, full)
-
-
-def first_order(
-    temperature: float = 1.0, full_curvature: bool = False, at_once: int | None = None
-) -> FirstOrder:
-    """Stein's estimate from gradients, see `FirstOrder`."""
-    return FirstOrder(temperature, full_curvature, at_once)
 
 
 def score_difference(temperature: float = 1.0) -> Estimator:
