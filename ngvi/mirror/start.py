@@ -8,6 +8,9 @@ there. A descent that does not soon end at a proper mode is thrown away (the den
 a hierarchical model can rise without bound where its scales collapse), and the fit
 starts at the given point. No part depends on the units of a coordinate, except the
 width of the differences that stand in for a Hessian that JAX cannot form.
+
+Precisions of other structures begin without a descent, see `ngvi.mirror.coloured` and
+`ngvi.mirror.secants`.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def summarize(search: Campaign, reason: str, ended: bool) -> OptimizeResult:
     """The result of a search."""
     sign = search.plan.objective.sign
     value = search.best()[1]
-    history = search.history()
+    history = search.history.columns()
     history |= {n: sign * history[n] for n in ("best", "median") if n in history}
     objective = search.plan.objective
     tally = objective.tally if isinstance(objective, HostObjective) else Tally()

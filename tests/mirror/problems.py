@@ -18,7 +18,6 @@ from ngvi.mirror.estimates import (
     Estimator,
     FirstOrder,
     Potential,
-    score_difference,
     second_order,
     zeroth_order,
 )
@@ -34,7 +33,6 @@ every_structure = pytest.mark.parametrize("name", list(STRUCTURES))
 ESTIMATORS = {
     "zeroth": zeroth_order,
     "first": FirstOrder,
-    "score difference": score_difference,
     "second": second_order,
 }
 

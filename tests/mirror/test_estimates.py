@@ -20,13 +20,11 @@ from ngvi.mirror.estimates import (
     Estimate,
     FirstOrder,
     mean_metric,
-    score_difference,
     second_order,
     zeroth_order,
 )
 from tests.mirror.problems import (
     ESTIMATORS,
-    Quadratic,
     estimate,
     estimate_quadratic,
     every_structure,
@@ -41,7 +39,7 @@ DIM = 3
 seeds = st.integers(0, 2**32 - 1)
 
 
-FIRST, DIFFERENCE, SECOND = FirstOrder(), score_difference(), second_order()
+FIRST, SECOND = FirstOrder(), second_order()
 WITH_CURVATURE = {t: FirstOrder(t, full_curvature=True) for t in (1.0, 0.3)}
 
 
@@ -94,36 +92,6 @@ def test_second_order_needs_two_draws_for_a_quadratic(name: str, seed: int) -> N
     result = estimate_quadratic(SECOND, target, q, eps)
     _, gamma, error = truth(name, q, target, 1.0)
     check(result._replace(value=jnp.zeros(())), (0.0, gamma, error))
-
-
-@every_structure
-@given(seed=seeds, count=st.sampled_from([1, 2, 3]))
-def test_score_difference_has_no_error_at_the_optimum(
-    name: str, seed: int, count: int
-) -> None:
-    # However few draws: where q = p, Aᵀ∇ℓ = ε.
-    rng = np.random.default_rng(seed)
-    q = gaussian(name, rng, DIM)
-    s = np.asarray(q.precision.dense())
-    target = Quadratic(s, s @ q.mean, 0.0)
-    eps = jnp.asarray(rng.standard_normal((count, DIM)))
-    result = estimate_quadratic(DIFFERENCE, target, q, eps)
-    np.testing.assert_allclose(result.gradient.mean, 0, atol=1e-9)
-    np.testing.assert_allclose(tangent_dense(result.gradient.curvature), 0, atol=1e-9)
-    # Plain first order does have one there.
-    noisy = estimate_quadratic(FIRST, target, q, eps)
-    assert np.abs(noisy.gradient.mean).max() > 1e-3
-
-
-@every_structure
-def test_score_difference_is_first_order_where_draws_are_matched(name: str) -> None:
-    rng = np.random.default_rng(0)
-    q = gaussian(name, rng, DIM)
-    eps = jnp.asarray(antithetic(rng.standard_normal((6, DIM))))
-    plain = estimate(FirstOrder(0.7), smooth, q, eps)
-    difference = estimate(score_difference(0.7), smooth, q, eps)
-    for a, b in zip(*map(jax.tree.leaves, (plain, difference)), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-12)
 
 
 # -- the exact gradient of the fixed-draw objective -----------------------------------

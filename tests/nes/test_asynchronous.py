@@ -13,6 +13,7 @@ import ngvi
 from ngvi.executors import ExecutorError, make_workers
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.layout import Layout
+from tests.nes.runs import Killed
 
 LAYOUT, _ = Layout.of(np.zeros(3))
 POPSIZE = 7
@@ -209,10 +210,6 @@ def test_an_executor_that_takes_no_more_ends_the_search():
     assert np.isfinite(found.fun) and not found.success
     with pytest.raises(ExecutorError, match="shut down"):
         search(executor=Shuffled(0, RuntimeError("shut down")))
-
-
-class Killed(BaseException):
-    """As a kill would: no handler of Exceptions sees it."""
 
 
 def test_what_was_in_flight_is_asked_again(tmp_path):
