@@ -58,8 +58,7 @@ class Evaluated(NamedTuple):
     eps: Float[np.ndarray, "n d"]
     points: Float[np.ndarray, "n d"]
     values: Float[np.ndarray, "n *c"]
-    count: int
-    """Of evaluations."""
+    evaluations: int
 
 
 class Asking:
