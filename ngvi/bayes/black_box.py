@@ -29,7 +29,6 @@ from jaxtyping import Array, Float
 from ngvi.bayes import compile_time
 from ngvi.bayes.checkpointing import Attributes, Saver, identity
 from ngvi.bayes.fit_in_memory import fit_in_memory
-from ngvi.bayes.plan import Start
 from ngvi.bayes.posterior import Posterior
 from ngvi.bayes.problem import Problem
 from ngvi.bayes.programs import compiled_resume
@@ -43,6 +42,7 @@ from ngvi.linalg import Dense, Diagonal, PositiveDefinite
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder, ladder
 from ngvi.mirror.estimates import Estimator, Potential
+from ngvi.mirror.start import Start
 from ngvi.mirror.values import by_regression, coefficients
 from ngvi.names import name_of
 from ngvi.terminal.progress import Progress
@@ -225,7 +225,7 @@ class Valued:
 
     def estimator(self) -> Estimator:
         """Least squares."""
-        return by_regression()
+        return by_regression
 
 
 def fit_black_box(
