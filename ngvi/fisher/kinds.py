@@ -29,6 +29,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
 from ngvi.fisher.likelihoods import Likelihood
+from ngvi.pytrees import inner
 
 
 class Columns(NamedTuple):
@@ -61,15 +62,10 @@ class Kind(ABC):
     ) -> Any:
         """C v, of one example."""
         columns, signs = self.columns(likelihood, f, y, key)
-        along = jax.vmap(lambda c: _inner(c, v))(columns)
+        along = jax.vmap(lambda c: inner(c, v))(columns)
         if signs is not None:
             along = along * signs
         return jax.tree.map(lambda c: jnp.tensordot(along, c, 1), columns)
-
-
-def _inner(a: Any, b: Any) -> Float[Array, ""]:
-    products = jax.tree.map(lambda p, q: (p * q).sum(), a, b)
-    return jnp.asarray(sum(jax.tree.leaves(products)))
 
 
 @dataclass(frozen=True)
