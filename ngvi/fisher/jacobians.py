@@ -63,9 +63,7 @@ def backpropagate(problem: Problem, batch: Batch) -> Backpropagated:
 
         rest = [leaves[i] for i in network.rest]
         f, pull_back, inputs = jax.vjp(outputs, rest, shifts, has_aux=True)
-        columns, signs = problem.kind.columns(
-            problem.likelihood, f, example.y, example.keys
-        )
+        columns, signs = problem.kind.columns(problem.likelihood, f, example)
         # Here, because outputs are fewer than parameters.
         columns = jax.tree.map(lambda c: c * problem.count**-0.5, columns)
         of_rest, of_shifts = jax.vmap(pull_back)(columns)
