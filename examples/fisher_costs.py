@@ -62,7 +62,7 @@ def main() -> None:
     for name in STYLES:
         for width in WIDTHS:
             net = MLP((64, width, 10))
-            params = net.init(jax.random.key(0))
+            params = net.init(jax.random.key(0), jnp.float32)
             dim = sum(leaf.size for leaf in jax.tree.leaves(params))
             if dim > LARGEST.get(name, np.inf):
                 continue

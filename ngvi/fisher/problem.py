@@ -7,7 +7,8 @@ from typing import Any, Self
 
 from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.kinds import Kind
-from ngvi.fisher.layers import Apply, Network
+from ngvi.fisher.layers import Network
+from ngvi.fisher.layers.network import Apply
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.pytrees import pytree
 

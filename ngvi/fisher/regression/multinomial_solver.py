@@ -126,10 +126,19 @@ def solve(
             penalty=penalty,
         )
         taken = accepted & jnp.isfinite(square)
-        moved = fit.coefficients + length * move, logits, probabilities, objective
-        kept = [jnp.where(taken, a, b) for a, b in zip(moved, fit[:4], strict=True)]
-        counts = fit.iterations + 1, fit.products + products
-        return Fit(*kept, *counts, status, move), first
+        after = fit._replace(
+            coefficients=fit.coefficients + length * move,
+            logits=logits,
+            probabilities=probabilities,
+            objective=objective,
+        )
+        after = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, fit)
+        return after._replace(
+            iterations=fit.iterations + 1,
+            products=fit.products + products,
+            status=status,
+            step=move,
+        ), first
 
     def going(carry: tuple[Fit, Array]) -> Bool[Array, ""]:
         fit = carry[0]

@@ -143,14 +143,15 @@ class BlockStructure(Exact):
     def of_products(
         self, layout: Layout, product: Callable[[Array], Array]
     ) -> SemidefiniteBlocks:
-        blocks: list[Array] = []
+        def block(start: int, stop: int) -> Array:
+            own = range(start, stop)
+            rows = _of_rows(layout, product, own, lambda i, row: row[start:stop])
+            return (rows + rows.T) / 2
+
         ends = pairwise([0, *accumulate(layout.sizes)])
+        blocks: list[Array] = []
         for (start, stop), layer in zip(ends, _layers(layout), strict=True):
-            own = slice(start, stop)
-            block = _of_rows(
-                layout, product, range(start, stop), lambda i, row, own=own: row[own]
-            )
-            blocks += self._cut((block + block.T) / 2, layer)
+            blocks += self._cut(block(start, stop), layer)
         return SemidefiniteBlocks(tuple(map(SemidefiniteDense, blocks)))
 
 
