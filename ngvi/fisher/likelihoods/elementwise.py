@@ -39,7 +39,7 @@ class Elementwise(Likelihood):
     """Independent labels; the methods ending in `_each` are about each of them.
 
     The fields that are not `fixed` are parameters: positive numbers, one or one for
-    each label, or None where the parameter is learned.
+    each label; None where the parameter is learned, so that its logarithm is an output.
     """
 
     support: ClassVar[Domain]
@@ -54,6 +54,7 @@ class Elementwise(Likelihood):
                 checked(value, POSITIVE, f"{self._name}: {name}")
 
     def _parameters(self) -> dict[str, Any]:
+        """By name, the learned ones as None."""
         record: Any = self
         fixed = fixed_fields(record)
         return {f.name: getattr(self, f.name) for f in fields(record) if f not in fixed}

@@ -7,7 +7,8 @@ information Λ in f, and weights w,
 
 t is the first of 1, ½, ¼, … that does not raise the penalised deviance D + βᵀ P β. For
 t = 1 this is iteratively reweighted least squares, and Newton's method if f = η is a
-natural parameter. All of it is one compiled loop; coordinates are those of `design`.
+natural parameter. All of it is one compiled loop, which ends as `endings` says;
+coordinates are those of `design`.
 
 Source: Green (1984), Iteratively reweighted least squares for maximum likelihood
 estimation.
