@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import socket
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +15,7 @@ from jax.sharding import Mesh
 
 import ngvi
 from tests.bayes.test_checkpointing import LABELS, X, logistic
+from tests.processes import on_devices, run_python
 
 DEVICES = r"""
 import json
@@ -61,26 +58,9 @@ def numbers_moved(program: str) -> int:
     return sum(math.prod(int(n) for n in s.split(",") if n) for s in sizes)
 
 
-def run_python(code: str, *arguments: Any, **variables: str) -> subprocess.Popen[str]:
-    """Another process."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | variables
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-
-
-def on_devices(code: str, count: int) -> Any:
-    """What another process prints last, as JSON, that has so many simulated devices."""
-    flags = f"--xla_force_host_platform_device_count={count}"
-    flags += " --xla_backend_optimization_level=0"
-    with run_python(code, XLA_FLAGS=flags) as process:
-        output = process.communicate()[0]
-    assert process.returncode == 0
-    return json.loads(output.splitlines()[-1])
-
-
 def test_over_devices() -> None:
     """The same answer; and what goes between devices does not grow with the rows."""
-    found = on_devices(DEVICES, 4)
+    found = json.loads(on_devices(DEVICES, 4))
     alone = np.asarray(ngvi.fit(logistic, X, LABELS).gaussian.mean)
     np.testing.assert_allclose(found["means"][0], alone, rtol=1e-12)
     np.testing.assert_allclose(found["means"][1], alone, rtol=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ import ngvi
 from ngvi.bayes.numpyro_model import model_target
 from ngvi.bayes.shared_model import Indivisible, share_out
 from ngvi.bayes.structure import choose
-from tests.bayes.test_sharding import on_devices
+from tests.processes import on_devices
 
 
 def counts(group: Any, x: Any, groups: int, y: Any = None) -> None:
@@ -141,7 +142,7 @@ def held(group: Any, x: Any, groups: int, y: Any) -> None:
 
 def test_over_devices() -> None:
     """The same answer; what goes between devices depends on the border alone."""
-    found = on_devices(DEVICES, 8)
+    found = json.loads(on_devices(DEVICES, 8))
     alone = ngvi.fit(counts, **counted(16, 5), covariance="structured")
     assert found["iterations"] == alone.diagnostics.iterations
     np.testing.assert_allclose(found["mean"], alone.gaussian.mean, rtol=1e-8)

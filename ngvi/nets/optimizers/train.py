@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from ngvi.fisher.batches import count
+from ngvi.fisher.prepare import as_key
 from ngvi.nets.optimizers.optimizer import CurvatureOptimizer, anchored
 from ngvi.nets.optimizers.settings import Settings
 from ngvi.nets.optimizers.state import Info, State
@@ -79,8 +80,8 @@ def train(
     assert number is not None
     if anchor_every is not None and state.anchor is None:
         state = anchored(state, x, y, 1)
-    used = jax.random.key(key) if isinstance(key, int) else key
-    return _run(optimizer.rule, state, x, y, used, number, size, anchor_every)
+    keys = as_key(key)
+    return _run(optimizer.rule, state, x, y, keys, number, size, anchor_every)
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6, 7))

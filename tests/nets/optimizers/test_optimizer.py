@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +30,7 @@ from ngvi.nets.optimizers import (
 from ngvi.nets.optimizers.devices import assigned
 from tests.nets import problems
 from tests.nets.problems import LABELS, PARAMS, X, close
+from tests.processes import on_devices
 from tests.programs import compiled
 
 BATCH = tuple(jnp.concatenate(leaf) for leaf in (X[:2], LABELS[:2]))
@@ -378,15 +376,7 @@ print("equal")
 
 
 def test_two_devices_make_the_step_of_one() -> None:
-    flags = (
-        "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-    )
-    root = Path(__file__).parents[3]
-    env = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(root)}
-    command = [sys.executable, "-c", PROGRAM]
-    ran = subprocess.run(command, env=env, capture_output=True, text=True, cwd=root)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.split() == ["equal"]
+    assert on_devices(PROGRAM, 2) == "equal"
 
 
 def test_state_is_a_pytree_of_arrays() -> None:

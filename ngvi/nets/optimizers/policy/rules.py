@@ -20,10 +20,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from ngvi.fisher.curvature import Curvature, inner
+from ngvi.fisher.curvature import Curvature
 from ngvi.fisher.engine import KindName, StructureName
 from ngvi.fisher.trust_region import trust_region_step
 from ngvi.nets.optimizers.policy.surrogate import Surrogate
+from ngvi.pytrees import inner
 
 if TYPE_CHECKING:
     from optax import GradientTransformation
