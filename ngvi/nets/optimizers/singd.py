@@ -33,7 +33,7 @@ from ngvi.nets.optimizers.measures import Measure, Occasion
 from ngvi.nets.optimizers.moving_roots import MovingRoots, Structure
 from ngvi.nets.optimizers.optimizer import CurvatureOptimizer
 from ngvi.nets.optimizers.rows import KindName, Sharing, kind_of, made
-from ngvi.nets.optimizers.settings import Number
+from ngvi.nets.schedules import Number
 
 
 class Side(NamedTuple):
@@ -55,17 +55,14 @@ class InverseFree(Measure):
     """Roots that move; see the module."""
 
     kind: Kind
-    factors: KroneckerStructure
+    structure: KroneckerStructure
     roots: MovingRoots
     inverse_free: ClassVar[bool] = True
-
-    def check(self, problem: Problem, count: int) -> None:
-        self.factors.check(problem, count)
 
     def measure(
         self, problem: Problem, gradient: Float[Array, "p"], key: Key[Array, ""]
     ) -> Any:
-        return self.factors.compute(problem, None)
+        return self.structure.compute(problem, None)
 
     def begin(
         self, problem: Problem, gradient: Float[Array, "p"], key: Key[Array, ""]

@@ -107,7 +107,7 @@ def test_no_gradient_is_no_step():
 def test_invalid_settings():
     for settings, message in (
         ({"b1": 1}, "b1 must be at least 0 and below 1, got 1"),
-        ({"b2": 2}, "b2 must be at least 0 and at most 1, got 2"),
+        ({"b2": 2}, "b2 must be from 0 to 1, got 2"),
         ({"b2": 1.0}, "graft='adam' needs b2 below 1"),
         ({"root": "newton", "exponent": 0.3}, "got exponent=0.3: take root='eigh'"),
         ({"root": "qr"}, "root must be 'eigh' or 'newton', got 'qr'"),

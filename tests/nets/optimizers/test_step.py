@@ -120,8 +120,9 @@ def naive(
         )
         if adapt and (t + 1) % adapt == 0:
             binds = damping * (s @ s) >= binding * (s @ (exact + ridge) @ s)
-            damping *= {True: 0.95**adapt, False: 1.0}[ratio > 0.75 and binds]
-            damping /= {True: 0.95**adapt, False: 1.0}[ratio < 0.25]
+            factor = 0.95**adapt
+            damping *= factor if ratio > 0.75 and binds else 1
+            damping /= factor if ratio < 0.25 else 1
         w, v = w + s, s
         told[-1]["w"] = w
     return told
