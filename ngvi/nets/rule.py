@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
 
 from ngvi.nets.estimates import Estimate
-
-Schedule = Callable[[Int[Array, ""]], Any]
+from ngvi.nets.schedules import Number
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Settings:
     """
 
     estimate: Estimate
-    learning_rate: float | Schedule = 1e-3
+    learning_rate: Number = 1e-3
     precision_rate: float = 0.01
     noise_rate: float | None = None
     momentum: float = 0.9

@@ -45,6 +45,7 @@ from ngvi.nets.gradient_estimates import gradient_alone
 from ngvi.nets.pieces import over_draws
 from ngvi.nets.prior import Prior
 from ngvi.nets.rule import Settings
+from ngvi.nets.schedules import number_at
 from ngvi.nets.state import Info, Phase, State
 
 
@@ -197,8 +198,7 @@ class Rule(Settings):
         direction = momentum / correction(decay, state.steps)
         if not self.prior_in_momentum:
             direction = direction + of_prior
-        alpha: Any = self.learning_rate
-        alpha = alpha(state.steps - 1) if callable(alpha) else alpha
+        alpha = number_at(self.learning_rate, state.steps - 1)
         alpha = jnp.asarray(alpha, state.mean.dtype)
         mean = natural_mean_step(
             state.mean,
