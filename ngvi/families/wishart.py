@@ -77,7 +77,8 @@ class ScatterMatrix(ExponentialFamily):
 
     @classmethod
     def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.concentration, distribution.scale_matrix)
+        # The families are dataclasses, as this is not.
+        return cls(distribution.concentration, distribution.scale_matrix)  # type: ignore[call-arg]
 
 
 @family
