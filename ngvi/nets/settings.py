@@ -9,7 +9,7 @@ from typing import Any, Literal
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from ngvi.nets.estimates import Estimate
+from ngvi.nets.measures import Measure
 
 Schedule = Callable[[Int[Array, ""]], Any]
 
@@ -19,7 +19,7 @@ class Settings:
     """Of a rule, checked.
 
     Args:
-        estimate: of gradient and curvature.
+        measure: of gradient and curvature.
         learning_rate: α, a number or a function of the number of steps taken.
         precision_rate: ρ.
         noise_rate: ρ of the noise's posterior; that of the precision by default.
@@ -48,7 +48,7 @@ class Settings:
         prior_at_draw: take that at the weights drawn: more noise, the same mean.
     """
 
-    estimate: Estimate
+    measure: Measure
     learning_rate: float | Schedule = 1e-3
     precision_rate: float = 0.01
     noise_rate: float | None = None
