@@ -73,7 +73,7 @@ import jax, numpy as np
 jax.config.update("jax_enable_x64", True)
 from jax.sharding import Mesh
 from ngvi.nets import Rule, noisy_kfac
-from ngvi.nets.gradient_estimates import SquaredGradient
+from ngvi.nets.gradient_measures import SquaredGradient
 from tests.nets import problems
 
 mesh = Mesh(np.array(jax.devices()), ("draws",))

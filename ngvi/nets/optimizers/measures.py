@@ -36,7 +36,7 @@ from ngvi.linalg import (
     SemidefiniteDiagonal,
 )
 from ngvi.mirror.site import site_step
-from ngvi.nets.estimates import Eigen, eigen_of, in_basis, in_eigenbasis
+from ngvi.nets.eigen_moments import Eigen, eigen_of, in_basis, in_eigenbasis
 from ngvi.nets.optimizers.devices import Task, cost_of, shared_out
 from ngvi.nets.optimizers.freezing import restricted
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from jax.sharding import Mesh
 
-from ngvi.nets.estimates import Estimate
+from ngvi.nets.measures import Measure
 from ngvi.nets.schedules import Number
 
 
@@ -16,7 +16,7 @@ class Settings:
     """Of a rule, checked.
 
     Args:
-        estimate: of gradient and curvature.
+        measure: of gradient and curvature.
         learning_rate: α, a number or a function of the number of steps taken.
         precision_rate: ρ.
         noise_rate: ρ of the noise's posterior; that of the precision by default.
@@ -45,7 +45,7 @@ class Settings:
         prior_at_draw: take that at the weights drawn: more noise, the same mean.
     """
 
-    estimate: Estimate
+    measure: Measure
     learning_rate: Number = 1e-3
     precision_rate: float = 0.01
     noise_rate: float | None = None
