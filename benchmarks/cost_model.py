@@ -55,7 +55,7 @@ from ngvi.bayes.target import Data, Target, data_part  # noqa: E402
 from ngvi.meshes import placed  # noqa: E402
 from ngvi.mirror import loop  # noqa: E402
 from ngvi.mirror.draws import Ladder  # noqa: E402
-from ngvi.mirror.estimates import first_order  # noqa: E402
+from ngvi.mirror.estimates import FirstOrder  # noqa: E402
 
 DRAWS, PAIRS, NUMBER, TRACE = 16, 12, 8, 4_000
 MOVES = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
@@ -176,7 +176,7 @@ def compiled(kind: str, size: Row) -> Row:
     problem = target, plan, settings, data
     state = jax.eval_shape(partial(begin, *problem), point, draws).state
     step = compiled_advance.lower(*problem, state, draws, 9).compile()
-    estimator = first_order()
+    estimator = FirstOrder()
 
     def estimate(data: Data, q: Any, eps: Any) -> Any:
         return estimator(partial(target.potential, data), q, eps)
@@ -204,7 +204,7 @@ def of_batch(size: Row) -> Row:
     total = added(None, (jnp.zeros(DRAWS), points))
 
     def batch(data: Data, points: Any, total: Any) -> Any:
-        found = first_order().at(partial(data_part, target, data), points)
+        found = FirstOrder().at(partial(data_part, target, data), points)
         return added(total, found)
 
     program = jax.jit(batch).lower(data, points, total).compile()

@@ -42,7 +42,7 @@ from sklearn.model_selection import train_test_split
 
 from ngvi import nets
 from ngvi.fisher import MLP
-from ngvi.nets import Predictive, elbo, metrics, run_epochs
+from ngvi.nets import Predictive, elbo, metrics
 from ngvi.nets.baselines import ensemble, maximum_a_posteriori
 
 NET = MLP((64, 64, 10), jax.nn.relu)
@@ -124,7 +124,7 @@ def posteriors(
             weight, key = of_part
             state = replace(state, scale=(n / weight).astype(state.scale.dtype))
             sizes = {"epochs": epochs, "batch_size": BATCH}
-            return run_epochs(algorithm.rule, state, x, y, key, **sizes)[0], None
+            return algorithm.run(state, (x, y), key, **sizes)[0], None
 
         keys = jax.random.split(of_training, PARTS)
         state, _ = jax.lax.scan(part, state, (jnp.asarray(weights), keys))

@@ -29,7 +29,6 @@ import optax
 from ngvi import nets
 from ngvi.fisher import MLP
 from ngvi.nets.baselines import maximum_a_posteriori
-from ngvi.nets.train import run_epochs
 
 EPOCHS = 20
 OFTEN = {"measure_every": 10, "refresh": 100}
@@ -94,7 +93,7 @@ def runs(problem: Problem) -> dict[str, Callable[[], Any]]:
             algorithm = row(net, likelihood, len(x), learning_rate=0.01, **settings)
             state = algorithm.init(params, (x, y))
             calls[name + suffix] = partial(
-                run_epochs, algorithm.rule, state, x, y, jax.random.key(2), **sizes
+                algorithm.run, state, (x, y), jax.random.key(2), **sizes
             )
     return calls
 

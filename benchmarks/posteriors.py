@@ -106,7 +106,7 @@ def measure_gaussian(
     known: KnownPosterior, posterior: ngvi.Posterior, q: Gaussian
 ) -> tuple[float, ...]:
     """ELBO and errors of any Gaussian on the model's unconstrained space."""
-    holder = posterior.with_gaussian(q)
+    holder = posterior.with_approximation(q)
     eps = jax.random.normal(jax.random.key(12345), (FRESH, q.dim))
     log_p, log_q, sites = holder.evaluate(eps)
     return float((log_p - log_q).mean()), *errors(known, sites)

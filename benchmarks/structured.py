@@ -154,7 +154,7 @@ def short_of_full(posterior: ngvi.Posterior) -> tuple[float, float]:
     """Nats to the best full covariance, and their standard error: half the squared
     length of its natural gradient, as products of independent estimates from Hessians.
     """
-    q, target, data = posterior.gaussian, posterior.model_target, posterior.data
+    q, target, data = posterior.gaussian, posterior.target, posterior.data
     whiten = q.precision.whiten_gradient
     slopes = jax.grad(lambda z: target.potential(data, z))
 

@@ -36,7 +36,7 @@ from uci_data import Split, add_arguments, load
 
 from ngvi import nets
 from ngvi.fisher import MLP
-from ngvi.nets import ObservationNoise, Predictive, elbo, run_epochs
+from ngvi.nets import ObservationNoise, Predictive, elbo
 
 UNITS, BATCH, PARTS = 50, 100, 20
 
@@ -136,7 +136,7 @@ def run(
             weight, key = of_part
             state = replace(state, scale=(n / weight).astype(state.scale.dtype))
             settings = {"epochs": epochs, "batch_size": batch}
-            return run_epochs(algorithm.rule, state, x, y, key, **settings)[0], None
+            return algorithm.run(state, (x, y), key, **settings)[0], None
 
         keys = jax.random.split(of_training, PARTS)
         state, _ = jax.lax.scan(part, state, (jnp.asarray(weights), keys))

@@ -33,7 +33,6 @@ from sklearn.model_selection import train_test_split
 
 from ngvi.fisher import MLP
 from ngvi.nets import vogn
-from ngvi.nets.update import step
 
 NET = MLP((64, 32, 10))
 FIRST, AT_ONCE = 20, 10
@@ -60,7 +59,7 @@ def train(state: Any, pool: tuple, bought: Any, count: Any, key: jax.Array) -> A
     def one(state: Any, of_step: tuple) -> tuple[Any, None]:
         places, key = of_step
         rows = bought[places]
-        return step(ROW.rule, state, images[rows], digits[rows], key)[0], None
+        return ROW.step(state, (images[rows], digits[rows]), key)[0], None
 
     places = jax.random.randint(of_rows, (STEPS, BATCH), 0, count)
     return jax.lax.scan(one, state, (places, jax.random.split(of_steps, STEPS)))[0]

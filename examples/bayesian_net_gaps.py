@@ -33,7 +33,6 @@ from ngvi.nets.baselines import (
     deep_ensemble,
     ensemble,
 )
-from ngvi.nets.train import run_epochs
 
 NOISE, MEMBERS, DRAWS = 0.1, 10, 300
 NET = MLP((1, 30, 1))
@@ -96,7 +95,7 @@ def posteriors(data: tuple[np.ndarray, np.ndarray], epochs: int) -> dict[str, An
     }
     for name, row in rows.items():
         state = row.init(mode, data)
-        state, _ = run_epochs(row.rule, state, *data, key, epochs=epochs, **whole)
+        state, _ = row.run(state, data, key, epochs=epochs, **whole)
         found[name] = row.posterior(state)
     found["deep ensemble"] = modes
     found["ensemble of K-FAC"] = ensemble(

@@ -23,7 +23,6 @@ from sklearn.datasets import load_digits
 from ngvi.fisher import MLP
 from ngvi.nets import vogn
 from ngvi.nets.baselines import maximum_a_posteriori
-from ngvi.nets.train import run_epochs
 
 NET = MLP((64, 50, 10))
 TASKS = [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)]
@@ -72,9 +71,8 @@ def bayesian(tasks: list[Task], epochs: int) -> list[Any]:
             antithetic=True,
         )
         state = row.init(params, (x, y))
-        key = jax.random.key(k)
-        state, _ = run_epochs(
-            row.rule, state, x, y, key, epochs=epochs, batch_size=SIZE
+        state, _ = row.run(
+            state, (x, y), jax.random.key(k), epochs=epochs, batch_size=SIZE
         )
         posterior = row.posterior(state)
         params = mean = posterior.params

@@ -14,7 +14,6 @@ convolution layers.
 """
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +63,8 @@ def loss(params: Params, data: Data) -> jax.Array:
     return -jax.vmap(Categorical().log_prob)(network(params, data[0]), data[1]).mean()
 
 
-@partial(jax.jit, static_argnums=3)
-def adam(params: Params, data: Data, rate: jax.Array, epochs: int) -> tuple:
+@jax.jit
+def by_adam(params: Params, data: Data, rate: jax.Array) -> tuple:
     """The parameters at the end, and the loss of every batch."""
     optimizer = optax.adam(rate)
 
@@ -76,13 +75,9 @@ def adam(params: Params, data: Data, rate: jax.Array, epochs: int) -> tuple:
         updates, kept = optimizer.update(gradient, kept)
         return (optax.apply_updates(params, updates), kept), value
 
-    batches = shuffled_batches(jax.random.key(1), LEARN, epochs, BATCH)
+    batches = shuffled_batches(jax.random.key(1), LEARN, EPOCHS, BATCH)
     (params, _), values = jax.lax.scan(step, (params, optimizer.init(params)), batches)
     return params, values
-
-
-def by_adam(params: Params, data: Data, rate: float) -> tuple:
-    return adam(params, data, rate, EPOCHS)
 
 
 def by_kfac(params: Params, data: Data, rate: float) -> tuple:

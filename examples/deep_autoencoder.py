@@ -17,7 +17,6 @@ approximate curvature.
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ def loss(params: Any, x: jax.Array) -> jax.Array:
     return crosses.sum(-1).mean()
 
 
+@jax.jit
 def adam_step(state: Any, x: jax.Array, rate: jax.Array) -> tuple[Any, jax.Array]:
     params, kept = state
     value, slopes = jax.value_and_grad(loss)(params, x)
@@ -64,17 +64,11 @@ def run(step: Callable, state: Any, steps: int) -> tuple[np.ndarray, Any]:
 
 def by_adam(params: Any, x: jax.Array, steps: int) -> dict[float, Any]:
     """A run for every learning rate."""
-    step = jax.jit(adam_step)
     start = params, optax.adam(1.0).init(params)
-    found = {}
-    for rate in RATES:
-        of_rate = partial(adam_at, step, jnp.float32(rate), x)
-        found[rate] = run(of_rate, start, steps)
-    return found
-
-
-def adam_at(step: Callable, rate: jax.Array, x: jax.Array, state: Any, _: int) -> Any:
-    return step(state, x, rate)
+    return {
+        rate: run(lambda state, _, r=rate: adam_step(state, x, r), start, steps)
+        for rate in RATES
+    }
 
 
 def by_kfac(params: Any, x: jax.Array, steps: int) -> tuple[np.ndarray, Any]:

@@ -49,11 +49,6 @@ def encoder(params: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mean, log_sd
 
 
-def decoder(params: Any, z: jax.Array) -> jax.Array:
-    """Logits of the pixels."""
-    return DECODER(params, z)
-
-
 def latents(params: Params, x: jax.Array, key: jax.Array) -> jax.Array:
     mean, log_sd = encoder(params["encoder"], x)
     return mean + jnp.exp(log_sd) * jax.random.normal(key, mean.shape)
@@ -62,10 +57,9 @@ def latents(params: Params, x: jax.Array, key: jax.Array) -> jax.Array:
 @jax.jit
 def loss(params: Params, x: jax.Array, key: jax.Array) -> jax.Array:
     """−ELBO in nats a picture, of pixels between 0 and 1."""
-    f, g = (
-        encoder(params["encoder"], x),
-        decoder(params["decoder"], latents(params, x, key)),
-    )
+    f = encoder(params["encoder"], x)
+    # Logits of the pixels.
+    g = DECODER(params["decoder"], latents(params, x, key))
     prior = jax.tree.map(jnp.zeros_like, f)
     kl = jax.vmap(HeteroscedasticGaussian().kl)(f, prior)
     # Of grey pixels: the mean over what black and white ones would be drawn.
@@ -82,7 +76,7 @@ def fishers(params: Params, x: jax.Array, key: jax.Array) -> dict[str, Any]:
         "encoder": make(
             encoder, params["encoder"], x, likelihood=HeteroscedasticGaussian()
         ),
-        "decoder": make(decoder, params["decoder"], z, likelihood=Bernoulli()),
+        "decoder": make(DECODER, params["decoder"], z, likelihood=Bernoulli()),
     }
 
 
@@ -186,7 +180,7 @@ def draw(runs: dict[str, Any], test: jax.Array, digits: np.ndarray) -> None:
     middle.scatter(mean[:, 0], mean[:, 1], c=digits, cmap="tab10", s=6)
     middle.set(title="two of the latent means, by digit", xticks=[], yticks=[])
     z = jax.random.normal(jax.random.key(2), (48, LATENT))
-    drawn = jax.nn.sigmoid(decoder(params["decoder"], z)).reshape(6, 8, 8, 8)
+    drawn = jax.nn.sigmoid(DECODER(params["decoder"], z)).reshape(6, 8, 8, 8)
     apart = jnp.pad(drawn, ((0, 0), (0, 0), (1, 1), (1, 1)))
     right.imshow(jnp.moveaxis(apart, 2, 1).reshape(60, 80), cmap="gray_r")
     right.set(title="drawn from the prior", xticks=[], yticks=[])

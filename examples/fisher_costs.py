@@ -13,6 +13,7 @@ approximations are worth is in kfac_blocks.py.
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 
-from ngvi.fisher import fisher
+from ngvi.fisher import MLP, fisher
 
 WIDTHS = (4, 12, 36, 108, 324)
 STYLES = {
@@ -40,20 +41,6 @@ STYLES = {
 LARGEST = {"dense": 3_000, "block-diagonal": 3_000}
 """P, beyond which there is no patience left."""
 DAMPING = 1e-2
-
-
-def network(params: dict, x: jax.Array) -> jax.Array:
-    hidden = jnp.tanh(x @ params["w1"] + params["b1"])
-    return hidden @ params["w2"] + params["b2"]
-
-
-def random_network(width: int) -> dict:
-    rng = np.random.default_rng(0)
-    shapes = {"w1": (64, width), "b1": (width,), "w2": (width, 10), "b2": (10,)}
-    return {
-        name: jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)
-        for name, shape in shapes.items()
-    }
 
 
 def seconds(function: Callable[[], Any]) -> float:
@@ -74,15 +61,13 @@ def main() -> None:
     print(f"{'structure':17s}{'P':>8s}{'make, ms':>12s}{'solve, ms':>12s}{'MB':>10s}")
     for name in STYLES:
         for width in WIDTHS:
-            params = random_network(width)
-            dim = sum(leaf.size for leaf in params.values())
+            net = MLP((64, width, 10))
+            params = net.init(jax.random.key(0), jnp.float32)
+            dim = sum(leaf.size for leaf in jax.tree.leaves(params))
             if dim > LARGEST.get(name, np.inf):
                 continue
-
-            def make(params: dict = params, structure: Any = name) -> Any:
-                options = {"likelihood": "categorical", "structure": structure}
-                return fisher(network, params, x, **options)
-
+            options = {"likelihood": "categorical", "structure": name}
+            make = partial(fisher, net, params, x, **options)
             f = make()
             made = seconds(make)
             solved = seconds(lambda f=f, v=params: f.solve(v, DAMPING))

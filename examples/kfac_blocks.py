@@ -24,17 +24,17 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 
-import jax.numpy as jnp  # noqa: E402
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.flatten_util import ravel_pytree  # noqa: E402
 from matplotlib.colors import LogNorm  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
 
-from ngvi.fisher import Curvature, fisher  # noqa: E402
+from ngvi.fisher import MLP, Curvature, fisher  # noqa: E402
 from ngvi.fisher.likelihoods import Categorical  # noqa: E402
 
 WIDTHS = (16, 8, 10)
+NET = MLP(WIDTHS)
 DAMPING, EPOCHS, LENGTH = 1e-3, 1000, 0.5
 NAMES = {
     "dense": "exact",
@@ -43,13 +43,6 @@ NAMES = {
     "kronecker": "K-FAC",
     "diagonal": "diagonal",
 }
-
-
-def network(params: list, x: jax.Array) -> jax.Array:
-    *hidden, last = params
-    for layer in hidden:
-        x = jnp.tanh(x @ layer["w"] + layer["b"])
-    return x @ last["w"] + last["b"]
 
 
 def random_network() -> list:
@@ -61,7 +54,7 @@ def random_network() -> list:
 
 
 def loss(params: list, x: jax.Array, y: jax.Array) -> jax.Array:
-    return -jax.vmap(Categorical().log_prob)(network(params, x), y).mean()
+    return -jax.vmap(Categorical().log_prob)(NET(params, x), y).mean()
 
 
 slope = jax.jit(jax.grad(loss))
@@ -80,7 +73,7 @@ def train(params: list, x: jax.Array, y: jax.Array) -> list:
 
 def structures(params: list, x: jax.Array) -> dict[str, Curvature]:
     return {
-        name: fisher(network, params, x, likelihood="categorical", structure=name)
+        name: fisher(NET, params, x, likelihood="categorical", structure=name)
         for name in NAMES
     }
 
@@ -122,7 +115,7 @@ def main() -> None:
     start = random_network()
     trained = train(start, x, y)
     for when, params in (("at random", start), ("trained", trained)):
-        right = (network(params, x).argmax(1) == y).mean()
+        right = (NET(params, x).argmax(1) == y).mean()
         print(f"parameters {when}, {right:.0%} of digits right")
         print(f"{'relative error:':14s}{'layer 1':>11s}{'layer 2':>12s}", end="")
         print(f"{'whole':>12s}{'trace':>12s}{'step':>10s}")

@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 # Threads of LAPACK that wait for each other on a busy machine are not what is measured.
@@ -32,10 +33,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from sklearn.datasets import load_digits
 
-from ngvi.fisher import fisher
+from ngvi.fisher import MLP, fisher
 from ngvi.fisher.likelihoods import Categorical
 
-HIDDEN, PRIOR = 16, 1e-4
+NET, PRIOR = MLP((64, 16, 10)), 1e-4
 GRID = (0.03, 0.1, 0.3, 1.0, 3.0)
 PLAIN_STEPS = 1000
 NATURAL_STEPS = {"dense": 12, "kronecker": 40, "matrix-free": 40}
@@ -49,17 +50,13 @@ STYLES = {
 TARGETS = (0.3, 0.1, 0.03, 0.02)
 
 
-def network(params: dict, x: jax.Array) -> jax.Array:
-    hidden = jnp.tanh(x @ params["w1"] + params["b1"])
-    return hidden @ params["w2"] + params["b2"]
-
-
 def random_network() -> tuple[jax.Array, Callable]:
     """A vector, and what makes parameters of it."""
     rng = np.random.default_rng(0)
-    weights = {"w1": rng.normal(size=(64, HIDDEN)), "w2": rng.normal(size=(HIDDEN, 10))}
-    params = {name: w / np.sqrt(len(w)) for name, w in weights.items()}
-    params |= {"b1": np.zeros(HIDDEN), "b2": np.zeros(10)}
+    params = [
+        {"w": rng.normal(size=(n, m)) / np.sqrt(n), "b": np.zeros(m)}
+        for n, m in pairwise(NET.sizes)
+    ]
     return ravel_pytree(jax.tree.map(jnp.float32, params))
 
 
@@ -67,7 +64,7 @@ START, unravel = random_network()
 
 
 def loss(theta: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    log_prob = jax.vmap(Categorical().log_prob)(network(unravel(theta), x), y)
+    log_prob = jax.vmap(Categorical().log_prob)(NET(unravel(theta), x), y)
     return PRIOR / 2 * theta @ theta - log_prob.mean()
 
 
@@ -85,7 +82,7 @@ def natural(state: tuple, data: tuple, structure: str) -> tuple:
     """The state after a step, and the loss before it."""
     theta, last, damping = state
     value, gradient = jax.value_and_grad(loss)(theta, *data)
-    make = partial(fisher, network, unravel(theta), data[0], likelihood="categorical")
+    make = partial(fisher, NET, unravel(theta), data[0], likelihood="categorical")
     # The prior's curvature is part of the model, whatever λ is.
     added = damping + PRIOR
     rough = {"tolerance": 0.1, "max_iterations": 50}

@@ -25,7 +25,6 @@ from sklearn.model_selection import train_test_split
 from ngvi.fisher import MLP
 from ngvi.nets import WeightPosterior, vogn
 from ngvi.nets.diagnostics import Pruned, prune, shares, signal_to_noise
-from ngvi.nets.train import run_epochs
 from ngvi.terminal.table import text_table
 
 NET = MLP((64, 32, 10))
@@ -45,7 +44,7 @@ def train(x: np.ndarray, y: np.ndarray, epochs: int) -> WeightPosterior:
     )
     state = row.init(NET.init(jax.random.key(0)), (x, y))
     key = jax.random.key(1)
-    state, _ = run_epochs(row.rule, state, x, y, key, epochs=epochs, batch_size=100)
+    state, _ = row.run(state, (x, y), key, epochs=epochs, batch_size=100)
     return row.posterior(state)
 
 

@@ -37,13 +37,8 @@ MODES, SPREAD, BATCH, STEPS, SHOTS = 8, 0.05, 256, 1000, 20
 SIZES = {"Adam": (3e-4, 1e-3, 3e-3), "natural": (1e-4, 3e-4, 1e-3)}
 """Learning rates, and the divergence of a step in nats."""
 TAU, DAMPING, MOMENTUM = 0.3, 0.01, 0.5
-CENTRES = np.stack(
-    [
-        np.cos(2 * np.pi * np.arange(MODES) / MODES),
-        np.sin(2 * np.pi * np.arange(MODES) / MODES),
-    ],
-    1,
-)
+ANGLES = 2 * np.pi * np.arange(MODES) / MODES
+CENTRES = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1)
 
 
 def ring(key: jax.Array, count: int) -> jax.Array:
@@ -128,12 +123,9 @@ def play(name: str, size: jax.Array, key: jax.Array) -> Any:
     """The generators on the way, from the start on, SHOTS of them."""
     of_generator, of_critic, of_steps = jax.random.split(key, 3)
     players = GENERATOR.init(of_generator), CRITIC.init(of_critic)
-    adam = name == "Adam"
-    kept = (
-        optax.adam(size).init(players)
-        if adam
-        else jax.tree.map(jnp.zeros_like, players)
-    )
+    kept = jax.tree.map(jnp.zeros_like, players)
+    if name == "Adam":
+        kept = optax.adam(size).init(players)
 
     def some(state: Any, keys: jax.Array) -> tuple[Any, Any]:
         state, _ = jax.lax.scan(partial(STEPPING[name], size), state, keys)

@@ -33,7 +33,6 @@ from sklearn.datasets import load_digits
 
 from ngvi.fisher import MLP
 from ngvi.nets import vogn
-from ngvi.nets.update import step
 
 NET = MLP((64, 32, 10))
 AT_ONCE, STEPS, BATCH = 20, 40, 64
@@ -105,7 +104,7 @@ def play(
         def learn(state: Any, of_step: tuple) -> tuple[Any, None]:
             rows, key = of_step
             x = {"image": images[rows], "button": buttons[rows]}
-            return step(ROW.rule, state, x, rewards[rows], key)[0], None
+            return ROW.step(state, (x, rewards[rows]), key)[0], None
 
         rows = jax.random.randint(of_rows, (STEPS, BATCH), 0, seen)
         keys = jax.random.split(of_steps, STEPS)

@@ -19,6 +19,7 @@ approximation for natural gradient descent.
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,13 @@ import numpy as np  # noqa: E402
 from jax.flatten_util import ravel_pytree  # noqa: E402
 from sklearn.datasets import load_diabetes, load_digits  # noqa: E402
 
-from ngvi.fisher import fisher  # noqa: E402
+from ngvi.fisher import MLP, fisher  # noqa: E402
 from ngvi.fisher.likelihoods import Categorical, Gaussian, Likelihood  # noqa: E402
 
 STYLES = {"true": "C0-", "sampled": "C2--", "empirical": "C1-."}
 LINE_STEPS, STEPS = 200, 40
 HIDDEN, PRIOR = 10, 1e-3
+NET = MLP((16, HIDDEN, 10))
 LENGTHS = 2.0 ** np.arange(-12, 6)
 CORNERS = [(0.0, -40.0), (300.0, -40.0), (0.0, 120.0), (300.0, 120.0)]
 
@@ -46,16 +48,12 @@ def line(params: jax.Array, x: jax.Array) -> jax.Array:
     return params[0] + params[1] * x
 
 
-def network(params: dict, x: jax.Array) -> jax.Array:
-    hidden = jnp.tanh(x @ params["w1"] + params["b1"])
-    return hidden @ params["w2"] + params["b2"]
-
-
-def random_network(inputs: int) -> dict:
+def random_network() -> list:
     rng = np.random.default_rng(0)
-    first = rng.normal(size=(inputs, HIDDEN)) / np.sqrt(inputs)
-    second = rng.normal(size=(HIDDEN, 10)) / np.sqrt(HIDDEN)
-    return {"w1": first, "b1": np.zeros(HIDDEN), "w2": second, "b2": np.zeros(10)}
+    return [
+        {"w": rng.normal(size=(n, m)) / np.sqrt(n), "b": np.zeros(m)}
+        for n, m in pairwise(NET.sizes)
+    ]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -79,26 +77,26 @@ def fit_line(start: tuple, data: tuple, kind: str, sd: float) -> np.ndarray:
 
 
 @jax.jit
-def along(params: dict, step: dict, x: jax.Array, y: jax.Array) -> jax.Array:
+def along(params: list, step: list, x: jax.Array, y: jax.Array) -> jax.Array:
     """The penalised loss at all lengths of a step."""
 
     def at(length: jax.Array) -> jax.Array:
         flat = ravel_pytree(params)[0] - length * ravel_pytree(step)[0]
         tried = ravel_pytree(params)[1](flat)
-        return loss(network, Categorical(), tried, x, y) + PRIOR / 2 * (flat**2).sum()
+        return loss(NET, Categorical(), tried, x, y) + PRIOR / 2 * (flat**2).sum()
 
     return jax.lax.map(at, LENGTHS)
 
 
-def train(params: dict, data: tuple, kind: str) -> tuple[np.ndarray, list[dict]]:
+def train(params: list, data: tuple, kind: str) -> tuple[np.ndarray, list[list]]:
     """The losses, and the parameters before every step."""
     losses, path = [], []
     for i in range(STEPS):
         path.append(params)
-        f = fisher(network, params, data, likelihood="categorical", kind=kind, key=i)
+        f = fisher(NET, params, data, likelihood="categorical", kind=kind, key=i)
         gradient = jax.tree.map(
             lambda g, p: g + PRIOR * p,
-            slope(network, Categorical(), params, *data),
+            slope(NET, Categorical(), params, *data),
             params,
         )
         step = f.solve(gradient, damping=PRIOR)
@@ -109,12 +107,10 @@ def train(params: dict, data: tuple, kind: str) -> tuple[np.ndarray, list[dict]]
     return np.array(losses), path
 
 
-def distance(params: dict, data: tuple, kind: str) -> float:
+def distance(params: list, data: tuple, kind: str) -> float:
     """‖C − F‖/‖F‖ of a matrix C from the true F, Frobenius norms."""
     matrices = [
-        np.asarray(
-            fisher(network, params, data, likelihood="categorical", kind=k).dense()
-        )
+        np.asarray(fisher(NET, params, data, likelihood="categorical", kind=k).dense())
         for k in (kind, "true")
     ]
     return np.linalg.norm(matrices[0] - matrices[1]) / np.linalg.norm(matrices[1])
@@ -143,7 +139,7 @@ def main() -> None:
     # Means of 2 × 2 pixels, from −1 to 1.
     x = x.reshape(-1, 4, 2, 4, 2).mean((2, 4)).reshape(-1, 16) / 8 - 1
     data = x, y
-    runs = {k: train(random_network(16), data, k) for k in STYLES}
+    runs = {k: train(random_network(), data, k) for k in STYLES}
     distances = {
         kind: [distance(params, data, kind) for params in runs["true"][1]]
         for kind in ("sampled", "empirical")

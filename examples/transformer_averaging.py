@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ngvi.fisher.likelihoods import Categorical
-from ngvi.nets import ivon, run_epochs
+from ngvi.nets import ivon
 from ngvi.nets.baselines import maximum_a_posteriori
 
 CONTEXT, WIDTH, HEADS = 24, 32, 2
@@ -105,7 +105,7 @@ def trained(kl_weight: float, params: Params, learn: Any, **sizes: Any) -> Any:
         kl_weight=kl_weight,
     )
     state = row.init(params, tuple(part[:4] for part in learn))
-    state, losses = run_epochs(row.rule, state, *learn, jax.random.key(1), **sizes)
+    state, losses = row.run(state, learn, jax.random.key(1), **sizes)
     return row.posterior(state), losses
 
 

@@ -1,4 +1,4 @@
-"""Frozen dataclasses that JAX takes apart."""
+"""Frozen dataclasses that JAX takes apart, and inner products of pytrees."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 Class = TypeVar("Class", bound=type)
 
@@ -32,3 +34,9 @@ def pytree(cls: Class) -> Class:
     )
     made = dataclass(frozen=True)(made)
     return jax.tree_util.register_dataclass(made)
+
+
+def inner(a: Any, b: Any) -> Float[Array, ""]:
+    """⟨a, b⟩ of two pytrees."""
+    products = jax.tree.map(lambda x, y: (x * y).sum(), a, b)
+    return jnp.asarray(sum(jax.tree.leaves(products)))

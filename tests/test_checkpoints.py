@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ngvi import checkpoints
 from ngvi.checkpoints import (
     CheckpointError,
     Checkpoints,
     digest,
+    files,
     from_arrays,
     repeat,
     to_arrays,
@@ -101,7 +101,7 @@ def test_of_something_else_is_refused(
     ):
         with other as run, pytest.raises(CheckpointError, match=text):
             run.latest()
-    monkeypatch.setattr(checkpoints, "VERSION", 2)
+    monkeypatch.setattr(files, "VERSION", 2)
     with kept(tmp_path) as run, pytest.raises(CheckpointError, match="has format 1"):
         run.latest()
     file = tmp_path / "file"

@@ -105,6 +105,23 @@ def test_families_guide():
     np.testing.assert_allclose(names["incomes"].log_prob(20.0)[0], expected, rtol=1e-9)
 
 
+def test_families_of_sites_guide():
+    counts, normal, box = run_guide("families_of_sites.md")
+    rate = counts["posterior"].approximation.factors["rate"]
+    np.testing.assert_allclose(rate.concentration, [10, 3, 13])
+    np.testing.assert_allclose(rate.rate, 3)
+    points, q = normal["points"], normal["joint"].approximation.factors["mu, cov"]
+    np.testing.assert_allclose(q.loc[0], points.sum(0) / 21, atol=1e-6)
+    np.testing.assert_allclose([q.kappa[0], q.df[0]], [21, 24])
+    factors = normal["regression"].approximation.factors
+    assert list(factors) == ["a, b", "variance"]
+    slope, _ = np.polyfit(*points.T, 1)
+    np.testing.assert_allclose(factors["a, b"].mean[0, 1], slope, atol=0.02)
+    # Each datum is level + effect + noise, of variances 1, ½ and ½.
+    level = box["data"].sum() / 4
+    np.testing.assert_allclose(box["box"].mean["level"], level, rtol=5e-3)
+
+
 def test_black_boxes_guide(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     # The page makes the logger talk; both are put back.

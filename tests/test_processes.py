@@ -13,9 +13,9 @@ import pytest
 import ngvi
 from ngvi.fisher import fisher
 from ngvi.nets.optimizers import kfac
-from tests.bayes.test_sharding import run_python
 from tests.bayes.test_shares import counted, counts
 from tests.nets import problems
+from tests.processes import run_python
 
 PROCESS = """
 import sys

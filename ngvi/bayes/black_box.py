@@ -16,7 +16,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
@@ -29,14 +28,13 @@ from jaxtyping import Array, Float
 
 from ngvi.bayes import compile_time
 from ngvi.bayes.checkpointing import Attributes, Saver, identity
-from ngvi.bayes.fit_stream import Problem
-from ngvi.bayes.plan import Start
+from ngvi.bayes.fit_in_memory import fit_in_memory
 from ngvi.bayes.posterior import Posterior
+from ngvi.bayes.problem import Problem
 from ngvi.bayes.programs import compiled_resume
 from ngvi.bayes.record import FitRecord
-from ngvi.bayes.run import run_in_memory
 from ngvi.bayes.structure import Structure
-from ngvi.bayes.target import Arguments, Data, FunctionTarget
+from ngvi.bayes.target import Arguments, ById, Data, FunctionTarget
 from ngvi.executors import Dispatcher, Executor, Tally, Workers
 from ngvi.executors.dispatch import Call
 from ngvi.families import Gaussian
@@ -44,7 +42,9 @@ from ngvi.linalg import Dense, Diagonal, PositiveDefinite
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder, ladder
 from ngvi.mirror.estimates import Estimator, Potential
+from ngvi.mirror.start import Start
 from ngvi.mirror.values import by_regression, coefficients
+from ngvi.names import name_of
 from ngvi.terminal.progress import Progress
 
 LARGEST_FULL = 20
@@ -106,19 +106,6 @@ class HostTarget(FunctionTarget):
         return lambda: (function, self._params(point.copy()), *args)
 
 
-@dataclass(frozen=True)
-class _ById:
-    """What is equal only to itself."""
-
-    value: Any
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ById) and other.value is self.value
-
-
 def host_target(
     log_density: Callable[..., Any],
     init: Any,
@@ -149,8 +136,8 @@ def host_target(
         treedef,
         tuple(a.shape for a in arrays),
         start.dtype.name,
-        _ById((args, kwargs)),
-        None if dispatcher is None else _ById(dispatcher),
+        ById((args, kwargs)),
+        None if dispatcher is None else ById(dispatcher),
     )
     value = log_density(init, *args, **kwargs)
     if np.shape(value) != ():
@@ -238,7 +225,7 @@ class Valued:
 
     def estimator(self) -> Estimator:
         """Least squares."""
-        return by_regression()
+        return by_regression
 
 
 def fit_black_box(
@@ -277,7 +264,7 @@ def fit_black_box(
     tally = Tally()
     dispatcher = None if executor is None else Dispatcher(executor, tally, timeout)
     target, data, point = host_target(log_density, init, args, kwargs, dispatcher)
-    name = getattr(log_density, "__name__", type(log_density).__name__)
+    name = name_of(log_density)
     plan = Valued(target.dim)
     settings = plan.settings(settings or loop.Settings())
     draws, spent = plan.draws(seed, point.dtype), _Start()
@@ -286,26 +273,21 @@ def fit_black_box(
         q = Gaussian(point, plan.precision(sd))
         return compiled_resume(target, plan, settings, data, q, draws)
 
-    saver, state = None, None
-    if checkpoint is not None:
-        known = np.ndarray, jax.Array, int, float, str
-        leaves = jax.tree.leaves((args, kwargs))
-        seen = [leaf for leaf in leaves if isinstance(leaf, known)]
-        facts = identity(target, seen, point, plan.covariance, settings, seed)
-        saver = Saver(checkpoint, 1 if every is None else every, facts)
-        saver.beside = spent
+    plain = np.ndarray, jax.Array, int, float, str
+    seen = [leaf for leaf in jax.tree.leaves((args, kwargs)) if isinstance(leaf, plain)]
+    known = partial(identity, target, seen, point, plan.covariance, settings, seed)
     with (
         compile_time.measure() as compiling,
         Progress(progress, name) as bar,
-        saver or nullcontext(),
+        Saver(checkpoint, 1 if every is None else every, known) as saver,
     ):
-        if saver is not None:
-            state = saver.resumed(lambda: jax.eval_shape(begin, point))
+        saver.beside = spent
+        state = saver.resumed(lambda: jax.eval_shape(begin, point))
         if state is None:
             sd, spent.values = scales(target, np.asarray(point))
             state = begin(jnp.asarray(sd, point.dtype))
         problem = Problem(target, data, point, plan, settings, draws)
-        end = run_in_memory(bar, problem, state, settings.max_iterations, saver)
+        end = fit_in_memory(problem, state, bar, saver)
     if tally.first_error is not None:
         failed = tally.raised + tally.timed_out + tally.lost
         warnings.warn(
@@ -313,14 +295,12 @@ def fit_black_box(
             "points count as of density zero.",
             stacklevel=3,
         )
-    seconds = time.perf_counter() - started
     record = FitRecord.of(
         end.state,
         name=name,
         structure=Structure(plan.covariance, target.dim),
         seed=seed,
-        seconds_compiling=min(compiling.seconds, seconds),
-        seconds_running=max(seconds - compiling.seconds, 0.0),
+        seconds=compiling.split(started),
         stop_reason=end.stop_reason,
     )
     d = record.diagnostics

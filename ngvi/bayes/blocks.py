@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -37,6 +38,7 @@ from ngvi.families import (
 )
 from ngvi.families.normal_gamma import MeanAndPrecision
 from ngvi.families.normal_inverse_wishart import MeanAndCovariance
+from ngvi.linalg import Dense
 from ngvi.mirror.frames import Members
 
 _POSITIVE, _MATRIX = constraints.positive, constraints.positive_definite
@@ -160,7 +162,6 @@ def place(
     members: Members,
     eps: Float[Array, "n e"],
     into: Float[Array, "n d"],
-    sizes: tuple[int, ...] | None = None,
 ) -> Float[Array, "n d"]:
     """Draws from the blocks, put in their places.
 
@@ -169,9 +170,8 @@ def place(
         members: of each.
         eps: base draws, those of each block side by side.
         into: where the coordinates go; all others stay.
-        sizes: how many base draws belong to each block; by default `base_sizes`.
     """
-    ends = np.cumsum(sizes or base_sizes(blocks, members))[:-1]
+    ends = np.cumsum(base_sizes(blocks, members))[:-1]
     parts = zip(blocks, members, jnp.split(eps, ends, axis=-1), strict=True)
     for block, q, part in parts:
         x = q.place(part.reshape(len(eps), block.count, q.base_size))
@@ -195,24 +195,23 @@ def entropy(members: Members) -> Float[Array, ""]:
     return sum((q.entropy().sum() for q in members), start=jnp.zeros(()))
 
 
-def start_member(block: Block, z: Float[Array, "d"], sd: float = 1.0) -> Any:
+def independent(mean: Float[Array, "m k"], sd: Float[Array, "m k"]) -> Gaussian:
+    """Gaussians of independent coordinates, with room for correlations."""
+    return Gaussian(mean, jax.vmap(Dense.from_deviations)(sd))
+
+
+def start_member(block: Block, z: Float[Array, "d"]) -> Any:
     """A wide member around a point.
 
     Args:
         block: the block.
         z: the whole point, unconstrained.
-        sd: of a Gaussian.
     """
     part = block.take(z)
     x, one = block.constrain(part), jnp.ones(block.count, z.dtype)
     family: Any = block.family
     if family is Gaussian:
-        from ngvi.linalg import Dense
-
-        eye = jnp.broadcast_to(
-            jnp.eye(part.shape[-1], dtype=z.dtype), (*part.shape, part.shape[-1])
-        )
-        return Gaussian(part, Dense(eye / sd, eye * sd))
+        return independent(part, jnp.ones_like(part))
     if family is Bernoulli:
         return Bernoulli(0 * one)
     if family is Categorical:

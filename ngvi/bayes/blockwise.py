@@ -33,7 +33,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from ngvi.bayes.density import InMemory
-from ngvi.bayes.diagnostics import Comparison, efficiency, pareto_smoothed
+from ngvi.bayes.importance import Comparison, efficiency, pareto_smoothed
 from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
 from ngvi.linalg import BlockArrow
@@ -41,7 +41,7 @@ from ngvi.linalg.tree import Tree
 from ngvi.mirror.draws import antithetic, sobol_normals
 
 if TYPE_CHECKING:
-    from ngvi.bayes.posterior import Posterior
+    from ngvi.bayes.sampled import Sampled
 
 _NODES = 3
 _FEWEST_BORDER, _MOST_BORDER = 64, 256
@@ -82,7 +82,7 @@ class _Seen(NamedTuple):
     """log w_j of the draws at the border's mean, level by level."""
 
 
-def blockwise(posterior: Posterior) -> Blockwise | None:
+def blockwise(posterior: Sampled) -> Blockwise | None:
     """The weights of a structured Gaussian; None where q has no blocks on a border,
     where they stand on others, or where the data are too many or not at hand."""
     density, q = posterior._density, posterior.gaussian

@@ -29,10 +29,11 @@ from scipy.special import ndtri
 from scipy.stats import chi2, norm
 
 from ngvi.bayes.fit import fit
+from ngvi.bayes.model_trace import Trace, observed_sites
 from ngvi.bayes.numpyro_model import ModelTarget, model_target
-from ngvi.bayes.replicates import from_prior, generative, observed_sites
+from ngvi.bayes.replicates import from_prior, generative
 from ngvi.bayes.summaries import columns
-from ngvi.bayes.target import coordinate_names
+from ngvi.names import name_of, scalar_names
 from ngvi.terminal.progress import Progress
 
 if TYPE_CHECKING:
@@ -63,21 +64,30 @@ class Calibration:
         """Φ⁻¹ of the ranks: standard normal if calibrated."""
         return ndtri((self.ranks + 0.5) / (DRAWS + 1))
 
+    @property
+    def bias(self) -> Float[np.ndarray, "k"]:
+        """Mean scores."""
+        return self.scores.mean(0)
+
+    @property
+    def spread(self) -> Float[np.ndarray, "k"]:
+        """Root mean squared scores."""
+        return np.sqrt((self.scores**2).mean(0))
+
     def summary(self) -> pd.DataFrame:
         """A row a quantity: bias, spread, how often the central intervals of 50 % and
         90 % hold the truth, and the p-value of its being calibrated."""
         import pandas as pd
 
         levels = (self.ranks + 0.5) / (DRAWS + 1)
-        scores = self.scores
 
         def covered(part: float) -> np.ndarray:
             return (np.abs(levels - 0.5) < part / 2).mean(0)
 
         return pd.DataFrame(
             {
-                "bias": scores.mean(0),
-                "spread": np.sqrt((scores**2).mean(0)),
+                "bias": self.bias,
+                "spread": self.spread,
                 "in 50 %": covered(0.5),
                 "in 90 %": covered(0.9),
                 "p": self.p_values,
@@ -117,8 +127,7 @@ class Calibration:
                 "spread is off by more than chance."
             )
         worst = int(np.argmin(self.p_values))
-        bias = float(self.scores[:, worst].mean())
-        spread = float(np.sqrt((self.scores[:, worst] ** 2).mean()))
+        bias, spread = self.bias[worst], self.spread[worst]
         width = "too narrow" if spread > 1 else "too wide"
         return (
             f"Not calibrated: '{self.names[worst]}' has bias {bias:+.2f} sd and spread "
@@ -202,7 +211,7 @@ def calibrate(
             f"{failed} of {num_simulations} fits to simulated data failed: data from "
             "the priors are nothing like the model's own. Narrow the priors."
         )
-    names = [n for k in latent for n in coordinate_names(k, simulated[k].shape[1:])]
+    names = [n for k in latent for n in scalar_names(k, simulated[k].shape[1:])]
     return Calibration(tuple(names), np.array(ranks), failed)
 
 
@@ -213,14 +222,14 @@ def _given(model: Callable[..., Any]) -> Callable[..., Any]:
     def conditioned(observed: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         return handlers.condition(free, data=observed)(*args, **kwargs)
 
-    conditioned.__name__ = getattr(model, "__name__", type(model).__name__)
+    conditioned.__name__ = name_of(model)
     return conditioned
 
 
 def _simulated(
     target: ModelTarget,
     data: Any,
-    trace: dict[str, dict[str, Any]],
+    trace: Trace,
     sites: tuple[str, ...],
     count: int,
     seed: int,

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from sys import maxsize
 from typing import Any, Protocol, Self, TypeVar
 
 import jax
@@ -57,10 +58,10 @@ class Saver:
     """Keeps the checkpoints of one fit; a context manager that holds the folder.
 
     Args:
-        folder: of the checkpoints.
+        folder: of the checkpoints; None to keep none.
         every: trial steps between them; more if those would take more than a tenth of
             the time.
-        identity: what makes the fit what it is, see `identity`.
+        identity: what makes the fit what it is, `identity` with its arguments.
         steps: how many a state has behind it.
 
     Raises:
@@ -70,27 +71,31 @@ class Saver:
 
     def __init__(
         self,
-        folder: str | os.PathLike[str],
-        every: int,
-        identity: dict[str, Any],
+        folder: str | os.PathLike[str] | None = None,
+        every: int = EVERY,
+        identity: Callable[[], dict[str, Any]] = dict,
         steps: Callable[[Any], Any] = lambda state: state.iteration,
     ) -> None:
         if every < 1:
             raise ValueError(f"every must be at least 1, not {every}.")
-        self.every = every
+        self.every = maxsize if folder is None else every
         self.beside: Beside | None = None
         """To be set before there is anything to keep."""
-        self._kept = Checkpoints(folder, "fit", identity)
+        self._kept = None
+        if folder is not None:
+            self._kept = Checkpoints(folder, "fit", identity())
         self._steps = lambda state: int(steps(state))
         self._last: int | None = None
         self._took, self._ended = 0.0, time.perf_counter()
 
     def __enter__(self) -> Self:
-        self._kept.__enter__()
+        if self._kept is not None:
+            self._kept.__enter__()
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        self._kept.__exit__(*raised)
+        if self._kept is not None:
+            self._kept.__exit__(*raised)
 
     def resumed(self, like: Callable[[], T]) -> T | None:
         """The state of the last checkpoint, None if there is none; `beside` is where it
@@ -102,7 +107,7 @@ class Saver:
         Raises:
             CheckpointError: there are checkpoints, but none is whole and of this fit.
         """
-        found = self._kept.latest()
+        found = None if self._kept is None else self._kept.latest()
         if found is None:
             return None
         if self.beside is not None:
@@ -117,7 +122,7 @@ class Saver:
         Raises:
             OSError: the first one cannot be written.
         """
-        if self._last == self._steps(state):
+        if self._kept is None or self._last == self._steps(state):
             return
         began = time.perf_counter()
         beside = {} if self.beside is None else self.beside.position()
@@ -128,6 +133,8 @@ class Saver:
 
     def save_if_due(self, state: Any) -> None:
         """The same, if it is time and the last one was quick enough."""
+        if self._kept is None:
+            return
         since = self._steps(state) - (self._last or 0)
         rested = self._took <= _LARGEST_SHARE * (time.perf_counter() - self._ended)
         rested = rested or jax.process_count() > 1  # whose clocks differ

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import traceback
 import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import Array
 
-
-def is_observed(site: dict[str, Any]) -> bool:
-    """An observed sample site; `numpyro.factor` is none."""
-    return (
-        site["type"] == "sample"
-        and site["is_observed"]
-        and not isinstance(site["fn"], dist.Unit)
-    )
+from ngvi.bayes.model_trace import Trace, is_observed
 
 
 def _count(bad: Any, value: Any) -> str:
     return f"{int(jnp.sum(bad))} of {np.size(value)} values"
 
 
-def faults(site: dict[str, Any]) -> tuple[Array, Array]:
+def faults(site: Mapping[str, Any]) -> tuple[Array, Array]:
     """Which values of an observed site are NaN or infinite, and which are outside the
     distribution's support."""
     value = jnp.asarray(site["value"])
@@ -44,7 +37,14 @@ def faults(site: dict[str, Any]) -> tuple[Array, Array]:
     return bad, outside
 
 
-def check_observed(trace: dict[str, dict[str, Any]]) -> None:
+def faults_in_words(name: str, bad: int, outside: int) -> str:
+    """How many values of an observed site no fit could use; empty if none."""
+    what = "that are NaN or infinite" if bad else "outside its support"
+    count = bad or outside
+    return f"the observed site '{name}' has {count} values {what}" if count else ""
+
+
+def check_observed(trace: Trace) -> None:
     """Refuse observed values that no fit could use.
 
     Raises:
@@ -87,7 +87,7 @@ def where_it_failed(error: Exception) -> str:
     return ""
 
 
-def _lengths(site: dict[str, Any]) -> str:
+def _lengths(site: Mapping[str, Any]) -> str:
     """What is to agree at a site, in words."""
     words = [f"site '{site['name']}'"]
     if site["is_observed"]:
@@ -97,21 +97,28 @@ def _lengths(site: dict[str, Any]) -> str:
     return f"{', '.join(words)}: are all data of one length?"
 
 
+def named_arguments(args: tuple, kwargs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The values among a model's arguments, each after words for where it is: "argument
+    'x'", or "argument number 0" by position."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
+        name = jax.tree_util.keystr(path[1:], simple=True, separator=".")
+        yield f"argument '{name}'" if path[0].idx else f"argument number {name}", leaf
+
+
 def undefined_arguments(args: tuple, kwargs: dict[str, Any]) -> str:
     """Which array arguments hold NaN or infinity, as a sentence; empty if none."""
     found = []
-    for path, leaf in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
-        if not isinstance(leaf, np.ndarray | jax.Array) or leaf.dtype.kind != "f":
+    for name, leaf in named_arguments(args, kwargs):
+        array = isinstance(leaf, np.ndarray | jax.Array)
+        if not array or not jnp.issubdtype(leaf.dtype, jnp.floating):
             continue
         bad = ~np.isfinite(np.asarray(leaf))
         if bad.any():
-            name = jax.tree_util.keystr(path[1:], simple=True)
-            which = f"'{name}'" if path[0].idx else f"number {name}"
-            found.append(f"argument {which} ({_count(bad, leaf)})")
+            found.append(f"{name} ({_count(bad, leaf)})")
     return f" NaN or infinity stands in {', '.join(found)}." if found else ""
 
 
-def blame(trace: dict[str, dict[str, Any]]) -> str:
+def blame(trace: Trace) -> str:
     """Which site makes the log density infinite or undefined at the start, in words."""
     culprits = []
     for name, site in trace.items():

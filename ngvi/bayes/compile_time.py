@@ -26,6 +26,13 @@ class Stopwatch:
             reached = max(reached, end)
         return total
 
+    def split(self, started: float) -> tuple[float, float]:
+        """The seconds since then, on `time.perf_counter`'s clock: those spent compiling
+        and the others."""
+        seconds = time.perf_counter() - started
+        compiling = min(self.seconds, seconds)
+        return compiling, seconds - compiling
+
 
 _running: list[Stopwatch] = []
 

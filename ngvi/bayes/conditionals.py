@@ -1,15 +1,11 @@
-"""Closed-form updates of blocks whose conditional is in the block's own family.
+"""What a conditional is made of, measured from gradients and values of log p.
 
 Given all other sites, log p as a function of a conjugate block's x is ⟨c, T(x)⟩ plus a
-constant, with c a function of the others, and the best q of the block is
-
-    λ = E_q[c(others)]:   the update of `ngvi.mirror.step` with ρ = 1.
-
-Nothing is read off the model's text: c is measured, from gradients of log p at a few
-points for all members of a block at once (`ngvi.mirror.regression`), of a discrete site
-from its values, one entry after the other. What a block's statistics leave of the
-gradients tells whether it is conjugate. A Gaussian is measured in its own frame,
-z = m + Aε, so that far from 0 no digits are lost.
+constant. Nothing is read off the model's text: c is regressed on gradients of log p at
+a few points, for all members of a block at once (`ngvi.mirror.regression`); of a
+discrete site it is differences of values, for one entry at a time. What a block's
+statistics leave of the gradients tells whether it is conjugate. A Gaussian is measured
+in its own frame, z = m + Aε, so that far from 0 no digits are lost.
 """
 
 from __future__ import annotations
@@ -19,17 +15,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from ngvi.bayes.blocks import Block, Blocks, base_sizes, place
+from ngvi.bayes.blocks import Block, Blocks, place
 from ngvi.bayes.quick import Compiled, Work
 from ngvi.bayes.target import Data, Target
-from ngvi.families import Bernoulli, Categorical, Gaussian
+from ngvi.families import Bernoulli, Gaussian
 from ngvi.linalg import Dense
 from ngvi.mirror.frames import Members
-from ngvi.mirror.regression import control_variates, expected, from_gradients
-from ngvi.mirror.step import mirror_step
+from ngvi.mirror.regression import from_gradients
 
 
 def own_points(block: Block, size: int) -> int:
@@ -49,7 +43,7 @@ def _standard(q: Gaussian) -> Gaussian:
     return Gaussian(jnp.zeros_like(q.mean), Dense(eye, eye))
 
 
-def _local(block: Block, q: Any) -> tuple[Any, Any]:
+def local(block: Block, q: Any) -> tuple[Any, Any]:
     """A member in the coordinates it is measured in, and the coordinates as a function
     of those: of a Gaussian ε ↦ z, of others z itself."""
     if isinstance(q, Gaussian):
@@ -76,35 +70,34 @@ def measured(
         own: base draws of the points it is measured at.
         others: whole points, whose coordinates in the block do not matter.
     """
-    family, to_coordinates = _local(block, q)
-    x = family.place(own)
-    local = block.unconstrain(x)
+    family, to_coordinates = local(block, q)
+    points = block.unconstrain(family.place(own))
 
-    def statistics(local: Float[Array, "p m d"]) -> Float[Array, "p m k"]:
-        return family.flatten(family.sufficient_statistics(block.constrain(local)))
+    def statistics(points: Float[Array, "p m d"]) -> Float[Array, "p m k"]:
+        return family.flatten(family.sufficient_statistics(block.constrain(points)))
 
     def slopes(unit: Float[Array, "d"]) -> Float[Array, "p m k"]:
-        along = jnp.broadcast_to(unit, local.shape)
-        return jax.jvp(statistics, (local,), (along,))[1]
+        along = jnp.broadcast_to(unit, points.shape)
+        return jax.jvp(statistics, (points,), (along,))[1]
 
-    units = jnp.eye(local.shape[-1], dtype=local.dtype)
+    units = jnp.eye(points.shape[-1], dtype=points.dtype)
     design = jnp.moveaxis(jax.vmap(slopes)(units), 0, -1)
 
-    def log_p(local: Float[Array, "m d"], rest: Float[Array, "d"]) -> Array:
+    def log_p(point: Float[Array, "m d"], rest: Float[Array, "d"]) -> Array:
         """On the block's own support, less the base measure."""
-        part = to_coordinates(local)
+        part = to_coordinates(point)
         x = block.constrain(part)
         base = family.log_base_measure(x).sum() + block.log_det(part).sum()
         return -target.potential(data, block.put(rest, part)) - base
 
     def at(rest: Float[Array, "d"]) -> Float[Array, "p m d"]:
-        return jax.vmap(jax.grad(log_p), (0, None))(local, rest)
+        return jax.vmap(jax.grad(log_p), (0, None))(points, rest)
 
     gradients = jax.lax.map(at, others, batch_size=min(64, len(others)))
     return from_gradients(design, gradients)
 
 
-def _weighed_values(
+def weighed_values(
     target: Target,
     data: Data,
     block: Block,
@@ -127,154 +120,6 @@ def _weighed_values(
     if block.family is Bernoulli:
         return logs[:, 1:] - logs[:, :1]
     return logs[:, :-1] - logs[:, -1:]
-
-
-class _Centred:
-    """The statistics of all blocks at draws, less their means."""
-
-    def __init__(self, blocks: Blocks, members: Members, z: Float[Array, "n d"]):
-        parts, groups, number = [], [], 0
-        self.columns: dict[Block, slice] = {}
-        start = 0
-        for block, q in zip(blocks, members, strict=True):
-            t = q.flatten(q.sufficient_statistics(block.constrain(block.take(z))))
-            t = (t - q.flatten(q.mean_params)).reshape(len(z), -1)
-            each = t.shape[1] // block.count
-            groups.append(number + np.repeat(np.arange(block.count), each))
-            number += block.count
-            self.columns[block] = slice(start, start + t.shape[1])
-            start += t.shape[1]
-            parts.append(t)
-        self.values = jnp.concatenate(parts, -1)
-        self.groups = np.concatenate(groups)
-
-    def without(self, block: Block) -> tuple[Float[Array, "n c"], ...]:
-        """Control variates for what depends on the other blocks."""
-        own = self.columns[block]
-        kept = np.delete(np.arange(len(self.groups)), np.r_[own])
-        return control_variates(self.values[:, kept], self.groups[kept])
-
-    def without_entry(
-        self, block: Block, entry: Any
-    ) -> tuple[Float[Array, "n c"], ...]:
-        """The same for one entry of a discrete block: its own statistics are zeros."""
-        own = self.columns[block]
-        each = (own.stop - own.start) // block.count
-        at = jnp.arange(len(self.groups)) - own.start
-        mine = (at >= entry * each) & (at < (entry + 1) * each)
-        return control_variates(jnp.where(mine, 0, self.values), self.groups)
-
-
-def closed_form(
-    target: Target,
-    data: Data,
-    blocks: Blocks,
-    number: int,
-    members: Members,
-    eps: Float[Array, "n e"],
-    own: Float[Array, "p m b"],
-) -> tuple[Any, Float[Array, ""]]:
-    """The best q of a conjugate block given the others', and how far it is.
-
-    Args:
-        target: the density.
-        data: its arrays.
-        blocks: all of them.
-        number: which one moves.
-        members: of each.
-        eps: base draws for all.
-        own: base draws for the points a continuous block is measured at.
-
-    Returns:
-        The block's members, unchanged where an update would leave the family, and the
-        squared Fisher length of the way: ⟨Δλ, Δμ⟩, the symmetrised divergence.
-    """
-    block, q = blocks[number], members[number]
-    blank = jnp.zeros((len(eps), target.dim), eps.dtype)
-    z = place(blocks, tuple(_spread(q) for q in members), eps, blank)
-    if block.classes:
-        return _discrete(target, data, blocks, number, members, eps, z)
-    coefficients = measured(target, data, block, q, own, z)[0]
-    shape = coefficients.shape[1:]
-    variates = _Centred(blocks, members, z).without(block)
-    mean = expected(coefficients.reshape(len(z), -1), variates).reshape(shape)
-    family = _local(block, q)[0]
-    moved = mirror_step(family, jax.tree.map(jnp.negative, family.unflatten(mean)), 1.0)
-    way = _squared_way(family, moved)
-    if isinstance(q, Gaussian):
-        # In the frame of q; back in its coordinates.
-        root = q.precision.inverse_root @ moved.precision.inverse_root
-        inverse = q.precision.root @ moved.precision.root
-        moved = Gaussian(q.place(moved.mean), Dense(inverse, root))
-    return _if_valid(moved, q, way)
-
-
-def _discrete(
-    target: Target,
-    data: Data,
-    blocks: Blocks,
-    number: int,
-    members: Members,
-    eps: Float[Array, "n e"],
-    z: Float[Array, "n d"],
-) -> tuple[Any, Float[Array, ""]]:
-    """One entry after the other, each from its exact conditional."""
-    block, before = blocks[number], members[number]
-    sizes = base_sizes(blocks, members)
-    own = slice(sum(sizes[:number]), sum(sizes[: number + 1]))
-
-    def update(entry: Array, q: Any) -> Any:
-        # Where entries meet, later ones see what earlier ones have become.
-        here = place((block,), (_spread(q),), eps[:, own], z)
-        now = (*members[:number], q, *members[number + 1 :])
-        variates = _Centred(blocks, now, here).without_entry(block, entry)
-        values = _weighed_values(target, data, block, entry, here)
-        found = expected(values, variates)
-        flat = q.flatten(q.natural_params).reshape(block.count, -1)
-        flat = flat.at[entry].set(jnp.clip(found, -_SURE, _SURE))
-        params = q.natural_params
-        return q.with_natural_params(flat.reshape(params.shape))
-
-    moved = jax.lax.fori_loop(0, block.count, update, before)
-    return _if_valid(moved, before, _squared_way(before, moved))
-
-
-_SPREAD = 0.1
-"""Of each value's probability, what is shared out evenly where draws are regressed on:
-a value that no draw has would leave no trace, and its coefficient be lost."""
-
-
-def _spread(q: Any) -> Any:
-    """A discrete member nearer to even; any other as it is."""
-    if isinstance(q, Bernoulli):
-        return Bernoulli.from_probs((1 - _SPREAD) * q.probs + _SPREAD / 2)
-    if isinstance(q, Categorical):
-        even = _SPREAD / q.logits.shape[-1]
-        return Categorical.from_probs((1 - _SPREAD) * q.probs + even)
-    return q
-
-
-_SURE = 80.0
-"""Log odds beyond which nothing changes."""
-
-
-def _squared_way(q: Any, moved: Any) -> Float[Array, ""]:
-    def change(of: Any) -> Any:
-        return jax.tree.map(jnp.subtract, of(moved), of(q))
-
-    natural = change(lambda m: m.natural_params)
-    mean = change(lambda m: m.mean_params)
-    products = jax.tree.map(lambda a, b: (a * b).sum(), natural, mean)
-    return jnp.maximum(jax.tree.reduce(jnp.add, products), 0)
-
-
-def _if_valid(moved: Any, q: Any, way: Array) -> tuple[Any, Float[Array, ""]]:
-    leaves = jax.tree.leaves(moved)
-    valid = jnp.isfinite(way)
-    for leaf in leaves:
-        valid &= jnp.isfinite(leaf).all()
-    kept = jax.tree.map(lambda a, b: jnp.where(valid, a, b), moved, q)
-    return kept, jnp.where(valid, way, jnp.inf)
 
 
 def _work(target: Target, _: Blocks, tried: Any, data: Data, *rest: Any) -> Work:

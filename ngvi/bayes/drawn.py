@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,8 +11,8 @@ from jaxtyping import Array, Float
 
 from ngvi.bayes.approximation import Approximation
 from ngvi.bayes.density import Density
-from ngvi.bayes.diagnostics import EVEN_WEIGHTS, efficiency, pareto_smoothed
-from ngvi.bayes.replicates import observed_sites
+from ngvi.bayes.importance import EVEN_WEIGHTS, efficiency, pareto_smoothed
+from ngvi.bayes.model_trace import Trace, count_observations
 from ngvi.bayes.summaries import Sites, columns
 from ngvi.bayes.weighted_draws import WeightedDraws
 
@@ -61,7 +60,7 @@ class Drawn:
         self,
         q: Approximation,
         density: Density,
-        trace: Mapping[str, Mapping[str, Any]],
+        trace: Trace,
         seed: int,
     ) -> None:
         self.q, self.density, self.trace, self.seed = q, density, trace, seed
@@ -81,9 +80,8 @@ class Drawn:
     @property
     def _batch_size(self) -> int:
         """How many draws the model is evaluated at in one go."""
-        names = observed_sites(self.trace)
-        observed = sum(np.size(self.trace[name]["value"]) for name in names)
-        return int(np.clip(_BATCH_NUMBERS // (self.q.dim + observed), 1, _BATCH))
+        numbers = self.q.dim + count_observations(self.trace)
+        return int(np.clip(_BATCH_NUMBERS // numbers, 1, _BATCH))
 
     @property
     def count(self) -> int:

@@ -14,13 +14,20 @@ import numpyro.distributions as dist
 
 from ngvi.bayes.archive import FORMAT, Archive, plain
 from ngvi.bayes.labels import Axes, dataset, portable, storable
-from ngvi.bayes.numpyro_model import ModelTarget, axis_names, is_latent
+from ngvi.bayes.model_trace import (
+    Trace,
+    axis_names,
+    base_dist,
+    count_observations,
+    is_latent,
+    observed_sites,
+)
+from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.replicates import (
     MOST_NUMBERS,
     from_prior,
     kept_draws,
     log_likelihoods,
-    observed_sites,
     replicated,
 )
 from ngvi.bayes.stored_gaussian import store
@@ -32,8 +39,6 @@ if TYPE_CHECKING:
 
 PRIOR_DRAWS = 1024
 
-Trace = dict[str, dict[str, Any]]
-
 
 class _Exporter:
     """Collects groups and the notes on what had to be left out."""
@@ -43,14 +48,14 @@ class _Exporter:
 
         self.posterior = posterior
         self.log_p, self.log_q, self.sites = posterior._summary_draws
-        self.trace: Trace = posterior._trace or {}
+        self.trace: Trace = posterior.trace or {}
         self.axes: Axes = {
             name: axis_names(site)
             for name, site in self.trace.items()
             if site["type"] in ("sample", "deterministic")
         }
         self.observed = observed_sites(self.trace)
-        self.numbers = sum(np.size(self.trace[n]["value"]) for n in self.observed)
+        self.numbers = count_observations(self.trace)
         self.version = ngvi.__version__
         self.groups: dict[str, Dataset] = {}
         self.notes: list[str] = []
@@ -183,7 +188,8 @@ class _Exporter:
         improper = [
             name
             for name, site in self.trace.items()
-            if is_latent(site) and _improper(site["fn"])
+            if is_latent(site)
+            and isinstance(base_dist(site["fn"]), dist.ImproperUniform)
         ]
         if improper:
             names = ", ".join(f"'{name}'" for name in improper)
@@ -247,14 +253,6 @@ class _Exporter:
             "notes": self.notes,
         }
         return plain(record)
-
-
-def _improper(fn: dist.Distribution) -> bool:
-    while isinstance(
-        fn, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution
-    ):
-        fn = fn.base_dist
-    return isinstance(fn, dist.ImproperUniform)
 
 
 def _equal(one: np.ndarray, other: np.ndarray) -> bool:

@@ -15,15 +15,17 @@ from ngvi.bayes.mixed import mixed
 from ngvi.bayes.mixture_fit import check_size
 from ngvi.bayes.numpyro_model import model_target
 from ngvi.bayes.posterior import Posterior
+from ngvi.bayes.reader import Reader
 from ngvi.bayes.run import run
 from ngvi.bayes.site_families import MEAN_FIELD, Choice
-from ngvi.bayes.stream import Reader, Stream
+from ngvi.bayes.stream import Stream
 from ngvi.bayes.structure import Covariance
 from ngvi.bayes.target import Target, function_target
 from ngvi.bayes.updating import weighed
 from ngvi.executors import Executor, Workers
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
+from ngvi.names import name_of
 
 Family = Literal["gaussian", "mixture", "mean-field"]
 SiteFamilies = Mapping[str | tuple[str, ...], Choice]
@@ -226,7 +228,7 @@ def fit(
         data,
         point,
         trace,
-        name=getattr(model, "__name__", type(model).__name__),
+        name=name_of(model),
         covariance=covariance,
         rank=rank,
         seed=seed,

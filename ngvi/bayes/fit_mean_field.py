@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from typing import Any
-
-import numpy as np
 
 from ngvi.bayes import compile_time
 from ngvi.bayes.checkpointing import EVERY, Saver, identity
 from ngvi.bayes.mean_field import MeanField
 from ngvi.bayes.mean_field_start import Beginning
+from ngvi.bayes.model_trace import count_observations
 from ngvi.bayes.numpyro_model import model_target
 from ngvi.bayes.posterior import Posterior
-from ngvi.bayes.replicates import observed_sites
 from ngvi.bayes.site_families import MEAN_FIELD
 from ngvi.mirror import loop
+from ngvi.names import name_of
 from ngvi.terminal.progress import Progress
 
 
@@ -43,7 +42,7 @@ def fit_mean_field(
             one that is to be conjugate is not; the message names the site.
     """
     started = time.perf_counter()
-    name = getattr(model, "__name__", type(model).__name__)
+    name = name_of(model)
     target, data, point, trace = model_target(
         model, args, kwargs, init_strategy, keep_discrete=True
     )
@@ -56,25 +55,20 @@ def fit_mean_field(
         beginning = Beginning(
             target, data, point, trace, family, settings or loop.Settings(), seed
         )
-        observed = sum(np.size(trace[n]["value"]) for n in observed_sites(trace))
         settled = beginning.settle()
-        saver = None
-        if checkpoint is not None:
-            families = [MEAN_FIELD, *(type(q).__name__ for q in settled.members)]
-            facts = identity(
-                target, data, point, " ".join(families), beginning.settings, seed
-            )
-            every = EVERY if every is None else every
-            saver = Saver(checkpoint, every, facts, lambda state: state.sweeps)
-        with saver or nullcontext():
-            fit = MeanField(beginning, settled, observed, bar, saver)
+        families = " ".join([MEAN_FIELD, *(type(q).__name__ for q in settled.members)])
+        known = partial(
+            identity, target, data, point, families, beginning.settings, seed
+        )
+        every = EVERY if every is None else every
+        with Saver(checkpoint, every, known, lambda state: state.sweeps) as saver:
+            fit = MeanField(beginning, settled, count_observations(trace), bar, saver)
             q, record = fit.run()
-    seconds = time.perf_counter() - started
-    compiled = min(compiling.seconds, seconds)
+    seconds_compiling, seconds_running = compiling.split(started)
     diagnostics = replace(
         record.diagnostics,
-        seconds_compiling=compiled,
-        seconds_running=seconds - compiled,
+        seconds_compiling=seconds_compiling,
+        seconds_running=seconds_running,
     )
     record = replace(record, diagnostics=diagnostics, name=name)
     return Posterior(target, data, q, record, trace)

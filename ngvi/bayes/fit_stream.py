@@ -3,70 +3,37 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
-
-from jaxtyping import Array, Float
 
 from ngvi.bayes.checkpointing import Saver
 from ngvi.bayes.density import Density, InMemory
 from ngvi.bayes.diagnostics import EPOCHS_USED, INTERRUPTED, ONE_PASS
-from ngvi.bayes.numpyro_model import ModelTarget
-from ngvi.bayes.plan import Plan
-from ngvi.bayes.stream import Reader, StreamError
+from ngvi.bayes.problem import End, Problem
+from ngvi.bayes.reader import Reader
+from ngvi.bayes.stream import StreamError
 from ngvi.bayes.streamed import (
     converge,
-    fewer_checks,
     first_pass,
-    length_of,
     renewed,
+    with_fewer_checks,
 )
-from ngvi.bayes.subsampling import RowReader
+from ngvi.bayes.subsampling import RowReader, Subsampled
 from ngvi.bayes.sums import Streamed, Sums, of_a_batch, silent
-from ngvi.bayes.target import Data, Target
+from ngvi.bayes.target import Data
 from ngvi.mirror import loop
-from ngvi.mirror.draws import Ladder
 from ngvi.mirror.trial import smallest_radius
 from ngvi.terminal.progress import Progress
 
 
-class Problem(NamedTuple):
-    """All that a fit is made of."""
-
-    target: Target
-    data: Data
-    point: Float[Array, "d"]
-    plan: Plan
-    settings: loop.Settings
-    draws: Ladder
-
-
-class End(NamedTuple):
-    """How a fit ended."""
-
-    state: loop.State
-    stop_reason: str | None
-    """None where the state's own status tells."""
-    density: Density
-    converged: bool | None = None
-    """None where the state's own status tells."""
-    epochs: int = 0
-    elbo: float | None = None
-    """None where the state's own trace tells."""
-    error: StreamError | None = None
-    """To be raised with the fit so far."""
-
-
 class _Watch:
-    """The latest state, its checkpoints, and a progress line about it."""
+    """The latest state, and a progress line about it."""
 
     def __init__(
         self,
         batches: Reader | RowReader,
         state: loop.State,
         bar: Progress,
-        saver: Saver | None,
     ) -> None:
-        self.batches, self.state, self.bar, self.saver = batches, state, bar, saver
+        self.batches, self.state, self.bar = batches, state, bar
         self.kept = False
         self.rows = 0
         self.started = time.perf_counter()
@@ -75,25 +42,13 @@ class _Watch:
         """Remember a state."""
         self.state, self.kept = state, True
 
-    def resumed(self) -> loop.State | None:
+    def resumed(self, saver: Saver) -> loop.State | None:
         """The state of the last checkpoint, None if there is none."""
-        if self.saver is None:
-            return None
-        self.saver.beside = self.batches
-        found = self.saver.resumed(lambda: self.state)
+        saver.beside = self.batches
+        found = saver.resumed(lambda: self.state)
         if found is not None:
             self.keep(found)
         return found
-
-    def between(self, state: loop.State) -> None:
-        """Before each epoch: a checkpoint if it is time."""
-        if self.saver is not None:
-            self.saver.save_if_due(state)
-
-    def ended(self) -> None:
-        """A checkpoint of the end."""
-        if self.saver is not None:
-            self.saver.save(self.state)
 
     def shown(self, rows: int) -> None:
         """Another batch was read."""
@@ -104,7 +59,7 @@ class _Watch:
         self.bar.update(
             epoch=self.batches.epoch + 1,
             elbo=float(self.state.trace.elbo[last]),
-            fisher_length=length_of(self.state),
+            fisher_length=float(self.state.length),
             rows_per_second=self.rows / (time.perf_counter() - self.started),
         )
 
@@ -114,7 +69,7 @@ def fit_stream(
     state: loop.State,
     reader: Reader,
     bar: Progress,
-    saver: Saver | None,
+    saver: Saver,
 ) -> End:
     """A fit to a stream.
 
@@ -125,28 +80,25 @@ def fit_stream(
         bar: shows how it is going.
         saver: of checkpoints, which begin after the first pass.
     """
-    target, data, _, plan, settings, draws = problem
-    draws = fewer_checks(draws)
+    target, data, _, _, settings, _ = problem = with_fewer_checks(problem)
     sums = Sums(target, reader, data)
-    watch = _Watch(reader, state, bar, saver)
+    watch = _Watch(reader, state, bar)
     sums.shown = watch.shown
     error, evidence, reason = None, None, None
-    resumed = watch.resumed()
+    resumed = watch.resumed(saver)
     try:
         if resumed is None:
             final = reader.last_pass
-            evidence = first_pass(sums, plan, settings, draws, state, watch.keep, final)
+            evidence = first_pass(problem, sums, state, watch.keep, final)
         if resumed is None and reader.ended:
             reason = ONE_PASS if reader.stream.once else EPOCHS_USED
         else:
             state = resumed or renewed(
                 watch.state, smallest_radius(target.dim, settings)
             )
-            reason = converge(
-                sums, plan, settings, draws, state, watch.keep, watch.between
-            )[1]
+            reason = converge(problem, sums, state, watch.keep, saver.save_if_due)[1]
             evidence = None
-            watch.ended()
+            saver.save(watch.state)
     except KeyboardInterrupt:
         if not watch.kept:
             raise
@@ -167,10 +119,10 @@ def fit_stream(
 def fit_rows(
     problem: Problem,
     state: loop.State,
-    target: ModelTarget,
+    plates: tuple[Subsampled, ...],
     seed: int,
     bar: Progress,
-    saver: Saver | None,
+    saver: Saver,
 ) -> End:
     """A fit to a subsampled plate, whose rows come in batches though the data are in
     memory.
@@ -178,23 +130,21 @@ def fit_rows(
     Args:
         problem: all of it.
         state: where the fit begins, found with all rows.
-        target: of the problem.
+        plates: the one that is subsampled.
         seed: of the order of the rows.
         bar: shows how it is going.
         saver: of checkpoints.
     """
-    _, data, _, plan, settings, draws = problem
-    reader = RowReader(target.subsampled, Data(data.arrays), seed)
+    target, data, _, _, settings, _ = problem = with_fewer_checks(problem)
+    reader = RowReader(plates, Data(data.arrays), seed)
     sums = Sums(target, reader, data)
-    watch = _Watch(reader, state, bar, saver)
+    watch = _Watch(reader, state, bar)
     sums.shown = watch.shown
-    draws, reason = fewer_checks(draws), None
-    state = watch.resumed() or state
+    reason = None
+    state = watch.resumed(saver) or state
     try:
-        reason = converge(
-            sums, plan, settings, draws, state, watch.keep, watch.between
-        )[1]
-        watch.ended()
+        reason = converge(problem, sums, state, watch.keep, saver.save_if_due)[1]
+        saver.save(watch.state)
     except KeyboardInterrupt:
         reason = INTERRUPTED
     return _ended(watch, reason, InMemory(target, data), settings, None, None)
@@ -211,5 +161,5 @@ def _ended(
     state, converged = watch.state, None
     if reason == EPOCHS_USED and elbo is None:
         # Not at rest, but within what is taken for so on the way.
-        converged = length_of(state) < settings.loose_tolerance
+        converged = float(state.length) < settings.loose_tolerance
     return End(state, reason, density, converged, watch.batches.epoch, elbo, error)

@@ -13,15 +13,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ngvi.bayes.numpyro_model import ModelTarget, model_target
-from ngvi.bayes.plan import Plan
 from ngvi.bayes.posterior import Posterior
+from ngvi.bayes.problem import Problem
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.structure import Structure
 from ngvi.bayes.summaries import columns
-from ngvi.bayes.target import Data, Target, coordinate_names
+from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
-from ngvi.mirror.draws import Ladder
+from ngvi.names import scalar_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,19 +59,15 @@ class Each:
 
 
 @dataclass(frozen=True)
-class Problem:
+class Series:
     """What all fits share, and what each has of its own, along a first axis."""
 
-    target: Target
-    plan: Plan
+    problem: Problem
     structure: Structure
-    settings: loop.Settings
-    point: Float[Array, "d"]
-    data: Data
     own: tuple[bool, ...]
     """Of the arrays of the data, which have a first axis of fits."""
-    draws: Ladder
     own_draws: bool
+    """The same of the draws."""
     seeds: tuple[int, ...]
 
 
@@ -86,12 +82,12 @@ class Fits(Sequence[Posterior]):
 
     def __init__(
         self,
-        problem: Problem,
+        series: Series,
         states: loop.State,
         name: str,
         seconds: tuple[float, float],
     ) -> None:
-        self._problem, self._states, self.name = problem, states, name
+        self._series, self._states, self.name = series, states, name
         self._seconds = seconds
         self._posteriors: dict[int, Posterior] = {}
         last = np.maximum(np.asarray(states.iteration) - 1, 0)
@@ -120,16 +116,15 @@ class Fits(Sequence[Posterior]):
         return (self[i] for i in range(len(self)))
 
     def _posterior(self, i: int) -> Posterior:
-        problem = self._problem
-        target, data = problem.target, data_of(problem.data, problem.own, i)
+        problem, series = self._series.problem, self._series
+        target, data = problem.target, data_of(problem.data, series.own, i)
         state = jax.tree.map(lambda x: x[i], self._states)
         record = FitRecord.of(
             state,
             name=self.name,
-            structure=problem.structure,
-            seed=problem.seeds[i],
-            seconds_compiling=self._seconds[0] / len(self),
-            seconds_running=self._seconds[1] / len(self),
+            structure=series.structure,
+            seed=series.seeds[i],
+            seconds=(self._seconds[0] / len(self), self._seconds[1] / len(self)),
             stop_reason=None,
         )
         trace = None
@@ -150,10 +145,10 @@ class Fits(Sequence[Posterior]):
 
     @cached_property
     def _moments(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        problem, q = self._problem, self._states.q
+        problem, q = self._series.problem, self._states.q
         half = np.random.default_rng(0).standard_normal((_DRAWS // 2, q.mean.shape[-1]))
         eps = jnp.asarray(np.concatenate([half, -half]), q.mean.dtype)
-        found = _moments(problem.target, problem.own, problem.data, q, eps)
+        found = _moments(problem.target, self._series.own, problem.data, q, eps)
         mean, sd = jax.device_get(found)
         return mean, sd
 
@@ -168,7 +163,7 @@ class Fits(Sequence[Posterior]):
             "iterations": self.iterations,
         }
         shapes = {site: values.shape[1:] for site, values in self.mean.items()}
-        names = [n for k, shape in shapes.items() for n in coordinate_names(k, shape)]
+        names = [n for k, shape in shapes.items() for n in scalar_names(k, shape)]
         for word, values in (("mean", self.mean), ("sd", self.sd)):
             for name, column in zip(names, columns(values).T, strict=True):
                 table[f"{word} {name}"] = column

@@ -18,7 +18,7 @@ from numpyro import handlers
 from numpyro.infer import init_to_value
 from numpyro.infer.autoguide import AutoMultivariateNormal
 
-from ngvi.bayes.numpyro_model import is_latent
+from ngvi.bayes.model_trace import is_latent
 from ngvi.families import Gaussian
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def as_guide(posterior: Posterior) -> tuple[AutoMultivariateNormal, dict[str, Ar
         >>> guide, params = posterior.as_guide()                 # doctest: +SKIP
         >>> guide.sample_posterior(key, params, sample_shape=(9,))  # doctest: +SKIP
     """
-    target, args, kwargs = posterior._model()
+    target = posterior._model()
+    args, kwargs = target.arguments.join(posterior.data)
     q = posterior.gaussian
     if q.dim > LARGEST_GUIDE:
         raise ValueError(
@@ -57,7 +58,7 @@ def as_guide(posterior: Posterior) -> tuple[AutoMultivariateNormal, dict[str, Ar
         )
     model = target.program
     names = {site.name for site in target.sites}
-    trace = posterior._trace or {}
+    trace = posterior.trace or {}
     summed = [n for n, site in trace.items() if is_latent(site) and n not in names]
     if summed:
         # A hidden site gets no key from outside.

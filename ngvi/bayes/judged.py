@@ -1,57 +1,30 @@
-"""How far a posterior can be trusted: what is computed to judge it."""
+"""A posterior that is given a verdict: what is computed to judge it."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from ngvi.bayes.approximation import Approximation
-from ngvi.bayes.blockwise import Blockwise
-from ngvi.bayes.diagnostics import (
+from ngvi.bayes.blockwise import Blockwise, blockwise
+from ngvi.bayes.diagnostics import Diagnostics
+from ngvi.bayes.importance import (
     EVEN_WEIGHTS,
     KHAT_LIMIT,
     Comparison,
-    Diagnostics,
-    Verdict,
     compare,
-    judge,
-    judge_restarts,
     site_khats,
 )
-from ngvi.bayes.drawn import Weighed
-from ngvi.bayes.record import FitRecord
-from ngvi.bayes.restarts import Restarts
-from ngvi.bayes.summaries import Summaries, columns
+from ngvi.bayes.restarts import Restarts, elsewhere
+from ngvi.bayes.sampled import Sampled
+from ngvi.bayes.summaries import columns
+from ngvi.bayes.verdict import Verdict, judge, judge_restarts
 from ngvi.bayes.weighted_draws import WeightedDraws
 
 
-class Judged(Summaries):
-    """Summaries of a q that can be held against the density that it stands for."""
-
-    approximation: Approximation
-    record: FitRecord
-
-    @property
-    @abstractmethod
-    def _weighed(self) -> Weighed:
-        """Draws to hold q against the posterior."""
-
-    @property
-    @abstractmethod
-    def _standard_errors(self) -> np.ndarray:
-        """Of each scalar quantity's mean, from the finite draws of the fit, (K,)."""
-
-    @abstractmethod
-    def _blockwise(self) -> Blockwise | None:
-        """Weights block by block, None where there are no blocks."""
-
-    @property
-    @abstractmethod
-    def elsewhere(self) -> Restarts | None:
-        """Fits begun elsewhere, near and far; None where the verdict does without."""
+class Judged(Sampled):
+    """Draws of a q that are held against the density that it stands for."""
 
     @cached_property
     def diagnostics(self) -> Diagnostics:
@@ -99,7 +72,14 @@ class Judged(Summaries):
         the joint weights say nothing; see `ngvi.bayes.blockwise`. Else None."""
         khat = self.diagnostics.khat
         even = self.comparison.efficiency > EVEN_WEIGHTS and np.isfinite(khat)
-        return None if khat < KHAT_LIMIT or even else self._blockwise()
+        return None if khat < KHAT_LIMIT or even else blockwise(self)
+
+    @cached_property
+    def elsewhere(self) -> Restarts | None:
+        """Fits begun near and far, which the verdict looks at, see
+        `ngvi.bayes.restarts`; None for data in batches, without gradients, where q is
+        no Gaussian, or where they would cost too much."""
+        return elsewhere(self)
 
     @cached_property
     def verdict(self) -> Verdict:

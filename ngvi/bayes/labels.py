@@ -55,7 +55,7 @@ def dataset(
 
     Args:
         arrays: by site; the leading axes first, then those of the site's value.
-        axes: names of the value's axes, see `ngvi.bayes.numpyro_model.axis_names`.
+        axes: names of the value's axes, see `ngvi.bayes.model_trace.axis_names`.
         leading: name and labels of the leading axes that all arrays share.
         attrs: of the data set.
     """

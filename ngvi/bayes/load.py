@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ngvi.bayes.archive import Archive, number
-from ngvi.bayes.diagnostics import Diagnostics, Verdict, pareto_smoothed
+from ngvi.bayes.diagnostics import Diagnostics
+from ngvi.bayes.importance import pareto_smoothed
 from ngvi.bayes.labels import site_name
 from ngvi.bayes.stored_gaussian import restore
 from ngvi.bayes.summaries import Sites, Summaries
+from ngvi.bayes.verdict import Verdict
 from ngvi.families import Gaussian
 
 if TYPE_CHECKING:

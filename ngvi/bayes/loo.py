@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from ngvi.bayes.diagnostics import KHAT_LIMIT
+from ngvi.bayes.importance import KHAT_LIMIT
 from ngvi.bayes.predictions import log_likelihood_at
 from ngvi.bayes.psis import smoothed
+from ngvi.bayes.summaries import columns
 from ngvi.bayes.weighted_draws import WeightedDraws
 
 if TYPE_CHECKING:
@@ -67,19 +68,18 @@ class LeaveOneOut:
 
 def loo(posterior: Posterior) -> LeaveOneOut:
     """See `ngvi.Posterior.loo`."""
-    target = posterior._model()[0]
+    target = posterior._model()
     at = posterior._summary_draws
     latent = {site.name: at.sites[site.name] for site in target.sites}
     parts = log_likelihood_at(posterior, latent)
     if not parts:
         raise TypeError("The model observes nothing: there is nothing to leave out.")
-    columns = [np.reshape(part, (part.shape[0], -1)) for part in parts.values()]
     ratio = (
         np.zeros(len(at.log_p))  # the draws are of the posterior itself
         if isinstance(posterior.approximation, WeightedDraws)
         else (at.log_p - at.log_q).astype(np.float64)
     )
-    return leave_one_out(np.concatenate(columns, axis=1).astype(np.float64), ratio)
+    return leave_one_out(columns(parts), ratio)
 
 
 def leave_one_out(

@@ -19,9 +19,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ngvi.bayes import compile_time
-from ngvi.bayes.fits import Each, Fits, Problem, data_of
+from ngvi.bayes.checks import faults_in_words
+from ngvi.bayes.fits import Each, Fits, Series, data_of
 from ngvi.bayes.numpyro_model import ModelTarget, model_target
 from ngvi.bayes.plan import LowRank, Plan
+from ngvi.bayes.problem import Problem
 from ngvi.bayes.programs import solve
 from ngvi.bayes.stream import Stream
 from ngvi.bayes.streamed import faults_of
@@ -29,6 +31,7 @@ from ngvi.bayes.structure import Covariance, choose
 from ngvi.bayes.target import Arguments, Data, Target, function_target
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder
+from ngvi.names import name_of
 from ngvi.terminal.progress import Progress
 
 _CALLS = 20
@@ -97,7 +100,7 @@ def fit_many(
         )
     else:
         target, data, point = function_target(model, init, first_args, first_kwargs)
-    name = getattr(model, "__name__", type(model).__name__)
+    name = name_of(model)
     with compile_time.measure() as compiling, Progress(progress, name) as bar:
         if isinstance(target, ModelTarget) and target.subsampled:
             raise ValueError("fit_many needs all rows: drop subsample_size.")
@@ -111,23 +114,10 @@ def fit_many(
         _check(target, own, every, point)
         settings = plan.settings(settings or loop.Settings())
         draws, seeds = _draws(plan, seed, count, point.dtype)
-        own_draws = isinstance(seed, Each)
-        problem = Problem(
-            target,
-            plan,
-            structure,
-            settings,
-            point,
-            every,
-            own,
-            draws,
-            own_draws,
-            seeds,
-        )
-        states = _run(problem, count, at_once, bar)
-    seconds = time.perf_counter() - started
-    spent = min(compiling.seconds, seconds)
-    return Fits(problem, states, name, (spent, seconds - spent))
+        problem = Problem(target, every, point, plan, settings, draws)
+        series = Series(problem, structure, own, isinstance(seed, Each), seeds)
+        states = _run(series, count, at_once, bar)
+    return Fits(series, states, name, compiling.split(started))
 
 
 def _is_each(value: Any) -> bool:
@@ -179,16 +169,11 @@ def _check(
     if not isinstance(target, ModelTarget) or not any(own):
         return
     for name, (bad, outside) in _faults(target, own, every, point).items():
-        for count, what in (
-            (bad, "NaN or infinite"),
-            (outside, "outside its distribution's support"),
-        ):
-            if np.any(count):
-                i = int(np.argmax(np.asarray(count) > 0))
-                raise ValueError(
-                    f"Fit {i}: the observed site '{name}' has {int(count[i])} values "
-                    f"that are {what}."
-                )
+        fits = np.flatnonzero(np.asarray(bad) + np.asarray(outside))
+        if fits.size:
+            i = fits[0]
+            words = faults_in_words(name, int(bad[i]), int(outside[i]))
+            raise ValueError(f"Fit {i}: {words}.")
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -210,13 +195,11 @@ def _draws(
     return jax.tree.map(lambda *x: jnp.stack(x), *ladders), seeds
 
 
-def _run(
-    problem: Problem, count: int, at_once: int | None, bar: Progress
-) -> loop.State:
+def _run(series: Series, count: int, at_once: int | None, bar: Progress) -> loop.State:
     """The last states, along a first axis."""
     if at_once is None:
-        numbers = sum(x.size for x in jax.tree.leaves(problem.draws))
-        each = numbers // (count if problem.own_draws else 1)
+        numbers = sum(x.size for x in jax.tree.leaves(series.problem.draws))
+        each = numbers // (count if series.own_draws else 1)
         fits = int(np.clip(_NUMBERS_AT_ONCE // max(each, 1), 1, count))
         at_once = 1 if jax.default_backend() == "cpu" else fits
     if at_once < 1:
@@ -225,22 +208,21 @@ def _run(
     states = []
     for start in range(0, count, a_call):
         which = np.minimum(np.arange(start, start + a_call), count - 1)
-        states.append(_solved(problem, at_once, jnp.asarray(which)))
+        states.append(_solved(series, at_once, jnp.asarray(which)))
         done = min(start + a_call, count)
         bar.update(iteration=done, elbo=float(_last_elbo(states[-1])))
-    joined = jax.tree.map(lambda *x: jnp.concatenate(x)[:count], *states)
-    return joined
+    return jax.tree.map(lambda *x: jnp.concatenate(x)[:count], *states)
 
 
 def _last_elbo(states: loop.State) -> Float[Array, ""]:
     return states.trace.elbo[-1, jnp.maximum(states.iteration[-1] - 1, 0)]
 
 
-def _solved(problem: Problem, at_once: int, which: Int[Array, "k"]) -> loop.State:
+def _solved(series: Series, at_once: int, which: Int[Array, "k"]) -> loop.State:
     """Some of the fits."""
-    p = problem
-    static = p.target, p.plan, p.settings, p.own, p.own_draws, at_once
-    return _compiled(*static, p.data, p.point, p.draws, which)
+    target, data, point, plan, settings, draws = series.problem
+    static = target, plan, settings, series.own, series.own_draws, at_once
+    return _compiled(*static, data, point, draws, which)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))

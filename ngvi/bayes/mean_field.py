@@ -86,52 +86,48 @@ class MeanField:
         settled: Settled,
         observed: int,
         bar: Progress,
-        saver: Saver | None,
+        saver: Saver,
     ) -> None:
         self.beginning, self.settled = beginning, settled
         self.bar, self.saver = bar, saver
         self.target, self.data = beginning.target, beginning.data
         self.settings, self.seed = beginning.settings, beginning.seed
         self.dtype = beginning.point.dtype
-        self.at_once = max(_NUMBERS_AT_ONCE // (self.target.dim + observed), 1)
-        self.spent = _Spent(gradients=int(beginning.gradients))
+        self.most = self.settings.max_iterations
+        creep = _CREEP if any(settled.conjugate) else 1
+        self.plan = Sweeping(
+            settled.blocks,
+            settled.conjugate,
+            self.settings.tolerance / creep,
+            max(_NUMBERS_AT_ONCE // (self.target.dim + observed), 1),
+        )
+        self.unseen_eps = self._matched(_CHECK_DRAWS, 0)
+        self.state = start(self.plan, settled.members, self.most)
+        count = self._first_count()
+        self.spent = _Spent(draws=count, gradients=int(beginning.gradients))
 
     def run(self) -> tuple[ProductApproximation, FitRecord]:
         """Fit, and how it went. Ctrl-C ends it at the best state so far."""
-        settled = self.settled
-        self.most = self.settings.max_iterations
-        tolerance = self.settings.tolerance
-        self.plan = plan = Sweeping(
-            settled.blocks,
-            settled.conjugate,
-            tolerance / _CREEP if any(settled.conjugate) else tolerance,
-            self.at_once,
-        )
-        self.unseen_eps = self._matched(_CHECK_DRAWS, 0)
-        self.state = start(plan, settled.members, self.most)
-        self.spent.draws = self._first_count()
         try:
             if not self._resumed() and self.target.whole:
                 self._choose_start()
             stop = self._fit()
         except KeyboardInterrupt:
             stop = INTERRUPTED
-            self._save()
+            self.saver.save(self.state)
         unseen = self._check()
         variances = np.asarray(unseen.gradient, float) ** 2
         q = ProductApproximation(
-            settled.blocks,
+            self.plan.blocks,
             self.state.members,
             self.target.dim,
-            plan.free_blocks,
+            self.plan.free_blocks,
             variances,
         )
         return q, self._record(unseen, stop)
 
     def _resumed(self) -> bool:
         """Go on from the last checkpoint, if there is one."""
-        if self.saver is None:
-            return False
         self.saver.beside = self.spent
         found = self.saver.resumed(lambda: self.state)
         self.state = self.state if found is None else found
@@ -237,9 +233,8 @@ class MeanField:
         stride = 1
         while not self._over():
             limit = min(int(self.state.sweeps) + stride, self.most)
-            if self.saver is not None:
-                self.saver.save_if_due(self.state)
-                limit = min(limit, int(self.state.sweeps) + self.saver.every)
+            self.saver.save_if_due(self.state)
+            limit = min(limit, int(self.state.sweeps) + self.saver.every)
             self.state = self._advance(self.state, draws, limit)
             sweeps = int(self.state.sweeps)
             self.spent.of_sweeps += [self.spent.draws] * (
@@ -253,11 +248,7 @@ class MeanField:
                 draws=len(draws.free),
             )
             stride = min(2 * stride, 32)
-        self._save()
-
-    def _save(self) -> None:
-        if self.saver is not None:
-            self.saver.save(self.state)
+        self.saver.save(self.state)
 
     def _over(self) -> bool:
         """With these draws there is nothing more to do."""

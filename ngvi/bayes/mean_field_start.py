@@ -10,8 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ngvi.bayes.blocks import DISCRETE, Block, Blocks, base_sizes, start_member
+from ngvi.bayes.blocks import (
+    DISCRETE,
+    Block,
+    Blocks,
+    base_sizes,
+    independent,
+    start_member,
+)
 from ngvi.bayes.conditionals import own_points, residuals
+from ngvi.bayes.model_trace import Trace
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.plan import Independent
 from ngvi.bayes.programs import compiled_advance, compiled_begin
@@ -19,7 +27,6 @@ from ngvi.bayes.site_families import MEAN_FIELD, Options, natural_pair, options
 from ngvi.bayes.target import Data
 from ngvi.bayes.traced import traced
 from ngvi.families import Bernoulli, Categorical, Gaussian
-from ngvi.linalg import Dense
 from ngvi.mirror import loop
 from ngvi.mirror.draws import antithetic, sobol_normals
 from ngvi.mirror.frames import Members
@@ -79,7 +86,7 @@ class Beginning:
         target: ModelTarget,
         data: Data,
         point: Float[Array, "d"],
-        trace: dict[str, Any],
+        trace: Trace,
         family: Any,
         settings: loop.Settings,
         seed: int,
@@ -217,10 +224,7 @@ class Beginning:
 
         def fitted(block: Block) -> Any:
             if block.family is Gaussian:
-                scale = block.take(sd)
-                eye = jnp.eye(scale.shape[-1], dtype=scale.dtype)
-                roots = eye / scale[..., None], eye * scale[..., None]
-                return Gaussian(block.take(mean), Dense(*roots))
+                return independent(block.take(mean), block.take(sd))
             like = start_member(block, mean)
             return like.fit(block.constrain(block.take(z)))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,21 +47,20 @@ def mixed(
     posterior._needs_gaussian("A mixture's start", "begin from a fit with one")
     started = time.perf_counter()
     before = posterior.record.diagnostics
-    saver = None
-    if checkpoint is not None:
-        facts = identity(
-            posterior.target,
-            posterior.data,
-            posterior.gaussian.mean,
-            "mixture",
-            loop.Settings(),  # a mixture takes none, so that they never differ
-            before.seed,
-        )
-        saver = Saver(Path(checkpoint) / "mixture", 1, facts, rounds_of)
+    known = partial(
+        identity,
+        posterior.target,
+        posterior.data,
+        posterior.gaussian.mean,
+        "mixture",
+        loop.Settings(),  # a mixture takes none, so that they never differ
+        before.seed,
+    )
+    folder = None if checkpoint is None else Path(checkpoint) / "mixture"
     with (
         compile_time.measure() as compiling,
         Progress(progress, posterior.name) as bar,
-        saver or nullcontext(),
+        Saver(folder, 1, known, rounds_of) as saver,
     ):
         fitted = fit_mixture(
             posterior.target,
@@ -73,7 +72,7 @@ def mixed(
             shown=bar.update,
             saver=saver,
         )
-    seconds = time.perf_counter() - started
+    seconds_compiling, seconds_running = compiling.split(started)
     finite = bool(np.isfinite(fitted.elbo))
     diagnostics = replace(
         before,
@@ -82,8 +81,8 @@ def mixed(
         gradient_evaluations=before.gradient_evaluations + fitted.gradients,
         value_evaluations=before.value_evaluations + fitted.values,
         draws=int(fitted.history["draws"][-1]),
-        seconds_compiling=before.seconds_compiling + min(compiling.seconds, seconds),
-        seconds_running=before.seconds_running + max(seconds - compiling.seconds, 0.0),
+        seconds_compiling=before.seconds_compiling + seconds_compiling,
+        seconds_running=before.seconds_running + seconds_running,
         fisher_length=fitted.length,
         gap=float("nan"),
         converged=finite and fitted.stop_reason != INTERRUPTED,

@@ -23,7 +23,8 @@ import numpy as np
 from jaxtyping import Array
 
 from ngvi.bayes.checkpointing import Saver
-from ngvi.bayes.diagnostics import INTERRUPTED, pareto_smoothed
+from ngvi.bayes.diagnostics import INTERRUPTED
+from ngvi.bayes.importance import pareto_smoothed
 from ngvi.bayes.mixture_approximation import MixtureApproximation, log_density
 from ngvi.bayes.mixture_places import Places, grown, heaviest, room
 from ngvi.bayes.mixture_rounds import Kept, Rounds
@@ -127,7 +128,7 @@ def fit_mixture(
     """
     check_size(q.dim)
     growth = _Growth(target, data, log_p_at, seed, q.mean.dtype)
-    return growth.fit(q, deadline, shown, saver)
+    return growth.fit(q, deadline, shown, saver or Saver())
 
 
 class _Growth:
@@ -153,11 +154,10 @@ class _Growth:
         q: Gaussian,
         deadline: float,
         shown: Callable[..., Any],
-        saver: Saver | None,
+        saver: Saver,
     ) -> Fitted:
         """From the Gaussian until more components gain nothing."""
-        if saver is not None:
-            self._go_on(saver)
+        self._go_on(saver)
         rounds = self.rounds
         while rounds.over is None:
             try:
@@ -173,8 +173,7 @@ class _Growth:
             shown(**{n: row[n] for n in ("iteration", "elbo", "fisher_length")})
             better = rounds.add(row, enough, time.perf_counter() > deadline)
             self.best = state if best is None or better else best
-            if saver is not None:
-                saver.save(Kept(self.best, self.pool.contents))
+            saver.save(Kept(self.best, self.pool.contents))
         history, best = rounds.history, self.best
         assert best is not None
         return Fitted(
@@ -274,7 +273,7 @@ class _Growth:
         """Without the empty components, the heaviest first."""
         index = heaviest(state)
         components = jax.tree.map(lambda leaf: leaf[index], state.components.q)
-        pairs = max(_draws(self.dim) // 2, 1)
+        pairs = _draws(self.dim) // 2
         variance = np.asarray(state.components.estimate.spread)[index] / pairs
         return MixtureApproximation(Mixture(state.logits[index], components), variance)
 
@@ -282,20 +281,21 @@ class _Growth:
         """The ELBO on new draws, which join the pool, and whether the pool's evidence
         is hardly above it."""
         q, parts = state.q, state.components.q
-        points = self._drawn(q, _CHECK // 2)
-        log_p = self.log_p_at(jnp.asarray(points))
+        points, log_p = self._drawn(q, _CHECK // 2)
         ratio = log_p - at_points(log_density, q, points)
         elbo = float(ratio.mean()) if np.isfinite(ratio).all() else -np.inf
-        self.pool.add(q, points, np.where(np.isnan(log_p), -np.inf, log_p))
         for stretch in (1 + _WIDER / np.sqrt(self.dim)) ** 2:
             scale = jnp.full(len(q.logits), 1 / stretch, self.dtype)
             wide = Mixture(q.logits, Gaussian(parts.mean, parts.precision.scale(scale)))
-            points = self._drawn(wide, _CHECK // 4)
-            log_p = self.log_p_at(jnp.asarray(points))
-            self.pool.add(wide, points, np.where(np.isnan(log_p), -np.inf, log_p))
+            self._drawn(wide, _CHECK // 4)
         _, khat = pareto_smoothed(self.pool.log_p - self.pool.log_q)
         gap = self.pool.log_evidence - elbo
         return elbo, gap < _ENOUGH and khat < _KHAT_ENOUGH
 
-    def _drawn(self, q: Mixture, count: int) -> np.ndarray:
-        return np.asarray(MixtureApproximation(q).draws(count, self.rng))
+    def _drawn(self, q: Mixture, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draws that join the pool, and log p there."""
+        points = np.asarray(MixtureApproximation(q).draws(count, self.rng))
+        log_p = self.log_p_at(jnp.asarray(points))
+        log_p = np.where(np.isnan(log_p), -np.inf, log_p)
+        self.pool.add(q, points, log_p)
+        return points, log_p

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -121,10 +121,11 @@ def _starts(
 
 def _add_new(found: list[Mode], ends: Start, log_p: np.ndarray) -> None:
     """The proper modes among where descents ended, the highest first."""
+    proper, precision = np.asarray(ends.descended), cast(Dense, ends.precision)
     for i in np.argsort(-log_p):
-        if not (ends.descended[i] and np.isfinite(log_p[i])):
+        if not (proper[i] and np.isfinite(log_p[i])):
             continue
-        point, root = np.asarray(ends.point[i]), np.asarray(ends.inverse_root[i])
+        point, root = np.asarray(ends.point[i]), np.asarray(precision.inverse_root[i])
         volume = np.linalg.slogdet(root)[1] + point.size / 2 * np.log(2 * np.pi)
         mode = Mode(float(log_p[i] + volume), point, root)
         if not any(mode.same(other) for other in found):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +16,8 @@ from numpyro.distributions import biject_to
 from numpyro.infer.util import constrain_fn, potential_energy
 
 from ngvi.bayes.checks import check_observed, undefined_arguments, where_it_failed
+from ngvi.bayes.model_trace import Trace, is_latent, trace_model
+from ngvi.bayes.prior_center import init_to_prior_center
 from ngvi.bayes.subsampling import (
     Subsampled,
     covering,
@@ -24,19 +25,18 @@ from ngvi.bayes.subsampling import (
     subsampled_axes,
     subsampled_plates,
 )
-from ngvi.bayes.target import Arguments, Data, coordinate_names, whole
+from ngvi.bayes.target import Arguments, Data, whole
 from ngvi.extras import extra
+from ngvi.names import scalar_names
 
 
 @dataclass(frozen=True)
 class Site:
-    """A continuous latent site."""
+    """A latent site whose values are coordinates."""
 
     name: str
     unconstrained_shape: tuple[int, ...]
     shape: tuple[int, ...]
-    dims: tuple[str | None, ...]
-    """The plate of each axis of a value; None where no plate names it."""
     local: tuple[tuple[str, int], ...] = ()
     """The subsampled plates that it is in, each with its axis."""
 
@@ -67,6 +67,12 @@ class ModelTarget:
         return sum(site.size for site in self.sites)
 
     @property
+    def starts(self) -> tuple[int, ...]:
+        """Where the coordinates of each site begin."""
+        ends = np.cumsum([site.size for site in self.sites]).tolist()
+        return (0, *ends[:-1])
+
+    @property
     def differentiable(self) -> bool:
         return not self.whole
 
@@ -75,7 +81,7 @@ class ModelTarget:
         return tuple(
             name
             for site in self.sites
-            for name in coordinate_names(site.name, site.unconstrained_shape)
+            for name in scalar_names(site.name, site.unconstrained_shape)
         )
 
     @property
@@ -85,8 +91,7 @@ class ModelTarget:
 
     def unravel(self, z: Float[Array, "d"]) -> dict[str, Array]:
         """Unconstrained values by site, in the order of the model's program."""
-        ends = np.cumsum([site.size for site in self.sites])[:-1]
-        parts = zip(jnp.split(z, ends), self.sites, strict=True)
+        parts = zip(jnp.split(z, self.starts[1:]), self.sites, strict=True)
         return {s.name: part.reshape(s.unconstrained_shape) for part, s in parts}
 
     def potential(self, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
@@ -177,140 +182,17 @@ def _only(model: Callable[..., Any], names: set[str]) -> Callable[..., Any]:
     return handlers.block(model, hide_fn=hidden)
 
 
-def _center(fn: dist.Distribution) -> Array | None:
-    """A central value of a prior: its mean, or its median where that is infinite or can
-    lie far out (a log-normal's); None where it has no closed form."""
-
-    def median() -> Array:
-        return fn.icdf(jnp.full(fn.shape(), 0.5))
-
-    def mean() -> Array:
-        return jnp.broadcast_to(fn.mean, fn.shape())
-
-    base = fn
-    while isinstance(
-        base, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution
-    ):
-        base = base.base_dist
-    pushed = isinstance(base, dist.TransformedDistribution)
-    for value in (median, mean) if pushed else (mean, median):
-        try:
-            center = value()
-        # What NumPyro raises where a formula is missing, or a package for it.
-        except (NotImplementedError, AttributeError, TypeError, ImportError):
-            continue
-        if _finite(center):
-            return center
-    return None
-
-
-def _finite(x: Array) -> bool:
-    """Whether all values are finite, as far as is known: inside of a `scan` they are
-    not, and taken for it."""
-    return isinstance(x, jax.core.Tracer) or bool(np.isfinite(np.asarray(x)).all())
-
-
-def init_to_prior_center(site: dict[str, Any] | None = None) -> Any:
-    """Start each site at the center of its prior: the mean, or the median.
-
-    A flat (improper) prior has neither: its site starts near 0 on the unconstrained
-    line. Unlike `numpyro.infer.init_to_uniform`, this does not depend on the units in
-    which a prior is written, and it is the same for every seed.
-    """
-    if site is None:
-        return partial(init_to_prior_center)
-    if site["type"] != "sample" or site["is_observed"]:
-        return None
-    fn = site["fn"]
-    if fn.support is not None and fn.support.is_discrete:
-        return None
-    transform = biject_to(fn.support)
-    sample_shape = site["kwargs"].get("sample_shape", ())
-    if not isinstance(fn, dist.ImproperUniform):
-        center = _center(fn)
-        if center is not None:
-            unconstrained = transform.inv(center)
-            if _finite(unconstrained):
-                return jnp.broadcast_to(center, sample_shape + fn.shape())
-    # Not exactly 0: densities written with |x| or max(x, 0) have no curvature there.
-    free = transform.inverse_shape(sample_shape + fn.shape())
-    return transform(1e-6 * (1 + jnp.arange(np.prod(free, dtype=int))).reshape(free))
-
-
-def trace_model(
+def _recorded(
     model: Callable[..., Any],
     args: tuple,
     kwargs: dict[str, Any],
-    init_strategy: Callable[..., Any],
-    seed: int = 0,
-) -> dict[str, dict[str, Any]]:
-    """One run of the model at its starting values, recorded."""
-    if not isinstance(init_strategy, partial):
-        init_strategy = init_strategy()
-    seeded = handlers.seed(model, jax.random.key(seed))
-    started = handlers.substitute(seeded, substitute_fn=init_strategy)
-    return handlers.trace(started).get_trace(*args, **kwargs)
-
-
-def is_latent(site: dict[str, Any]) -> bool:
-    """A sample site without an observed value."""
-    return site["type"] == "sample" and not site["is_observed"]
-
-
-def _event_dim(site: dict[str, Any]) -> int:
-    """Of a deterministic value, which does not say: the fewest axes on the right that
-    leave an axis of the right length to every plate."""
-    shape, frames = np.shape(site["value"]), site["cond_indep_stack"]
-    for event in range(len(shape)):
-        batch = shape[: len(shape) - event]
-        if all(-f.dim <= len(batch) and batch[f.dim] == f.size for f in frames):
-            return event
-    return 0
-
-
-def axis_names(site: dict[str, Any]) -> tuple[str | None, ...]:
-    """The plate of each axis of a site's value, from the right; event axes have none,
-    unless named by `infer={"event_dims": [...]}`."""
-    ndim = np.ndim(site["value"])
-    event = site["fn"].event_dim if site["type"] == "sample" else _event_dim(site)
-    named: list[str | None] = [None] * ndim
-    for frame in site["cond_indep_stack"]:
-        axis = ndim - event + frame.dim
-        if 0 <= axis < ndim and np.shape(site["value"])[axis] == frame.size:
-            named[axis] = frame.name
-    events = site.get("infer", {}).get("event_dims", ())
-    for axis, name in zip(range(ndim - event, ndim), events, strict=False):
-        named[axis] = name
-    return tuple(named)
-
-
-def model_target(
-    model: Callable[..., Any],
-    args: tuple,
-    kwargs: dict[str, Any],
-    init_strategy: Callable[..., Any] | None,
-    *,
-    keep_discrete: bool = False,
-) -> tuple[ModelTarget, Data, Float[Array, "d"], dict[str, dict[str, Any]]]:
-    """Read a NumPyro model off one run of it.
-
-    Args:
-        model: the model.
-        args: its arguments.
-        kwargs: its keyword arguments.
-        init_strategy: where its sites start.
-        keep_discrete: discrete latent sites are coordinates too and not summed out.
-
-    Returns:
-        The target, its data, the starting point on ℝᴰ, and the recorded run.
+    strategy: Callable[..., Any],
+) -> tuple[Trace, tuple[Subsampled, ...]]:
+    """A run of the model on all rows, and the plates that it subsamples.
 
     Raises:
-        ValueError: a model with nothing to infer, with a discrete latent site that
-            cannot be enumerated, or with observed values that are undefined or outside
-            their support.
-        ImportError: a discrete site is to be enumerated and funsor is not installed.
+        ValueError: NumPyro refused the data; it says where.
     """
-    strategy = init_strategy or init_to_prior_center
     try:
         trace = trace_model(model, args, kwargs, strategy)
         subsampled = subsampled_plates(trace)
@@ -319,20 +201,18 @@ def model_target(
             every = covering(model, subsampled, None)
             trace = trace_model(every, args, kwargs, strategy)
     except ValueError as error:
-        undefined = undefined_arguments(args, kwargs)
-        if undefined:  # NumPyro's own checks stumble over it without saying where.
-            raise ValueError(
-                f"The model refused its data: {error}{undefined}"
-            ) from error
-        where = where_it_failed(error)
+        # NumPyro's own checks stumble over undefined data without saying where.
+        where = undefined_arguments(args, kwargs)
+        if not where and (where := where_it_failed(error)):
+            where = f".{where}"
         if where:
-            raise ValueError(f"The model refused its data: {error}.{where}") from error
+            raise ValueError(f"The model refused its data: {error}{where}") from error
         raise
-    latent = {name: site for name, site in trace.items() if is_latent(site)}
-    discrete = {n: s for n, s in latent.items() if s["fn"].support.is_discrete}
-    continuous = {n: s for n, s in latent.items() if n not in discrete}
-    if keep_discrete:
-        continuous, discrete = latent, {}
+    return trace, subsampled
+
+
+def _check_latent(continuous: Trace, discrete: Trace) -> None:
+    """Refuse latent sites that no fit can have as coordinates, or sum out."""
     if not continuous:
         raise ValueError(
             "The model has no continuous latent site: there is nothing to infer. Is "
@@ -357,6 +237,43 @@ def model_target(
                 f"The latent site '{name}' is a Delta: use numpyro.deterministic for a "
                 "value that is not random."
             )
+
+
+def model_target(
+    model: Callable[..., Any],
+    args: tuple,
+    kwargs: dict[str, Any],
+    init_strategy: Callable[..., Any] | None,
+    *,
+    keep_discrete: bool = False,
+) -> tuple[ModelTarget, Data, Float[Array, "d"], Trace]:
+    """Read a NumPyro model off one run of it.
+
+    Args:
+        model: the model.
+        args: its arguments.
+        kwargs: its keyword arguments.
+        init_strategy: where its sites start.
+        keep_discrete: discrete latent sites are coordinates too and not summed out.
+
+    Returns:
+        The target, its data, the starting point on ℝᴰ, and the recorded run.
+
+    Raises:
+        ValueError: a model with nothing to infer, with a discrete latent site that
+            cannot be enumerated, or with observed values that are undefined or outside
+            their support.
+        ImportError: a discrete site is to be enumerated and funsor is not installed.
+    """
+    trace, subsampled = _recorded(
+        model, args, kwargs, init_strategy or init_to_prior_center
+    )
+    latent = {name: site for name, site in trace.items() if is_latent(site)}
+    discrete = {n: s for n, s in latent.items() if s["fn"].support.is_discrete}
+    continuous = {n: s for n, s in latent.items() if n not in discrete}
+    if keep_discrete:
+        continuous, discrete = latent, {}
+    _check_latent(continuous, discrete)
     check_observed(trace)
 
     whole = tuple(n for n, s in continuous.items() if s["fn"].support.is_discrete)
@@ -369,7 +286,6 @@ def model_target(
             n,
             jnp.shape(values[n]),
             jnp.shape(s["value"]),
-            axis_names(s),
             subsampled_axes(s, subsampled),
         )
         for n, s in continuous.items()

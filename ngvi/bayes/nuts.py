@@ -21,6 +21,8 @@ from jaxtyping import Array, Float, Key
 from numpyro.diagnostics import split_gelman_rubin
 from numpyro.infer import MCMC, NUTS
 
+from ngvi.bayes.weighted_draws import DIVERGING_LIMIT
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -31,7 +33,6 @@ _TRIES = 16
 # posterior narrows, and a third fewer divergences are worth a fifth more gradients.
 _TARGET_ACCEPT_PROB = 0.9
 _RHAT_LIMIT = 1.05
-_DIVERGING_LIMIT = 0.005
 
 
 def _starts(
@@ -194,7 +195,7 @@ def _warn(mcmc: MCMC) -> None:
     if rhats and max(rhats.values()) > _RHAT_LIMIT:
         name = max(rhats, key=lambda n: rhats[n])
         problems.append(f"r-hat of '{name}' is {rhats[name]:.2f}: the chains disagree")
-    if diverging.mean() > _DIVERGING_LIMIT:
+    if diverging.mean() > DIVERGING_LIMIT:
         count = f"{int(diverging.sum())} of {diverging.size}"
         problems.append(f"{count} steps diverged: part of the posterior is not reached")
     if problems:

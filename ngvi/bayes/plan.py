@@ -7,12 +7,12 @@ programs together with the target.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from ngvi.linalg import (
     BlockArrow,
@@ -27,9 +27,9 @@ from ngvi.linalg import (
 from ngvi.mirror import loop
 from ngvi.mirror.coloured import find_sparse_start, second_order_inside
 from ngvi.mirror.draws import Ladder, ladder
-from ngvi.mirror.estimates import Estimator, FirstOrder, Potential, first_order
-from ngvi.mirror.secants import find_diagonal_start, from_secants, secants
-from ngvi.mirror.start import find_start
+from ngvi.mirror.estimates import Estimator, FirstOrder, Potential
+from ngvi.mirror.secants import find_low_rank_start, from_secants, secants
+from ngvi.mirror.start import Start, find_start
 
 # A full covariance costs D² numbers and D³ operations a step; so do a start from the
 # Hessian and a mean that steps with full curvature.
@@ -53,19 +53,6 @@ _SECANT_DRAWS = 64
 _SHARPER = 0.25
 # Numbers in all base draws of a chain, each with a Hessian.
 _CHAIN_NUMBERS = 2**24
-
-
-class Start(NamedTuple):
-    """Where a fit begins."""
-
-    mean: Float[Array, "d"]
-    precision: PositiveDefinite
-    gradients: Int[Array, ""]
-    """Gradient evaluations spent."""
-    value: Float[Array, ""]
-    """−log p at the given point."""
-    finite: Bool[Array, ""]
-    """Whether it and its gradient are finite there."""
 
 
 class Plan(Protocol):
@@ -107,12 +94,10 @@ class Full:
         return settings
 
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
-        start = find_start(potential, point)
-        precision = Dense.from_inverse_root(start.inverse_root)
-        return Start(start.point, precision, start.gradients, start.value, start.finite)
+        return find_start(potential, point)
 
     def estimator(self) -> FirstOrder:
-        return first_order()
+        return FirstOrder()
 
 
 @dataclass(frozen=True)
@@ -133,11 +118,9 @@ class Independent:
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
         if self.dim <= LARGEST_FULL:
             start = find_start(potential, point)
-            deviations = jnp.sqrt((start.inverse_root**2).sum(-1))
-            precision = Diagonal(1 / deviations)
-            return Start(
-                start.point, precision, start.gradients, start.value, start.finite
-            )
+            full: Any = start.precision
+            deviations = jnp.sqrt((full.inverse_root**2).sum(-1))
+            return start._replace(precision=Diagonal(1 / deviations))
         value, gradient = jax.value_and_grad(potential)(point)
         return Start(
             point,
@@ -148,7 +131,7 @@ class Independent:
         )
 
     def estimator(self) -> FirstOrder:
-        return first_order(full_curvature=self.dim <= LARGEST_FULL)
+        return FirstOrder(full_curvature=self.dim <= LARGEST_FULL)
 
 
 @dataclass(frozen=True)
@@ -193,11 +176,10 @@ class Structured:
         )
 
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
-        start = find_sparse_start(potential, point, self.tree)
-        return Start(point, start.precision, start.gradients, start.value, start.finite)
+        return find_sparse_start(potential, point, self.tree)
 
     def estimator(self) -> FirstOrder:
-        return first_order(at_once=self._at_once)
+        return FirstOrder(at_once=self._at_once)
 
 
 @dataclass(frozen=True)
@@ -243,8 +225,7 @@ class Chained:
         )
 
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
-        start = find_sparse_start(potential, point, self.chain)
-        return Start(point, start.precision, start.gradients, start.value, start.finite)
+        return find_sparse_start(potential, point, self.chain)
 
     def estimator(self) -> Estimator:
         return second_order_inside(self.chain, at_once=self._at_once)
@@ -278,13 +259,10 @@ class LowRank:
         )
 
     def start(self, potential: Potential, point: Float[Array, "d"]) -> Start:
-        start = find_diagonal_start(potential, point)
-        nothing = jnp.zeros((self.dim, self.rank), point.dtype)
-        precision = LearnedLowRank.from_factor(start.diagonal, nothing)
-        return Start(point, precision, start.gradients, start.value, start.finite)
+        return find_low_rank_start(potential, point, self.rank)
 
     def estimator(self) -> Estimator:
-        return from_secants()
+        return from_secants
 
     @property
     def wider(self) -> LowRank | None:

@@ -11,16 +11,17 @@ plates that are crossed in the data) go to the border, the smaller of two first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ngvi.bayes.model_trace import Trace
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.target import Data, Target
 from ngvi.linalg import Level, Piece, Tree
@@ -131,11 +132,10 @@ def related(one: Group, other: Group) -> bool:
     return a <= b or b <= a
 
 
-def read_plates(target: ModelTarget, trace: Mapping[str, Mapping[str, Any]]) -> Plates:
+def read_plates(target: ModelTarget, trace: Trace) -> Plates:
     """Groups of sites by their plates, as the recorded run of the model has them."""
     found: dict[frozenset[str], list[tuple[str, dict[str, int], Piece]]] = {}
-    start = 0
-    for site in target.sites:
+    for start, site in zip(target.starts, target.sites, strict=True):
         record = trace[site.name]
         batch = len(site.shape) - record["fn"].event_dim
         axes = {
@@ -146,7 +146,6 @@ def read_plates(target: ModelTarget, trace: Mapping[str, Mapping[str, Any]]) -> 
         }
         piece = Piece(start, site.unconstrained_shape)
         found.setdefault(frozenset(axes), []).append((site.name, axes, piece))
-        start += site.size
     groups = []
     for names, members in found.items():
         # Of one order for all sites of the group.

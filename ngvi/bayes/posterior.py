@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -11,10 +10,8 @@ import numpy as np
 from jaxtyping import Array
 
 from ngvi.bayes.approximation import Approximation
-from ngvi.bayes.blockwise import Blockwise, blockwise
+from ngvi.bayes.judged import Judged
 from ngvi.bayes.record import FitRecord
-from ngvi.bayes.restarts import Restarts, elsewhere
-from ngvi.bayes.sampled import Sampled
 from ngvi.bayes.summaries import Sites
 from ngvi.families import Gaussian
 
@@ -25,9 +22,10 @@ if TYPE_CHECKING:
     from ngvi.bayes.linear_response import LinearResponse
     from ngvi.bayes.loo import LeaveOneOut
     from ngvi.bayes.refinement import Refinement
+    from ngvi.bayes.restarts import Restarts
 
 
-class Posterior(Sampled):
+class Posterior(Judged):
     """An approximation of a posterior, and how far it can be trusted.
 
     Printing it shows the table of `summary` and the verdict.
@@ -42,14 +40,10 @@ class Posterior(Sampled):
 
         Args:
             q: on the same unconstrained space.
-            record: how it was found; by default, for comparisons, that of this one.
+            record: how it was found; by default that of this one, for comparisons.
         """
         record = record or self.record
-        return Posterior(self.target, self.data, q, record, self._trace, self._density)
-
-    def with_gaussian(self, gaussian: Gaussian) -> Posterior:
-        """The same model and data under another Gaussian, for comparisons."""
-        return self.with_approximation(gaussian)
+        return Posterior(self.target, self.data, q, record, self.trace, self._density)
 
     def update(self, *args: Any, **kwargs: Any) -> Posterior:
         """The posterior of what this one is of and of new data, by one natural step.
@@ -72,17 +66,7 @@ class Posterior(Sampled):
         from ngvi.bayes.updating import update
 
         self._needs_gaussian("update()", "fit again, with prior=posterior.gaussian")
-        return update(self, self.target, self.data, args, kwargs)
-
-    def _blockwise(self) -> Blockwise | None:
-        return blockwise(self)
-
-    @cached_property
-    def elsewhere(self) -> Restarts | None:
-        """Fits begun near and far, which the verdict looks at, see
-        `ngvi.bayes.restarts`; None for data in batches, without gradients, where q is
-        no Gaussian, or where they would cost too much."""
-        return elsewhere(self)
+        return update(self, args, kwargs)
 
     # -- the model and its data -----------------------------------------------------
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
-from ngvi.bayes.replicates import generative, log_likelihoods, observed_sites
+from ngvi.bayes.model_trace import count_observations, observed_sites
+from ngvi.bayes.replicates import generative, log_likelihoods
 from ngvi.bayes.summaries import Sites
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def latent_draws(
     posterior: Posterior, num_samples: int | None, seed: int
 ) -> dict[str, Array]:
     """Draws of the latent sites; those of the summary if `num_samples` is None."""
-    target = posterior._model()[0]
+    target = posterior._model()
     draws = (
         posterior._summary_draws.sites
         if num_samples is None
@@ -39,10 +39,10 @@ def predictive(
     """See `ngvi.Posterior.predictive`."""
     from numpyro.infer import Predictive
 
-    target, fitted_args, fitted_kwargs = posterior._model()
+    target = posterior._model()
     if not args and not kwargs:
         posterior._needs_data("predictive()", "give it arguments of the model")
-        args, kwargs = fitted_args, fitted_kwargs
+        args, kwargs = target.arguments.join(posterior.data)
     latent = latent_draws(posterior, num_samples, seed)
     predict = Predictive(
         generative(target.program), posterior_samples=latent, parallel=True
@@ -64,7 +64,7 @@ def log_likelihood_at(posterior: Posterior, latent: Sites) -> Sites:
     Raises:
         TypeError: there is no such thing; the message says why.
     """
-    target = posterior._model()[0]
+    target = posterior._model()
     if target.enumerated:
         raise TypeError(
             "Discrete sites were summed out of this model: its log likelihood does "
@@ -74,6 +74,5 @@ def log_likelihood_at(posterior: Posterior, latent: Sites) -> Sites:
         "log_likelihood()", "fit a part of them with prior=posterior, and ask that"
     )
     trace = posterior.trace or {}
-    sites = observed_sites(trace)
-    numbers = sum(np.size(trace[name]["value"]) for name in sites)
+    sites, numbers = observed_sites(trace), count_observations(trace)
     return log_likelihoods(target, posterior.data, latent, sites, numbers)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ngvi.bayes.replicates import observed_sites
+from ngvi.bayes.model_trace import observed_sites
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,8 @@ def check(
     """See `ngvi.Posterior.check`."""
     import pandas as pd
 
-    trace = posterior._model() and (posterior.trace or {})
+    posterior._model()
+    trace = posterior.trace or {}
     sites = observed_sites(trace)
     if not sites:
         raise TypeError("The model observes nothing: there are no data to compare.")

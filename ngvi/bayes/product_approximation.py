@@ -23,18 +23,8 @@ _LARGEST_DENSE = 500
 _LARGEST_SLOPES = 4_000_000
 
 
-@partial(jax.jit, static_argnums=0)
-def _place(
-    blocks: Blocks, members: Members, eps: Float[Array, "n e"], into: Array
-) -> Float[Array, "n d"]:
-    return of_blocks.place(blocks, members, eps, into)
-
-
-@partial(jax.jit, static_argnums=0)
-def _log_prob(
-    blocks: Blocks, members: Members, z: Float[Array, "n d"]
-) -> Float[Array, "n"]:
-    return of_blocks.log_prob(blocks, members, z)
+_place = jax.jit(of_blocks.place, static_argnums=0)
+_log_prob = jax.jit(of_blocks.log_prob, static_argnums=0)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -44,7 +44,7 @@ def begin(
         results = Beginning(plan.of_state, everywhere, everywhere)  # type: ignore
         return plan.on_devices(each, specs, results)(data, point, draws)
     start = plan.start(partial(target.potential, data), point)
-    q = Gaussian(start.mean, start.precision)
+    q = Gaussian(start.point, start.precision)
     state = resume(target, plan, settings, data, q, draws)
     state = replace(state, gradients=state.gradients + start.gradients)
     return Beginning(state, start.value, start.finite)

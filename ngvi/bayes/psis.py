@@ -16,9 +16,11 @@ for the generalized Pareto distribution (the fit).
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
 # A tail of fewer has no shape that could be told.
 _SHORTEST_TAIL = 5
@@ -26,6 +28,49 @@ _SHORTEST_TAIL = 5
 _SMALLEST_QUARTILE = 1e-290
 # Draws that the prior on k, ½, counts as.
 _PRIOR = 10
+
+
+class Tail(NamedTuple):
+    """The largest weights, in units of the largest of all, and what was fitted."""
+
+    draws: Int[np.ndarray, "m"]
+    """Which they are, in ascending order of their weights."""
+    ratios: Float[np.ndarray, "m"]
+    cutoff: float
+    """u, the largest weight that is not in the tail."""
+    share: float
+    """M/S, the probability that a weight is in the tail."""
+    k: float
+    scale: float
+    """σ."""
+
+    def survival(self, ratio: ArrayLike) -> Float[np.ndarray, "..."]:
+        """The fitted probability that a weight exceeds `ratio`."""
+        scaled = np.maximum(np.asarray(ratio, float) - self.cutoff, 0.0) / self.scale
+        if abs(self.k) < 1e-8:
+            return self.share * np.exp(-scaled)
+        base = np.maximum(1.0 + self.k * scaled, np.finfo(float).tiny)
+        return self.share * base ** (-1.0 / self.k)
+
+
+def fit_tail(log_weight: Float[np.ndarray, "s"]) -> Tail | None:
+    """The tail of some weights; None where too few are in it to fit.
+
+    Args:
+        log_weight: finite, up to a constant.
+    """
+    count = math.ceil(min(log_weight.size / 5, 3 * math.sqrt(log_weight.size)))
+    if count < _SHORTEST_TAIL:
+        return None
+    x = log_weight - log_weight.max()
+    order = np.argsort(x, kind="stable")
+    draws, log_cutoff = order[-count:], max(x[order[-count - 1]], _log_tiny(x))
+    draws = draws[x[draws] > log_cutoff]
+    if draws.size < _SHORTEST_TAIL:
+        return None
+    ratios, cutoff = np.exp(x[draws]), np.exp(log_cutoff)
+    k, scale = fit_generalised_pareto(ratios - cutoff)
+    return Tail(draws, ratios, cutoff, draws.size / x.size, k, scale)
 
 
 def smoothed(
@@ -36,22 +81,12 @@ def smoothed(
     Args:
         log_weight: finite, up to a constant.
     """
-    x = log_weight - log_weight.max()
-    count = math.ceil(min(x.size / 5, 3 * math.sqrt(x.size)))
-    khat = math.inf
-    if count >= _SHORTEST_TAIL:
-        order = np.argsort(x, kind="stable")
-        tail, cutoff = order[-count:], max(x[order[-count - 1]], _log_tiny(x))
-        tail = tail[x[tail] > cutoff]
-        if tail.size >= _SHORTEST_TAIL:
-            excess = np.exp(x[tail]) - np.exp(cutoff)
-            khat, scale = fit_generalised_pareto(excess)
-            if math.isfinite(khat):
-                levels = (np.arange(tail.size) + 0.5) / tail.size
-                quantiles = scale * _relative_quantiles(levels, khat)
-                x = x.copy()
-                x[tail] = np.minimum(np.log(np.exp(cutoff) + quantiles), 0.0)
-    return x - np.logaddexp.reduce(x), khat
+    x, tail = log_weight - log_weight.max(), fit_tail(log_weight)
+    if tail is not None and math.isfinite(tail.k):
+        levels = (np.arange(tail.draws.size) + 0.5) / tail.draws.size
+        quantiles = tail.scale * _relative_quantiles(levels, tail.k)
+        x[tail.draws] = np.minimum(np.log(tail.cutoff + quantiles), 0.0)
+    return x - np.logaddexp.reduce(x), math.inf if tail is None else tail.k
 
 
 def fit_generalised_pareto(excess: Float[np.ndarray, "m"]) -> tuple[float, float]:

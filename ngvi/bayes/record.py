@@ -38,15 +38,14 @@ class FitRecord:
         name: str,
         structure: Structure | None,
         seed: int,
-        seconds_compiling: float,
-        seconds_running: float,
+        seconds: tuple[float, float],
         stop_reason: str | None,
         converged: bool | None = None,
         epochs: int = 0,
         elbo: float | None = None,
     ) -> FitRecord:
         """Read a final state; what it says of its end is true of a whole fit, so one
-        that was shorter is told its own."""
+        that was shorter is told its own. Seconds are those compiling and the others."""
         state = jax.device_get(state)
         steps = int(state.iteration)
         rows = state.trace
@@ -62,8 +61,8 @@ class FitRecord:
             value_evaluations=int(state.values),
             rejected_steps=int(state.rejected),
             draws=draws,
-            seconds_compiling=seconds_compiling,
-            seconds_running=seconds_running,
+            seconds_compiling=seconds[0],
+            seconds_running=seconds[1],
             fisher_length=float(state.length),
             gap=float(state.gap),
             khat=float("nan"),

@@ -19,15 +19,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import numpy as np
 
 from ngvi.bayes.approximation import GaussianApproximation
-from ngvi.bayes.diagnostics import Comparison, pareto_smoothed
+from ngvi.bayes.importance import Comparison, pareto_smoothed
 from ngvi.bayes.mixed import mixed
 from ngvi.bayes.mixture_approximation import MixtureApproximation
 from ngvi.bayes.nuts import nuts_points
+from ngvi.bayes.plan import LARGEST_FULL
+from ngvi.bayes.verdict import Level
 from ngvi.bayes.weighted_draws import WeightedDraws, from_chains, from_weights, vouched
 
 if TYPE_CHECKING:
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
 # What is good, beyond a verdict that is: errors that the reweighted draws show.
 _MEAN_LIMIT, _SD_LIMIT = 0.05, 0.05
-_LARGEST_FULL = 1000
 # A mixture's components have full covariances, and more dimensions need more of them.
 _LARGEST_MIXTURE = 50
 _EFFECTIVE = 2000
@@ -44,7 +45,6 @@ _BLOCKS = 32
 _NUMBERS = 30_000_000
 _CHAINS, _DRAWS = 4, 1000
 _WARMUP, _LONGER_WARMUP = 300, 1000
-_LEVELS = ("do not trust", "means only", "trustworthy")
 
 
 class Rung(NamedTuple):
@@ -154,7 +154,7 @@ def _fuller(posterior: Posterior, progress: bool | None) -> Posterior | None:
     narrow = posterior.record.diagnostics.covariance in ("diagonal", "low-rank")
     if _is_mixture(posterior) or (gaussian and not narrow):
         return None
-    small = posterior.approximation.dim <= _LARGEST_FULL
+    small = posterior.approximation.dim <= LARGEST_FULL
     return run_again(
         posterior,
         posterior.gaussian.mean,
@@ -238,7 +238,7 @@ def _good(posterior: Posterior) -> bool:
 
 
 def _rank(posterior: Posterior) -> tuple[int, bool]:
-    return _LEVELS.index(posterior.verdict.level), _good(posterior)
+    return get_args(Level).index(posterior.verdict.level), _good(posterior)
 
 
 def _rung(name: str, before: Posterior | None, now: Posterior, seconds: float) -> Rung:

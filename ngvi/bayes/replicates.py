@@ -17,7 +17,7 @@ from numpyro import handlers
 from numpyro.infer import Predictive, log_likelihood
 from numpyro.primitives import Messenger
 
-from ngvi.bayes.checks import is_observed
+from ngvi.bayes.model_trace import is_observed
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.target import Data
 
@@ -27,11 +27,6 @@ CHUNK_NUMBERS = 4_000_000
 """Numbers on the device at one time, apart from what the model itself needs."""
 
 Draws = dict[str, np.ndarray]
-
-
-def observed_sites(trace: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """Names of the observed sites of a recorded run, `numpyro.factor` left out."""
-    return tuple(name for name, site in trace.items() if is_observed(dict(site)))
 
 
 def kept_draws(draws: int, numbers_per_draw: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from ngvi.bayes.approximation import GaussianApproximation
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ngvi.bayes.posterior import Posterior
+    from ngvi.bayes.sampled import Sampled
 
 _DISTANCES = (10.0, 10.0, 3.0)
 """In sds a coordinate, of the verdict's restarts, to both sides of the mean."""
@@ -79,7 +79,7 @@ class Restarts:
     __repr__ = __str__
 
 
-def restarts(posterior: Posterior, number: int, distance: float) -> Restarts:
+def restarts(posterior: Sampled, number: int, distance: float) -> Restarts:
     """See `ngvi.Posterior.restarts`."""
     if number < 1:
         raise ValueError(f"number must be at least 1, not {number}.")
@@ -92,7 +92,7 @@ def restarts(posterior: Posterior, number: int, distance: float) -> Restarts:
     return _begun_at(posterior, distance * eps)
 
 
-def elsewhere(posterior: Posterior) -> Restarts | None:
+def elsewhere(posterior: Sampled) -> Restarts | None:
     """Restarts from near and far, for the verdict; None where they would cost too much
     or mean nothing: for data in batches, q beside a Gaussian, or no gradients."""
     counts = posterior.record.diagnostics
@@ -112,7 +112,7 @@ def elsewhere(posterior: Posterior) -> Restarts | None:
     return _begun_at(posterior, np.concatenate([eps, -eps]))
 
 
-def _begun_at(posterior: Posterior, eps: np.ndarray) -> Restarts:
+def _begun_at(posterior: Sampled, eps: np.ndarray) -> Restarts:
     """Fits that begin at `posterior.gaussian.place(eps)`, where the density is finite
     there."""
     from ngvi.bayes.run import run_again

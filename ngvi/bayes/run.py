@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from os import PathLike
-from typing import Any, cast
+from typing import cast
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
@@ -18,17 +16,20 @@ from ngvi.bayes import compile_time
 from ngvi.bayes.checkpointing import EVERY, Saver, identity
 from ngvi.bayes.checks import blame, undefined_arguments
 from ngvi.bayes.density import InMemory
-from ngvi.bayes.diagnostics import INTERRUPTED
-from ngvi.bayes.fit_stream import End, Problem, fit_rows, fit_stream
+from ngvi.bayes.fit_in_memory import fit_in_memory
+from ngvi.bayes.fit_stream import fit_rows, fit_stream
+from ngvi.bayes.model_trace import Trace
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.plan import LowRank, Structured
 from ngvi.bayes.posterior import Posterior
-from ngvi.bayes.programs import compiled_advance, compiled_begin
+from ngvi.bayes.problem import Problem
+from ngvi.bayes.programs import compiled_begin
+from ngvi.bayes.reader import Reader
 from ngvi.bayes.record import FitRecord
+from ngvi.bayes.sampled import Sampled
 from ngvi.bayes.sharding import draws_shared_out, shared_out
 from ngvi.bayes.shared_model import Indivisible, share_out
 from ngvi.bayes.shares import Shared
-from ngvi.bayes.stream import Reader
 from ngvi.bayes.structure import Covariance, choose
 from ngvi.bayes.target import Data, Target
 from ngvi.bayes.widening import fit_widening
@@ -40,7 +41,7 @@ def run(
     target: Target,
     data: Data,
     point: Float[Array, "d"],
-    trace: dict[str, Any] | None,
+    trace: Trace | None,
     *,
     name: str,
     covariance: Covariance,
@@ -74,8 +75,8 @@ def run(
     """
     started = time.perf_counter() if started is None else started
     with compile_time.measure() as compiling, Progress(progress, name) as bar:
-        rows = _subsampled(target)
-        in_batches = rows is not None or reader is not None
+        subsampled = target.subsampled if isinstance(target, ModelTarget) else ()
+        in_batches = bool(subsampled) or reader is not None
         if mesh is not None:
             if in_batches:
                 raise ValueError("A mesh is for data in memory, not for batches.")
@@ -103,32 +104,27 @@ def run(
             raise ValueError(_not_finite(trace, beginning.value) + undefined)
         state = beginning.state
         asked = problem._replace(target=target, point=point)
-        with _saver(checkpoint, every, asked, seed, in_batches) or nullcontext() as s:
+        with _saver(checkpoint, every, asked, seed, in_batches) as saver:
             if reader is not None:
-                end = fit_stream(problem, state, reader, bar, s)
-            elif rows is not None:
-                end = fit_rows(problem, state, rows, seed, bar, s)
+                end = fit_stream(problem, state, reader, bar, saver)
+            elif subsampled:
+                end = fit_rows(problem, state, subsampled, seed, bar, saver)
             elif isinstance(plan, LowRank):
-                fit_once = partial(run_in_memory, bar, saver=s)
-                end, found, notes = fit_widening(problem, state, fit_once, s)
+                end, found, notes = fit_widening(problem, state, bar, saver)
                 notes = (*structure.notes, *notes)
                 structure = replace(structure, rank=found, notes=notes)
             else:
-                begun = state
-                if s is not None:
-                    state = s.resumed(lambda: begun) or begun
-                end = run_in_memory(bar, problem, state, settings.max_iterations, s)
+                state = saver.resumed(lambda: beginning.state) or state
+                end = fit_in_memory(problem, state, bar, saver)
         if isinstance(plan, Shared):
             of_all = plan.together(end.state)
             end = end._replace(state=of_all, density=InMemory(target, data))
-    seconds = time.perf_counter() - started
     record = FitRecord.of(
         end.state,
         name=name,
         structure=structure,
         seed=seed,
-        seconds_compiling=min(compiling.seconds, seconds),
-        seconds_running=max(seconds - compiling.seconds, 0.0),
+        seconds=compiling.split(started),
         stop_reason=end.stop_reason,
         converged=end.converged,
         epochs=end.epochs,
@@ -142,7 +138,7 @@ def run(
 
 
 def run_again(
-    posterior: Posterior,
+    posterior: Sampled,
     point: Float[Array, "d"],
     *,
     covariance: Covariance | None = None,
@@ -176,84 +172,28 @@ def run_again(
     )
 
 
-def run_in_memory(
-    bar: Progress,
-    problem: Problem,
-    state: loop.State,
-    most: int,
-    saver: Saver | None = None,
-) -> End:
-    """Trial steps up to the `most`-th or the end, a few in one program so that the
-    progress can be seen, Ctrl-C stops them, and checkpoints are kept."""
-    target, data, _, plan, settings, draws = problem
-    stop_reason = None
-    limit, stride = int(state.iteration), 1
-    try:
-        while int(state.status) == loop.RUNNING and limit < most:
-            if saver is not None:
-                saver.save_if_due(state)
-                stride = min(stride, saver.every)
-            limit = min(limit + stride, most)
-            before = time.perf_counter()
-            state = compiled_advance(target, plan, settings, data, state, draws, limit)
-            _show(bar, state)
-            # The clocks of several processes differ, and all must go as far.
-            quick = jax.process_count() > 1 or time.perf_counter() - before < 0.2
-            stride = min(4 * stride, 128) if quick else max(stride // 2, 1)
-    except KeyboardInterrupt:
-        stop_reason = INTERRUPTED
-    if saver is not None:
-        saver.save(state)
-    return End(state, stop_reason, InMemory(target, data))
-
-
 def _saver(
     folder: str | PathLike[str] | None,
     every: int | None,
     problem: Problem,
     seed: int,
     in_batches: bool,
-) -> Saver | None:
-    """What keeps checkpoints, where they are asked for.
-
-    Raises:
-        ValueError: a bad `every`.
-    """
-    if folder is None:
-        return None
+) -> Saver:
+    """What keeps checkpoints, where they are asked for."""
     target, data, point, plan, settings, _ = problem
     covariance = plan.covariance
     if isinstance(plan, LowRank):
         covariance += f" {plan.rank}" + " or more" * plan.growing
     # An epoch may take hours; a trial in memory is over before it could be written.
     every = (1 if in_batches else EVERY) if every is None else every
-    facts = identity(target, data, point, covariance, settings, seed)
-    return Saver(folder, every, facts)
+    known = partial(identity, target, data, point, covariance, settings, seed)
+    return Saver(folder, every, known)
 
 
-def _subsampled(target: Target) -> ModelTarget | None:
-    """The model, where one of its plates takes its data in batches."""
-    if isinstance(target, ModelTarget) and target.subsampled:
-        return target
-    return None
-
-
-def _not_finite(trace: dict[str, Any] | None, value: Array) -> str:
+def _not_finite(trace: Trace | None, value: Array) -> str:
     text = f"The log density at the start is {-float(value)}."
     if np.isfinite(value):
         text = "The gradient of the log density at the start is not finite."
     if trace is None:
         return f"{text} Start where it is finite: init=…"
     return f"{text} {blame(trace)} Try another init_strategy."
-
-
-def _show(bar: Progress, state: loop.State) -> None:
-    last = max(int(state.iteration) - 1, 0)
-    trace = jax.device_get(state.trace)
-    bar.update(
-        iteration=last + 1,
-        elbo=float(trace.elbo[last]),
-        fisher_length=float(trace.fisher_length[last]),
-        step=float(trace.step[last]),
-        draws=int(trace.draws[last]),
-    )

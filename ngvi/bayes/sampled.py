@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +13,20 @@ from jaxtyping import Array, Float
 from ngvi.bayes.approximation import Approximation, GaussianApproximation
 from ngvi.bayes.density import Density, InMemory
 from ngvi.bayes.drawn import Drawn, Evaluated, Weighed
-from ngvi.bayes.judged import Judged
+from ngvi.bayes.model_trace import Trace
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.record import FitRecord
 from ngvi.bayes.structure import Structure
-from ngvi.bayes.summaries import Sites
-from ngvi.bayes.target import Data, Target, coordinate_names
+from ngvi.bayes.summaries import Sites, Summaries
+from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
+from ngvi.names import scalar_names
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class Sampled(Judged):
+class Sampled(Summaries):
     """q, the model that it stands for, and draws on the model's own supports.
 
     Attributes:
@@ -36,6 +37,7 @@ class Sampled(Judged):
         history: one entry a trial step: iteration, elbo, fisher_length, step (0 where
             rejected), draws.
         record: how the fit went, before anything was computed from its draws.
+        trace: the recorded run of the NumPyro model; None for a plain log density.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class Sampled(Judged):
         data: Data,
         q: Approximation | Gaussian,
         record: FitRecord,
-        trace: dict[str, dict[str, Any]] | None,
+        trace: Trace | None,
         density: Density | None = None,
     ) -> None:
         if isinstance(q, Gaussian):
@@ -55,7 +57,7 @@ class Sampled(Judged):
         self.target = target
         self.data = data
         self.record = record
-        self._trace = trace
+        self.trace = trace
         self._density = density or InMemory(target, data)
 
     @property
@@ -71,16 +73,6 @@ class Sampled(Judged):
         return self.record.structure
 
     @property
-    def model_target(self) -> ModelTarget | None:
-        """What is static about the NumPyro model; None for a plain log density."""
-        return self.target if isinstance(self.target, ModelTarget) else None
-
-    @property
-    def trace(self) -> dict[str, dict[str, Any]] | None:
-        """The recorded run of the NumPyro model; None for a plain log density."""
-        return self._trace
-
-    @property
     def streamed(self) -> bool:
         """The data were read in batches and are not kept."""
         return not isinstance(self._density, InMemory)
@@ -92,14 +84,13 @@ class Sampled(Judged):
                 f"{instead}."
             )
 
-    def _model(self) -> tuple[ModelTarget, tuple, dict[str, Any]]:
+    def _model(self) -> ModelTarget:
         if not isinstance(self.target, ModelTarget):
             raise TypeError(
                 "This posterior is of a plain log density: only a NumPyro model says "
                 "what its observations are."
             )
-        args, kwargs = self.target.arguments.join(self.data)
-        return self.target, args, kwargs
+        return self.target
 
     def _needs_gaussian(self, what: str, instead: str) -> None:
         if not isinstance(self.approximation, GaussianApproximation):
@@ -163,7 +154,7 @@ class Sampled(Judged):
     @cached_property
     def _drawn(self) -> Drawn:
         seed = self.record.diagnostics.seed
-        return Drawn(self.approximation, self._density, self._trace or {}, seed)
+        return Drawn(self.approximation, self._density, self.trace or {}, seed)
 
     @property
     def _summary_draws(self) -> Evaluated:
@@ -194,7 +185,7 @@ class Sampled(Judged):
             # The coordinates of a simplex, say, are none of its entries.
             for site in self.target.sites:
                 if site.shape != site.unconstrained_shape:
-                    for name in coordinate_names(site.name, site.unconstrained_shape):
+                    for name in scalar_names(site.name, site.unconstrained_shape):
                         found.pop(name, None)
         return found
 

@@ -8,20 +8,16 @@ numbers, however many rows there are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 from jax.sharding import Mesh
 
+from ngvi.bayes.model_trace import Trace
 from ngvi.bayes.target import Data
 from ngvi.meshes import placed
 from ngvi.mirror.draws import Ladder
 
 
-def shared_out(
-    data: Data, trace: Mapping[str, Mapping[str, Any]] | None, mesh: Mesh
-) -> Data:
+def shared_out(data: Data, trace: Trace | None, mesh: Mesh) -> Data:
     """The arrays with the rows of the largest plate, cut along them.
 
     Args:
@@ -74,7 +70,7 @@ def draws_shared_out(draws: Ladder, mesh: Mesh) -> Ladder:
     return jax.tree.map(put, draws)
 
 
-def _rows(data: Data, trace: Mapping[str, Mapping[str, Any]] | None) -> int:
+def _rows(data: Data, trace: Trace | None) -> int:
     if trace is not None:
         stacks = [site.get("cond_indep_stack", ()) for site in trace.values()]
         sizes = [frame.size for stack in stacks for frame in stack]

@@ -10,7 +10,7 @@ site must be the sum of those of the shares, or that of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,15 +24,13 @@ from numpyro import handlers
 from numpyro.infer.util import compute_log_probs
 from numpyro.primitives import Messenger
 
-from ngvi.bayes.checks import is_observed
-from ngvi.bayes.numpyro_model import ModelTarget, is_latent
+from ngvi.bayes.model_trace import Trace, is_latent, is_observed
+from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.plan import Plan, Structured
 from ngvi.bayes.plates import Plates
 from ngvi.bayes.shares import Shared
 from ngvi.bayes.target import Data, Target
 from ngvi.linalg import Tree
-
-Trace = Mapping[str, Mapping[str, Any]]
 
 
 class Indivisible(Exception):
@@ -189,20 +187,18 @@ def _rows(
     """The plates that are shared out, with their sizes, and the lengths of the arrays:
     beside the given plate those of observations that are not in it."""
     sites = [site for site in trace.values() if site["type"] == "sample"]
-    of_latent = {
-        f.name for s in sites if is_latent(dict(s)) for f in s["cond_indep_stack"]
-    }
+    of_latent = {f.name for s in sites if is_latent(s) for f in s["cond_indep_stack"]}
     cut, lengths = {plate: size}, [size]
     for site in sites:
         frames = site["cond_indep_stack"]
-        if is_latent(dict(site)) or any(f.name == plate for f in frames):
+        if is_latent(site) or any(f.name == plate for f in frames):
             continue
         rows = [f for f in frames if f.name not in of_latent]
         if rows:
             longest = max(rows, key=lambda f: f.size)
             cut[longest.name] = longest.size
             lengths.append(longest.size)
-        elif is_observed(dict(site)) and np.ndim(site["value"]):
+        elif is_observed(site) and np.ndim(site["value"]):
             lengths.append(np.shape(site["value"])[0])
     if all(_axis(x.shape, lengths) is None for x in data.arrays):
         # Only factors are left, which do not say of how many rows they are.

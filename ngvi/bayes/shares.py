@@ -26,14 +26,15 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from ngvi.bayes.numpyro_model import ModelTarget
-from ngvi.bayes.plan import Start, Structured
+from ngvi.bayes.plan import Structured
 from ngvi.bayes.target import Data
 from ngvi.families import Gaussian
 from ngvi.linalg import BlockArrow, Tree
 from ngvi.meshes import placed
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder
-from ngvi.mirror.estimates import FirstOrder, Potential, first_order
+from ngvi.mirror.estimates import FirstOrder, Potential
+from ngvi.mirror.start import Start
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class Shared:
             identity = BlockArrow.identity(tree, jnp.result_type(float))
             draws = Ladder(jnp.zeros((1, 2, tree.dim)), jnp.zeros((2, tree.dim)))
             q = Gaussian(jnp.zeros(tree.dim), identity)
-            return loop.initial_state(jnp.sum, first_order(), q, draws, loop.Settings())
+            return loop.initial_state(jnp.sum, FirstOrder(), q, draws, loop.Settings())
 
         one = jax.vmap(lambda _: made(self.part.tree), axis_name=self.axis)
         shape = jax.ShapeDtypeStruct((self.devices,), int)

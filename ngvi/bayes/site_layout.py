@@ -10,6 +10,7 @@ import numpy as np
 from numpyro.distributions import constraints
 
 from ngvi.bayes.blocks import DISCRETE, SUPPORTS, Block
+from ngvi.bayes.model_trace import base_support
 from ngvi.bayes.numpyro_model import ModelTarget, Site
 from ngvi.families import (
     Bernoulli,
@@ -44,11 +45,7 @@ class Layout:
     def __init__(self, target: ModelTarget, trace: Mapping[str, Any]) -> None:
         self.sites = {site.name: site for site in target.sites}
         self.trace = trace
-        ends = np.cumsum([site.size for site in target.sites])
-        starts = (
-            int(end) - site.size for site, end in zip(target.sites, ends, strict=True)
-        )
-        self.starts = dict(zip(self.sites, starts, strict=True))
+        self.starts = dict(zip(self.sites, target.starts, strict=True))
 
     def check(self, names: tuple[str, ...], chosen: Iterable[tuple[str, ...]]) -> None:
         for name in names:
@@ -62,10 +59,7 @@ class Layout:
 
     def support(self, name: str) -> Any:
         """Of one entry, or of one value of a joint distribution."""
-        support = self.trace[name]["fn"].support
-        while isinstance(support, constraints.independent):
-            support = support.base_constraint
-        return support
+        return base_support(self.trace[name]["fn"].support)
 
     def members(self, site: Site, size: int) -> tuple[tuple[int, ...], ...]:
         start = self.starts[site.name]

@@ -60,13 +60,11 @@ def _pieces(
     """The sites with an axis of this length, and the others."""
     states: dict[str, Piece] = {}
     border: dict[str, Piece] = {}
-    start = 0
-    for site in target.sites:
+    for start, site in zip(target.starts, target.sites, strict=True):
         shape = site.unconstrained_shape
         axes = (shape.index(length),) if length in shape else ()
         of_kind = states if axes else border
         of_kind[site.name] = Piece(start, shape, axes)
-        start += site.size
     return states, border
 
 

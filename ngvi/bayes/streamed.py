@@ -24,16 +24,18 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
 
-from ngvi.bayes.checks import faults, is_observed, undefined_arguments
+from ngvi.bayes.checks import faults, faults_in_words, undefined_arguments
 from ngvi.bayes.diagnostics import EPOCHS_USED
+from ngvi.bayes.model_trace import is_observed
 from ngvi.bayes.numpyro_model import ModelTarget
-from ngvi.bayes.plan import Plan
-from ngvi.bayes.stream import Numbered, StreamError
+from ngvi.bayes.problem import Problem
+from ngvi.bayes.reader import Numbered
+from ngvi.bayes.stream import StreamError
 from ngvi.bayes.sums import OneBatch, Sums, placed
 from ngvi.bayes.target import Data, Target
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
-from ngvi.mirror.draws import Ladder, antithetic
+from ngvi.mirror.draws import antithetic
 from ngvi.mirror.estimates import FirstOrder
 from ngvi.mirror.trial import decide, propose
 
@@ -46,34 +48,30 @@ _FEWEST_CHECKS = 256
 Keep = Callable[[loop.State], None]
 
 
-def fewer_checks(draws: Ladder) -> Ladder:
+def with_fewer_checks(problem: Problem) -> Problem:
     """With a few unseen draws, for an epoch takes as long as there are draws; those
     that were matched to a structure in more dimensions stay as they are."""
+    draws = problem.draws
     count, dim = draws.check.shape
     half = max(_FEWEST_CHECKS // 2, dim + 1)
     if count // 2 <= half:
-        return draws
+        return problem
     kept = antithetic(np.asarray(draws.check[:half], float))
-    return replace(draws, check=jnp.asarray(kept, draws.check.dtype))
+    check = jnp.asarray(kept, draws.check.dtype)
+    return problem._replace(draws=replace(draws, check=check))
 
 
 # -- the first pass --------------------------------------------------------------------
 
 
 def first_pass(
-    sums: Sums,
-    plan: Plan,
-    settings: loop.Settings,
-    draws: Ladder,
-    state: loop.State,
-    keep: Keep,
-    final: bool,
+    problem: Problem, sums: Sums, state: loop.State, keep: Keep, final: bool
 ) -> float:
     """Sequential updating: the first batch is fitted, each of the others absorbed.
 
     Args:
-        sums: of what and from where.
-        plan, settings, draws: as of a fit in memory.
+        problem: of the fit; its data are those of any batch.
+        sums: of ℓ over the batches.
         state: where the fit to the first batch begins.
         keep: is told each new state.
         final: no epoch follows. Else fewer steps will do, and batches with fewer rows
@@ -85,21 +83,22 @@ def first_pass(
     Raises:
         StreamError: a batch cannot be used.
     """
+    target, data, _, _, settings, _ = problem
     goal = settings.tolerance if final else settings.loose_tolerance
     rows, total = 0, 0.0
     for read in sums.batches:
         if read.rows < rows and not final:
             continue
         if read.number:
-            _check(sums.target, read, state.q)
-            prior = read.data._replace(prior=state.q, power=sums.data.power)
-            one = Sums(sums.target, OneBatch(read), prior)
+            _check(target, read, state.q)
+            prior = read.data._replace(prior=state.q, power=data.power)
+            one = Sums(target, OneBatch(read), prior)
             fresh = renewed(state, np.inf)  # one batch may tell more than the prior
-            state = _absorbed(one, plan, settings, draws, fresh, goal)
+            state = _absorbed(problem, one, fresh, goal)
         else:
             rows = read.rows
-            one = Sums(sums.target, OneBatch(read), sums.data)
-            state = converge(one, plan, settings, draws, state, lambda _: None)[0]
+            one = Sums(target, OneBatch(read), data)
+            state = converge(problem, one, state, lambda _: None)[0]
         if bool(state.fresh):
             raise _undefined(read)
         total += float(state.trace.elbo[max(int(state.iteration) - 1, 0)])
@@ -132,17 +131,12 @@ def renewed(state: loop.State, radius: float) -> loop.State:
 
 
 def _absorbed(
-    one: Sums,
-    plan: Plan,
-    settings: loop.Settings,
-    draws: Ladder,
-    state: loop.State,
-    goal: float,
+    problem: Problem, one: Sums, state: loop.State, goal: float
 ) -> loop.State:
     """`ngvi.bayes.updating.absorb`, of the programs that the epochs use."""
     for trial in range(_TRIALS):
-        state = _tried(one, plan, settings, draws, state, False)[0]
-        if trial and not int(state.tries) and length_of(state) <= goal:
+        state = _tried(problem, one, state, False)[0]
+        if trial and not int(state.tries) and float(state.length) <= goal:
             break
     return state
 
@@ -171,14 +165,8 @@ def _check(target: Target, read: Numbered, q: Gaussian) -> None:
     if not isinstance(target, ModelTarget):
         return
     for name, (bad, outside) in faults_of(target, read.data, q.mean).items():
-        what = "that are NaN or infinite" if int(bad) else "outside its support"
-        count = int(bad) or int(outside)
-        if count:
-            raise StreamError(
-                f"Batch {read.number}: the observed site '{name}' has {count} values "
-                f"{what}.",
-                read.number,
-            )
+        if words := faults_in_words(name, int(bad), int(outside)):
+            raise StreamError(f"Batch {read.number}: {words}.", read.number)
 
 
 # -- epochs ----------------------------------------------------------------------------
@@ -189,20 +177,11 @@ _compare = jax.jit(loop.compare, static_argnums=3)
 _at_rest = jax.jit(loop.at_rest, static_argnums=1)
 
 
-def length_of(state: loop.State) -> float:
-    """The Fisher length, on the host."""
-    return float(state.length)
-
-
 def _tried(
-    sums: Sums,
-    plan: Plan,
-    settings: loop.Settings,
-    draws: Ladder,
-    state: loop.State,
-    also: bool,
+    problem: Problem, sums: Sums, state: loop.State, also: bool
 ) -> tuple[loop.State, Array | None]:
     """A trial step: an epoch; with `also` ℓ at the unseen draws where it was tried."""
+    _, _, _, plan, settings, draws = problem
     proposal = _propose(state, settings)
     q, level = proposal.step.q, int(state.level)
     estimator = plan.estimator()
@@ -212,10 +191,8 @@ def _tried(
 
 
 def converge(
+    problem: Problem,
     sums: Sums,
-    plan: Plan,
-    settings: loop.Settings,
-    draws: Ladder,
     state: loop.State,
     keep: Keep,
     between: Keep = lambda state: None,
@@ -223,8 +200,8 @@ def converge(
     """Epochs, each a trial step, until the fit stops.
 
     Args:
+        problem: of the fit.
         sums: ℓ.
-        plan, settings, draws: as of a fit in memory.
         state: where to begin, not evaluated yet.
         keep: is told each new state.
         between: is told the state before each trial, from which all goes on.
@@ -232,14 +209,15 @@ def converge(
     Returns:
         The last state, and why it stopped where its own status does not tell.
     """
+    settings, draws = problem.settings, problem.draws
     while int(state.status) == loop.RUNNING:
         between(state)
         if sums.batches.ended:
             return state, EPOCHS_USED
         if int(state.iteration) >= settings.max_iterations:
             return state, loop.STOP_REASONS[loop.ITERATIONS_EXHAUSTED]
-        arriving = not bool(state.fresh) and length_of(state) < _ARRIVING
-        state, unseen = _tried(sums, plan, settings, draws, state, arriving)
+        arriving = not bool(state.fresh) and float(state.length) < _ARRIVING
+        state, unseen = _tried(problem, sums, state, arriving)
         keep(state)
         if bool(state.fresh):
             culprit = sums.not_finite(state.q.mean)
@@ -249,7 +227,7 @@ def converge(
             continue
         accepted = not int(state.tries)
         if unseen is None or not accepted:
-            if accepted and length_of(state) > settings.tolerance:
+            if accepted and float(state.length) > settings.tolerance:
                 continue  # the next trial reads them along, a little nearer
             if sums.batches.ended:
                 return state, EPOCHS_USED

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from jaxtyping import Array, Float
 
+from ngvi.bayes.model_trace import Trace, count_observations
 from ngvi.bayes.numpyro_model import ModelTarget
 from ngvi.bayes.plan import (
     LARGEST_FULL,
@@ -20,7 +20,6 @@ from ngvi.bayes.plan import (
     Structured,
 )
 from ngvi.bayes.plates import Group, Plates, meeting, read_plates
-from ngvi.bayes.replicates import observed_sites
 from ngvi.bayes.steps import NoChain, Steps, find_steps
 from ngvi.bayes.target import Data, Target
 from ngvi.linalg import Tree
@@ -119,7 +118,7 @@ def choose(
     target: Target,
     data: Data,
     point: Float[Array, "d"],
-    trace: Mapping[str, Mapping[str, Any]] | None,
+    trace: Trace | None,
     in_batches: bool = False,
     rank: int | None = None,
 ) -> tuple[Plan, Structure]:
@@ -202,7 +201,7 @@ def _structured(
     target: Target,
     data: Data,
     point: Float[Array, "d"],
-    trace: Mapping[str, Mapping[str, Any]] | None,
+    trace: Trace | None,
     in_batches: bool,
 ) -> tuple[Structured | Chained, Structure]:
     """The smaller of what plates and what a chain make of the model; no chain where a
@@ -240,7 +239,7 @@ def _find(
     target: ModelTarget,
     data: Data,
     point: Float[Array, "d"],
-    trace: Mapping[str, Mapping[str, Any]],
+    trace: Trace,
 ) -> tuple[Plates, tuple[str, ...]]:
     """The largest groups of plates that the density keeps to, and what did not fit."""
     plates = read_plates(target, trace)
@@ -273,11 +272,5 @@ def _moved(group: Group, other: Group) -> str:
     return f"plate {names} meets plate {' × '.join(other.plates)}: it is in the border"
 
 
-def _sequential(trace: Mapping[str, Mapping[str, Any]]) -> bool:
+def _sequential(trace: Trace) -> bool:
     return any(site["type"] == "control_flow" for site in trace.values())
-
-
-def count_observations(trace: Mapping[str, Mapping[str, Any]]) -> int:
-    """Observed numbers in a recorded run."""
-    sizes = [trace[name]["value"].size for name in observed_sites(trace)]
-    return int(sum(sizes))

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Int
 from numpyro.primitives import Messenger
 
-from ngvi.bayes.stream import Numbered
+from ngvi.bayes.model_trace import Trace
+from ngvi.bayes.reader import Numbered
 from ngvi.bayes.target import Data
 
 
@@ -70,7 +71,7 @@ def covering(
     return _Covering(model, plates, rows) if plates else model
 
 
-def subsampled_plates(trace: Mapping[str, Mapping[str, Any]]) -> tuple[Subsampled, ...]:
+def subsampled_plates(trace: Trace) -> tuple[Subsampled, ...]:
     """The plates of a recorded run that have fewer indices than their size.
 
     Raises:
@@ -106,9 +107,7 @@ def subsampled_axes(
     )
 
 
-def outside_of(
-    trace: Mapping[str, Mapping[str, Any]], plates: tuple[Subsampled, ...]
-) -> tuple[str, ...]:
+def outside_of(trace: Trace, plates: tuple[Subsampled, ...]) -> tuple[str, ...]:
     """The observed sites that are in no subsampled plate, if there are such plates."""
     names = {plate.name for plate in plates}
     return tuple(
@@ -123,7 +122,7 @@ def outside_of(
 
 class RowReader:
     """Batches of the rows of a subsampled plate, epoch after epoch; see
-    `ngvi.bayes.stream.Reader`."""
+    `ngvi.bayes.reader.Reader`."""
 
     ended = False
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ngvi.bayes.diagnostics import Diagnostics, Verdict
-from ngvi.bayes.target import coordinate_names
+from ngvi.bayes.diagnostics import Diagnostics
+from ngvi.bayes.verdict import Verdict
+from ngvi.names import scalar_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,16 +80,20 @@ class Summaries(ABC):
     def _flat(self) -> tuple[list[str], np.ndarray]:
         """Every real scalar quantity: its name, and its draws, (S, K)."""
         sites = _real(self._sites)
-        names = [n for k, v in sites.items() for n in coordinate_names(k, v.shape[1:])]
+        names = [n for k, v in sites.items() for n in scalar_names(k, v.shape[1:])]
         return names, columns(sites)
 
-    def __repr__(self) -> str:
+    def table(self) -> str:
+        """What was fitted, and the table of `summary`."""
         from ngvi.terminal.table import text_table
 
         d = self.diagnostics
         head = (
             f"{self.name}: {d.dimension} dimensions, {d.shape}, "
-            f"ELBO {d.elbo:.2f}, {d.iterations} iterations, "
+            f"ELBO {d.elbo:.2f}, {d.iterations} iteration{'s' * (d.iterations != 1)}, "
             f"{d.gradient_evaluations} gradients"
         )
-        return f"{head}\n\n{text_table(self.summary())}\n\n{self.verdict}"
+        return f"{head}\n\n{text_table(self.summary())}"
+
+    def __repr__(self) -> str:
+        return f"{self.table()}\n\n{self.verdict}"

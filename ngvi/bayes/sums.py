@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ngvi.bayes.stream import Numbered
+from ngvi.bayes.reader import Numbered
 from ngvi.bayes.target import Data, Target, data_part, prior_part
 from ngvi.families import Gaussian
 from ngvi.mirror.draws import Ladder

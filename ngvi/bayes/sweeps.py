@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ngvi.bayes.blocks import Blocks, base_sizes, entropy, place
-from ngvi.bayes.conditionals import closed_form
+from ngvi.bayes.closed_form import closed_form
 from ngvi.bayes.quick import Compiled, Work
 from ngvi.bayes.target import Data, Target
 from ngvi.mirror.descent import Descent, again, begin, descend

@@ -16,7 +16,8 @@ has learned is forgotten, and β the power of the likelihood.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -25,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ngvi.families import Gaussian
+from ngvi.names import scalar_names
 
 
 class Data(NamedTuple):
@@ -42,12 +44,17 @@ class Data(NamedTuple):
     """β; None for 1."""
 
 
-@dataclass(frozen=True)
-class _ByIdentity:
-    """An unhashable argument, equal only to itself."""
+@dataclass(frozen=True, eq=False)
+class ById:
+    """What is equal only to itself, such as an argument that has no hash."""
 
-    value: Any = field(hash=False, compare=False)
-    key: int
+    value: Any
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ById) and other.value is self.value
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Arguments:
 
     treedef: Any
     static: tuple[Any, ...]
-    """One entry a leaf; `_ARRAY` where an array goes."""
+    """One entry a leaf; `_Place.ARRAY` where an array goes."""
 
     @staticmethod
     def split(
@@ -75,36 +82,42 @@ class Arguments:
         static: list[Any] = []
         arrays: list[Array] = []
         for leaf in leaves:
-            numeric = isinstance(leaf, np.ndarray | np.generic | jax.Array)
-            if numeric and leaf.dtype.kind in "biufc" and not constant:
-                static.append(_ARRAY)
+            if _is_data(leaf) and not constant:
+                static.append(_Place.ARRAY)
                 arrays.append(jnp.asarray(leaf))
                 continue
             try:
                 hash(leaf)
                 static.append(leaf)
             except TypeError:
-                static.append(_ByIdentity(leaf, id(leaf)))
+                static.append(ById(leaf))
         return Arguments(treedef, tuple(static)), Data(tuple(arrays))
 
     def join(self, data: Data) -> tuple[tuple, dict[str, Any]]:
         """(args, kwargs) with these arrays in their places."""
         arrays = iter(data.arrays)
-        leaves = [
-            next(arrays)
-            if leaf is _ARRAY
-            else (leaf.value if isinstance(leaf, _ByIdentity) else leaf)
-            for leaf in self.static
-        ]
-        return jax.tree.unflatten(self.treedef, leaves)
+
+        def value(leaf: Any) -> Any:
+            if leaf is _Place.ARRAY:
+                return next(arrays)
+            return leaf.value if isinstance(leaf, ById) else leaf
+
+        return jax.tree.unflatten(self.treedef, [value(leaf) for leaf in self.static])
 
 
-class _Marker:
-    def __repr__(self) -> str:
-        return "<array>"
+def _is_data(leaf: Any) -> bool:
+    """Whether an argument is an array of numbers, or of JAX's random keys."""
+    if not isinstance(leaf, np.ndarray | np.generic | jax.Array):
+        return False
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return True
+    return leaf.dtype.kind in "biufc"
 
 
-_ARRAY = _Marker()
+class _Place(Enum):
+    """One of a kind, also after pickling."""
+
+    ARRAY = auto()
 
 
 class Target(Protocol):
@@ -183,13 +196,6 @@ def whole(target: Target, data: Data, z: Float[Array, "d"]) -> Float[Array, ""]:
     return prior_part(target, data, z) + data_part(target, data, z)
 
 
-def coordinate_names(name: str, shape: tuple[int, ...]) -> list[str]:
-    """theta[0], theta[1], … for an array; the bare name for a scalar."""
-    if not shape:
-        return [name]
-    return [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
-
-
 @dataclass(frozen=True)
 class FunctionTarget:
     """A log density given as a JAX function of a pytree."""
@@ -228,7 +234,7 @@ class FunctionTarget:
     @property
     def names(self) -> tuple[str, ...]:
         parts = zip(self.leaf_names, self.shapes, strict=True)
-        return tuple(n for name, shape in parts for n in coordinate_names(name, shape))
+        return tuple(n for name, shape in parts for n in scalar_names(name, shape))
 
     def leaves(self, z: Float[Array, "d"]) -> list[Array]:
         """The leaves that z is the concatenation of."""

@@ -16,7 +16,6 @@ Kulhavý and Zarrop (1993), On a general concept of forgetting.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,16 +24,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from numpyro.distributions import biject_to, constraints
+from numpyro.distributions import biject_to
 
 from ngvi.bayes import compile_time
 from ngvi.bayes.checks import undefined_arguments
 from ngvi.bayes.diagnostics import ONE_STEP
 from ngvi.bayes.load import LoadedPosterior
+from ngvi.bayes.model_trace import Trace, base_support, count_observations
 from ngvi.bayes.numpyro_model import ModelTarget, model_target
 from ngvi.bayes.plan import Plan, plan_of
 from ngvi.bayes.record import FitRecord
-from ngvi.bayes.structure import count_observations
 from ngvi.bayes.target import Data, FunctionTarget, Target, function_target
 from ngvi.families import Gaussian
 from ngvi.mirror import loop
@@ -42,8 +41,6 @@ from ngvi.mirror.draws import Ladder
 
 if TYPE_CHECKING:
     from ngvi.bayes.posterior import Posterior
-
-Trace = Mapping[str, Mapping[str, Any]]
 
 # Of the ladder of draws, the level that an update uses: four times its first.
 _LEVEL = 2
@@ -117,8 +114,8 @@ def _gaussian(
 def _same_sites(
     prior: Posterior | LoadedPosterior, target: Target, trace: Trace | None
 ) -> None:
-    known = None if isinstance(prior, LoadedPosterior) else prior.model_target
-    if not isinstance(target, ModelTarget) or known is None:
+    known = None if isinstance(prior, LoadedPosterior) else prior.target
+    if not isinstance(target, ModelTarget) or not isinstance(known, ModelTarget):
         if prior.coordinate_names != target.names:
             raise ValueError(
                 "The prior is of other parameters than the model: "
@@ -154,9 +151,7 @@ def _same_sites(
 
 
 def _transform(support: Any) -> str:
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return type(biject_to(support)).__name__
+    return type(biject_to(base_support(support))).__name__
 
 
 def _few(names: tuple[str, ...]) -> str:
@@ -209,17 +204,12 @@ def absorb(
     )
 
 
-def update(
-    posterior: Posterior,
-    before: Target,
-    known: Data,
-    args: tuple,
-    kwargs: dict[str, Any],
-) -> Posterior:
+def update(posterior: Posterior, args: tuple, kwargs: dict[str, Any]) -> Posterior:
     """One natural step on new data; see `ngvi.Posterior.update`."""
     started = time.perf_counter()
     trace = None
     target: Target
+    before, known = posterior.target, posterior.data
     if isinstance(before, ModelTarget):
         target, data, _, trace = model_target(before.model, args, kwargs, None)
     elif isinstance(before, FunctionTarget) and known.prior is not None:
@@ -244,14 +234,12 @@ def update(
             undefined = undefined_arguments(args, kwargs)
             raise ValueError(f"The log likelihood is not finite.{undefined}")
         length = float(state.length)
-    seconds = time.perf_counter() - started
     record = FitRecord.of(
         state,
         name=posterior.name,
         structure=posterior.record.structure,
         seed=posterior.record.diagnostics.seed,
-        seconds_compiling=min(compiling.seconds, seconds),
-        seconds_running=max(seconds - compiling.seconds, 0.0),
+        seconds=compiling.split(started),
         stop_reason=ONE_STEP,
         converged=length < settings.loose_tolerance,
     )

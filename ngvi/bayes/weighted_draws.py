@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ngvi.bayes.diagnostics import KHAT_LIMIT, Verdict, efficiency
+from ngvi.bayes.importance import KHAT_LIMIT, efficiency
+from ngvi.bayes.verdict import Verdict
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense, Diagonal
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 
 from ngvi.bayes.checkpointing import Attributes, Saver
-from ngvi.bayes.fit_stream import End, Problem
+from ngvi.bayes.fit_in_memory import fit_in_memory
 from ngvi.bayes.plan import LowRank
+from ngvi.bayes.problem import End, Problem
 from ngvi.bayes.programs import compiled_resume
 from ngvi.mirror import loop
+from ngvi.terminal.progress import Progress
 
 # Nats that twice the rank must gain to be doubled again, and so many a dimension.
 _WORTH, _WORTH_EACH = 1.0, 1 / 100
 # Trial steps at a rank that is only tried.
 _TRIED = 60
-
-Fit = Callable[[Problem, loop.State, int], End]
-"""A fit at one rank, of no more trial steps in all than given."""
 
 
 @dataclass
@@ -37,7 +35,7 @@ class _Stage(Attributes):
 
 
 def fit_widening(
-    problem: Problem, state: loop.State, fit: Fit, saver: Saver | None
+    problem: Problem, state: loop.State, bar: Progress, saver: Saver
 ) -> tuple[End, int, tuple[str, ...]]:
     """A fit at the plan's rank, or if that may grow at the last that was worth it.
 
@@ -46,7 +44,7 @@ def fit_widening(
     Args:
         problem: with a `LowRank` plan.
         state: where it begins.
-        fit: see `Fit`; it keeps its checkpoints itself.
+        bar: shows how it is going.
         saver: of checkpoints.
 
     Returns:
@@ -57,12 +55,12 @@ def fit_widening(
     stage = _Stage(plan.rank, plan.wider is not None, most)
     if stage.tried:
         stage.limit = _trial(state, most)
-    if saver is not None:
-        begun, saver.beside = state, stage
-        state = saver.resumed(lambda: _widened(problem, begun, stage.rank)) or begun
+    begun, saver.beside = state, stage
+    state = saver.resumed(lambda: _widened(problem, begun, stage.rank)) or begun
     while True:
         at_rank = problem._replace(plan=replace(plan, rank=stage.rank))
-        end = fit(_rough(at_rank) if stage.tried else at_rank, state, stage.limit)
+        tried = _rough(at_rank) if stage.tried else at_rank
+        end = fit_in_memory(tried, state, bar, saver, stage.limit)
         state = end.state
         over = end.stop_reason is not None or int(state.iteration) >= most
         if over or not stage.tried:

@@ -17,8 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jax
-
 import ngvi
 from ngvi import zoo
 from ngvi.bayes.archive import Archive, check_writable, plain
@@ -26,8 +24,8 @@ from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.bayes.posterior import Posterior
 from ngvi.cli import data_files, screen
 from ngvi.cli.choose import Chosen, arrange, choose, left_out, quoted
-from ngvi.cli.compiled import kept_programs
 from ngvi.cli.errors import InputError, in_words
+from ngvi.cli.jax_options import configured, kept_programs
 from ngvi.report import write
 
 OK, DOUBTFUL, BAD_INPUT = 0, 1, 2
@@ -40,7 +38,8 @@ def fit(options: argparse.Namespace) -> int:
     bare = options.quiet or options.json
     with (
         kept_programs(),
-        _precision(float64=not options.float32),
+        # Before any array is made.
+        configured({"jax_enable_x64": not options.float32}),
         _printing(allowed=not bare),
     ):
         chosen = choose(options.model)
@@ -49,7 +48,7 @@ def fit(options: argparse.Namespace) -> int:
         with _writable(options.out or Path("out") / chosen.name) as folder:
             posterior = _fit(chosen, args, kwargs, data, options)
             if not bare:
-                print(screen.answer(posterior), flush=True)
+                print(f"{posterior.table()}\n", flush=True)
             files, archive = _write(posterior, folder)
     unset = left_out(chosen.model, data)
     if unset and "observed_data" not in archive.groups:
@@ -107,17 +106,6 @@ def report(options: argparse.Namespace) -> int:
 
 
 # -- the steps of fit ------------------------------------------------------------------
-
-
-@contextmanager
-def _precision(*, float64: bool) -> Iterator[None]:
-    """Switch JAX's precision: before any array is made, and back afterwards."""
-    before = jax.config.read("jax_enable_x64")
-    jax.config.update("jax_enable_x64", float64)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
 
 
 def _printing(*, allowed: bool) -> AbstractContextManager[Any]:

@@ -9,23 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ngvi.terminal import text_table
-
 if TYPE_CHECKING:
     from ngvi.bayes.archive import Archive
     from ngvi.bayes.posterior import Posterior
 
 WIDEST = 100
-
-
-def answer(posterior: Posterior) -> str:
-    """What was fitted, and the table of its quantities."""
-    d = posterior.diagnostics
-    head = (
-        f"{posterior.name}: {d.dimension} dimensions, {d.shape}, "
-        f"ELBO {d.elbo:.2f}, {d.iterations} iteration{'s' * (d.iterations != 1)}"
-    )
-    return f"{head}\n\n{text_table(posterior.summary())}\n"
 
 
 def outcome(posterior: Posterior, files: Mapping[str, Path], archive: Archive) -> str:

@@ -1,10 +1,9 @@
 """Python functions evaluated side by side, on executors that exist."""
 
-from ngvi.executors.dispatch import KINDS, Dispatcher, ExecutorError, Tally
+from ngvi.executors.dispatch import Dispatcher, ExecutorError, Tally
 from ngvi.executors.workers import Executor, PoolExecutor, Workers, make_workers
 
 __all__ = [
-    "KINDS",
     "Dispatcher",
     "Executor",
     "ExecutorError",

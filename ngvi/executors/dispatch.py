@@ -32,7 +32,6 @@ import numpy as np
 
 from ngvi.executors.workers import Executor, Workers
 
-KINDS = ("raised", "timed_out", "lost")
 # Errors of dask and Ray that say so, by name: neither is a dependency.
 _LOST = {"KilledWorker", "FutureCancelledError", "WorkerCrashedError"}
 _POLLS = 10
@@ -54,9 +53,13 @@ class Tally:
     first_error: str | None = None
     extra: int = 0
     """Evaluations whose values no generation has seen: earlier tries, given up ones."""
-    retried: int = 0
     spare: float = np.inf
     """How many more tries the budget allows."""
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How many, by kind."""
+        return {"raised": self.raised, "timed out": self.timed_out, "lost": self.lost}
 
     def fail(self, kind: str, error: BaseException | str) -> None:
         """Count an evaluation that came to nothing."""
@@ -71,7 +74,6 @@ class Tally:
         if again:
             self.spare -= 1
             self.extra += 1
-            self.retried += 1
         return again
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 from ngvi.families.bernoulli import Successes
 from ngvi.families.count_sampling import as_counts, draw_binomial
 from ngvi.families.domains import PROBABILITY, REAL, Domain, whole_numbers
-from ngvi.families.exponential import common_number
+from ngvi.families.numpyro_bridge import common_number
 from ngvi.families.parameters import checked, family, fixed, parameter
 from ngvi.families.special.count_densities import (
     binomial_log_prob,

@@ -47,7 +47,9 @@ LOGITS = Domain(
 
 def with_last(params: Free) -> Classes:
     """λ and the last class's 0."""
-    return jnp.concatenate([params, jnp.zeros_like(params[..., :1])], -1)
+    params = jnp.asarray(params)
+    zero = jnp.zeros((*params.shape[:-1], 1), params.dtype)
+    return jnp.concatenate([params, zero], -1)
 
 
 def natural_from_probs(probs: Free) -> Free:
@@ -135,7 +137,7 @@ class Categorical(ClassCounts):
 
     @classmethod
     def from_natural(cls, params: Free) -> Self:
-        return cls(with_last(jnp.asarray(params)))
+        return cls(with_last(params))
 
     @classmethod
     def from_mean(cls, params: Free) -> Self:

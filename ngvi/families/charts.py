@@ -27,7 +27,7 @@ from ngvi.families.domains import (
     Domain,
 )
 from ngvi.families.factored import factor
-from ngvi.families.parameters import parameter_fields
+from ngvi.families.parameters import domains
 from ngvi.linalg.small import gram
 
 
@@ -42,7 +42,7 @@ def to_free(member: ExponentialFamily) -> Float[Array, "*b n"]:
     batch = member.batch_shape
     parts = [
         _free(getattr(member, name), domain).reshape(*batch, -1)
-        for name, domain in _domains(member)
+        for name, domain in domains(member).items()
     ]
     return jnp.concatenate(parts, -1)
 
@@ -56,21 +56,13 @@ def from_free(
     batch = len(like.batch_shape)
     values: dict[str, Any] = {}
     start = 0
-    for name, domain in _domains(like):
+    for name, domain in domains(like).items():
         shape = getattr(like, name).shape[batch:]
         size = _size(shape, domain)
         values[name] = _bound(vector[..., start : start + size], shape, domain)
         start += size
     parameters: Any = like  # a dataclass, like every family
     return dataclasses.replace(parameters, **values)
-
-
-def _domains(member: ExponentialFamily) -> list[tuple[str, Domain]]:
-    narrower = member.narrower_domains()
-    return [
-        (f.name, narrower.get(f.name, f.metadata["domain"]))
-        for f in parameter_fields(member)
-    ]
 
 
 def _size(shape: tuple[int, ...], domain: Domain) -> int:

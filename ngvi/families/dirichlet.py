@@ -19,13 +19,12 @@ Source: Minka (2000), Estimating a Dirichlet distribution.
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.domains import POSITIVE_VECTOR, SIMPLEX, Domain
@@ -41,10 +40,11 @@ from ngvi.families.special import (
     stirling_remainder,
     trigamma,
 )
+from ngvi.families.special.dirichlet import Split, split
+from ngvi.families.special.tables import LOG_2PI
 from ngvi.linalg import DiagonalMinusRankOne, PositiveDefinite
 
 Vectors = Float[Array, "*b K"]
-LOG_2PI = math.log(2 * math.pi)
 
 
 @family
@@ -117,8 +117,11 @@ class Dirichlet(ExponentialFamily):
 
     @property
     def variance(self) -> Vectors:
-        p = split(self.concentration)
-        return self.concentration / p.total * (p.others / p.total) / (p.total + 1)
+        alpha = self.concentration
+        largest, _, rest, total = split(alpha)
+        # α₀ − α_k without cancellation.
+        others = jnp.where(largest, rest, total - alpha)
+        return alpha / total * (others / total) / (total + 1)
 
     @property
     def mode(self) -> Vectors:
@@ -150,24 +153,6 @@ class Dirichlet(ExponentialFamily):
 def place(eps: Float[Array, "*b K 2"], alpha: Vectors) -> Vectors:
     """x at base draws: gamma numbers over their sum."""
     return jax.nn.softmax(place_log_gamma(eps, alpha))
-
-
-class Split(NamedTuple):
-    """A sum of positive numbers and what is left of it without each."""
-
-    largest: Bool[Array, "*b K"]  # marks one largest entry
-    rest: Float[Array, "*b 1"]  # the sum of all others
-    total: Float[Array, "*b 1"]
-    others: Vectors  # the sum without each entry, to rounding
-
-
-def split(alpha: Vectors) -> Split:
-    """The sum α₀, and α₀ − α_k without cancellation."""
-    largest = jnp.arange(alpha.shape[-1]) == alpha.argmax(-1, keepdims=True)
-    top = jnp.where(largest, alpha, 0).sum(-1, keepdims=True)
-    rest = jnp.where(largest, 0, alpha).sum(-1, keepdims=True)
-    total = top + rest
-    return Split(largest, rest, total, jnp.where(largest, rest, total - alpha))
 
 
 def _sum(each: Vectors) -> Float[Array, "*b"]:
@@ -204,11 +189,10 @@ def _(primals: tuple[Vectors], tangents: tuple[Vectors]) -> tuple[Array, Array]:
 
 def mean_log(alpha: Vectors) -> Vectors:
     """E[log x] = ψ(α) − ψ(α₀), as sums of terms of one sign."""
-    parts = split(alpha)
-    gap = log_minus_digamma(alpha) - log_minus_digamma(parts.total)
-    top = jnp.where(parts.largest, alpha, 0).sum(-1, keepdims=True)
-    near_zero = -digamma_difference(top, parts.rest)
-    return jnp.where(parts.largest, near_zero, jnp.log(alpha / parts.total) - gap)
+    largest, top, rest, total = split(alpha)
+    gap = log_minus_digamma(alpha) - log_minus_digamma(total)
+    near_zero = -digamma_difference(top, rest)
+    return jnp.where(largest, near_zero, jnp.log(alpha / total) - gap)
 
 
 def log_density(alpha: Vectors, x: Vectors) -> Float[Array, "*b"]:

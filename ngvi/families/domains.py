@@ -202,12 +202,13 @@ def _positive_definite(value: Any, xp: ModuleType) -> Any:
     diagonal = xp.diagonal(value, axis1=-2, axis2=-1)
     # In units of the diagonal, so that a matrix in mixed units is judged alike.
     units = xp.sqrt(xp.where(diagonal > 0, diagonal, xp.nan))
-    scaled = value / (units[..., :, None] * units[..., None, :])
-    gap = abs(value - transposed) / (units[..., :, None] * units[..., None, :])
+    products = units[..., :, None] * units[..., None, :]
+    gap = abs(value - transposed) / products
     tolerance = 100 * float(xp.finfo(value.dtype).eps)
     symmetric = (gap <= tolerance).all((-2, -1))
     if xp is jnp:
         return symmetric & jnp.isfinite(factor(value).root).all((-2, -1))
+    scaled = value / products
     safe = xp.where(symmetric[..., None, None], scaled, xp.eye(value.shape[-1]))
     return symmetric & (xp.linalg.eigvalsh(safe)[..., 0] > 0)
 

@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ngvi.families.base import ExponentialFamily
@@ -128,17 +127,3 @@ def positive_exponential(
     draw = jax.random.exponential(key, shape, dtype)
     # A uniform number below half its resolution, which is what a draw of 0 stands for.
     return jnp.maximum(draw, jnp.finfo(dtype).eps / 2)
-
-
-def common_number(values: Any, what: str) -> float:
-    """The one number that all entries of an array are.
-
-    Raises:
-        ValueError: they differ.
-    """
-    distinct = np.unique(np.asarray(values))
-    if distinct.size != 1:
-        raise ValueError(
-            f"{what} is one number for a whole batch, got {distinct.size} different"
-        )
-    return float(distinct[0])

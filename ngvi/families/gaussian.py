@@ -14,7 +14,6 @@ is small beside the mean.
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar, Self
 
 import jax
@@ -32,10 +31,10 @@ from ngvi.families.parameters import (
     is_concrete,
     parameter,
 )
+from ngvi.families.special.tables import LOG_2PI
 from ngvi.linalg import BlockDiagonal, Dense, LinearStructure, PositiveDefinite
 
 Params = tuple[Float[Array, "*b d"], Any]
-LOG_2PI = math.log(2 * math.pi)
 
 
 @family
@@ -149,9 +148,7 @@ class Gaussian(ExponentialFamily):
             params: (m, moments of m mᵀ + S⁻¹).
             structure: any matrix of the precision's structure.
         """
-        mean, second = params
-        outer = _linear(structure).outer(mean)
-        covariance = jax.tree.map(jnp.subtract, second, outer)
+        mean, covariance = _central(params, structure)
         return cls(mean, _linear(structure).from_moments(covariance))
 
     @classmethod
@@ -161,9 +158,7 @@ class Gaussian(ExponentialFamily):
         if is_concrete(*jax.tree.leaves(params)):
             # By a member, which says what is wrong with them.
             return cls.from_mean(params, structure=structure).natural_params
-        mean, second = params
-        outer = _linear(structure).outer(mean)
-        covariance = jax.tree.map(jnp.subtract, second, outer)
+        mean, covariance = _central(params, structure)
         linear, entries = _linear(structure).solve_moments(covariance, mean)
         return linear, jax.tree.map(lambda s: -s / 2, entries)
 
@@ -250,6 +245,13 @@ def _linear(structure: PositiveDefinite) -> LinearStructure:
             "natural or mean parameters, and no fit that matches them"
         )
     return structure
+
+
+def _central(params: Params, structure: PositiveDefinite) -> Params:
+    """m, and the moments of S⁻¹, of μ."""
+    mean, second = params
+    outer = _linear(structure).outer(mean)
+    return mean, jax.tree.map(jnp.subtract, second, outer)
 
 
 def _scatter(structure: LinearStructure, x: Array, weights: Array) -> Any:

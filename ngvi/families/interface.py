@@ -119,12 +119,12 @@ class Interface(ABC):
         return jnp.zeros(self.batch_shape, self.dtype)
 
     def narrower_domains(self) -> dict[str, Domain]:
-        """Of the parameters that relations hold to less than their own domains."""
+        """By name, of parameters that others hold to less than their own domains."""
         return {}
 
     def relations(self) -> list[tuple[Array, Bool[Array, "*b"], str]]:
         """What must hold between parameters, besides each one's own domain: a value to
-        show, whether it is right, and a message such as "df must exceed p - 1"."""
+        show, whether it is right, and a message such as "loc needs two entries"."""
         return []
 
     # -- shapes and copies -----------------------------------------------------------

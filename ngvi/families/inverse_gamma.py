@@ -10,7 +10,6 @@ Source: Minka (2002), Estimating a gamma distribution.
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Self
 
 import jax
@@ -36,8 +35,7 @@ from ngvi.families.special import (
     log_ratio_gap,
     stirling_remainder,
 )
-
-HALF_LOG_2PI = math.log(2 * math.pi) / 2
+from ngvi.families.special.tables import HALF_LOG_2PI
 
 
 @family

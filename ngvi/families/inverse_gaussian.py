@@ -11,7 +11,6 @@ Michael, Schucany and Haas (1976) for draws.
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Self
 
 import jax
@@ -26,8 +25,7 @@ from ngvi.families.parameters import as_floats, family, only_if, parameter
 from ngvi.families.reparameterization import moving_with
 from ngvi.families.special import log_ratio_gap, mills_ratio, scaled_exp1
 from ngvi.families.special.calculus import with_partials
-
-HALF_LOG_2PI = math.log(2 * math.pi) / 2
+from ngvi.families.special.tables import HALF_LOG_2PI
 
 
 @family

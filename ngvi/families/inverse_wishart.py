@@ -13,14 +13,13 @@ Source: Gelman et al. (2013), Bayesian data analysis, appendix A.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float
 
 from ngvi.families import wishart_terms as terms
-from ngvi.families.base import ExponentialFamily
-from ngvi.families.domains import POSITIVE_DEFINITE, REAL, Domain, above
+from ngvi.families.domains import POSITIVE_DEFINITE, REAL
 from ngvi.families.factored import factor, stein_loss
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special.multivariate import (
@@ -28,15 +27,13 @@ from ngvi.families.special.multivariate import (
     multivariate_digamma,
     multivariate_log_gamma,
 )
+from ngvi.families.wishart import Matrix, Pair, ScatterMatrix
 from ngvi.linalg.batching import diagonal_of
 from ngvi.linalg.small import gram, inverse_triangular, multiply, outer
 
-Matrix = Float[Array, "*b p p"]
-Pair = tuple[Float[Array, "*b"], Matrix]
-
 
 @family
-class InverseWishart(ExponentialFamily):
+class InverseWishart(ScatterMatrix):
     """InverseWishart(df ν, scale Ψ): p(X) ∝ det X^(−(ν+p+1)/2) exp(−½ tr ΨX⁻¹).
 
     Args:
@@ -54,23 +51,7 @@ class InverseWishart(ExponentialFamily):
     df: Float[Array, "*b"] = parameter(REAL)
     scale: Matrix = parameter(POSITIVE_DEFINITE)
 
-    support: ClassVar[Domain] = POSITIVE_DEFINITE
     numpyro_names: ClassVar[tuple[str, ...]] = ("InverseWishart",)
-
-    def relations(self) -> list[tuple[Array, Bool[Array, "*b"], str]]:
-        return [terms.enough_df(self.df, self.dim)]
-
-    def narrower_domains(self) -> dict[str, Domain]:
-        return {"df": above(self.dim - 1)}
-
-    @property
-    def dim(self) -> int:
-        """p."""
-        return self.scale.shape[-1]
-
-    @property
-    def event_shape(self) -> tuple[int, int]:
-        return self.dim, self.dim
 
     @property
     def natural_params(self) -> Pair:
@@ -98,16 +79,6 @@ class InverseWishart(ExponentialFamily):
         value = factor(x)
         return value.log_det(), value.inverse()
 
-    def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Matrix:
-        return self._scaled(terms.bartlett(key, self.df, self.dim, shape))
-
-    @property
-    def base_size(self) -> int:
-        return terms.bartlett_size(self.dim)
-
-    def place(self, eps: Float[Array, "*b n"]) -> Matrix:
-        return self._scaled(terms.place_bartlett(eps, self.df, self.dim))
-
     def _scaled(self, b: Matrix) -> Matrix:
         # With Ψ = L Lᵀ: X = L (B Bᵀ)⁻¹ Lᵀ, and no inverse of Ψ is formed.
         return gram(multiply(inverse_triangular(b), factor(self.scale).root.mT))
@@ -129,15 +100,6 @@ class InverseWishart(ExponentialFamily):
     @property
     def mode(self) -> Matrix:
         return self.scale / (self.df + self.dim + 1)[..., None, None]
-
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.InverseWishart(self.df, scale_matrix=self.scale)
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.concentration, distribution.scale_matrix)
 
     # Closed forms, see `wishart_terms`.
 

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ngvi.families.domains import POSITIVE, REAL, Domain
-from ngvi.families.exponential import ExponentialStatistic, common_number
+from ngvi.families.exponential import ExponentialStatistic
+from ngvi.families.numpyro_bridge import common_number
 from ngvi.families.parameters import family, fixed, parameter
 from ngvi.families.special import log_ratio_gap
 

@@ -29,7 +29,13 @@ from jaxtyping import Array, Bool, Float, Key
 
 from ngvi.families import wishart_terms as terms
 from ngvi.families.base import ExponentialFamily
-from ngvi.families.domains import POSITIVE_DEFINITE, REAL, REAL_MATRIX, Joint
+from ngvi.families.domains import (
+    POSITIVE_DEFINITE,
+    REAL,
+    REAL_MATRIX,
+    Domain,
+    Joint,
+)
 from ngvi.families.factored import Factored, factor, inverse, stein_loss
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special.multivariate import (
@@ -37,6 +43,7 @@ from ngvi.families.special.multivariate import (
     multivariate_digamma,
     multivariate_log_gamma,
 )
+from ngvi.families.special.tables import LOG_2PI
 from ngvi.families.wishart import Wishart
 from ngvi.linalg.batching import diagonal_of, symmetric
 from ngvi.linalg.small import gram, inverse_triangular, multiply
@@ -46,7 +53,6 @@ Rectangle = Float[Array, "*b p q"]
 Rows = Float[Array, "*b p p"]
 Columns = Float[Array, "*b q q"]
 Four = tuple[Rectangle, Rows, Columns, Values]
-LOG_2PI = math.log(2 * math.pi)
 
 
 class WeightsAndPrecision(NamedTuple):
@@ -98,7 +104,10 @@ class MatrixNormalWishart(ExponentialFamily):
                 f"{self.loc.shape[-1]}, but row_precision has {shape[0]} rows and "
                 f"scale {shape[1]}"
             )
-        return [terms.enough_df(self.df, shape[1])]
+        return []
+
+    def narrower_domains(self) -> dict[str, Domain]:
+        return {"df": terms.enough_df(self.scale.shape[-1])}
 
     @property
     def event_shape(self) -> Any:

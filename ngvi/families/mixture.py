@@ -21,8 +21,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from ngvi.families.base import ExponentialFamily, Params
+from ngvi.families.categorical import with_last
 from ngvi.families.domains import REAL_VECTOR, Joint, whole_numbers
 from ngvi.families.interface import Interface
+from ngvi.families.numpyro_bridge import from_numpyro
 from ngvi.families.parameters import branch, check_parameters, family, parameter
 
 
@@ -99,7 +101,7 @@ class Mixture(ExponentialFamily):
     def from_natural(cls, params: Params, *, components: ExponentialFamily) -> Self:
         """The mixture with natural parameters λ, components in another one's family."""
         theta, inner = params
-        logits = _with_zero(theta) + components.log_partition(inner)
+        logits = with_last(theta) + components.log_partition(inner)
         return cls(logits, components.with_natural_params(inner))
 
     @classmethod
@@ -117,7 +119,7 @@ class Mixture(ExponentialFamily):
 
     def log_partition(self, params: Params) -> Float[Array, "*b"]:
         theta, inner = params
-        logits = _with_zero(theta) + self.components.log_partition(inner)
+        logits = with_last(theta) + self.components.log_partition(inner)
         return jax.nn.logsumexp(logits, -1)
 
     def _indicators(self, component: Int[Array, "*s"]) -> Float[Array, "*s K"]:
@@ -238,16 +240,9 @@ class Mixture(ExponentialFamily):
 
     @classmethod
     def from_numpyro(cls, distribution: Any) -> Self:
-        from ngvi.families.numpyro_bridge import from_numpyro
-
         mixing = distribution.mixing_distribution
         components = from_numpyro(distribution.component_distribution)
         return cls(mixing.logits, components)
-
-
-def _with_zero(theta: Float[Array, "*b k"]) -> Float[Array, "*b K"]:
-    zero = jnp.zeros((*theta.shape[:-1], 1), theta.dtype)
-    return jnp.concatenate([theta, zero], -1)
 
 
 def _scale(params: Params, weights: Float[Array, "*s K"]) -> Params:

@@ -29,7 +29,7 @@ from ngvi.families.categorical import (
 )
 from ngvi.families.count_sampling import as_counts, draw_binomial
 from ngvi.families.domains import SIMPLEX, Domain, counts
-from ngvi.families.exponential import common_number
+from ngvi.families.numpyro_bridge import common_number
 from ngvi.families.parameters import checked, family, fixed, parameter
 from ngvi.families.special.count_densities import (
     log_factorial_excess,
@@ -81,7 +81,7 @@ class Multinomial(ClassCounts):
 
     @classmethod
     def from_natural(cls, params: Free, total_count: int) -> Self:
-        return cls(with_last(jnp.asarray(params)), total_count)
+        return cls(with_last(params), total_count)
 
     @classmethod
     def from_mean(cls, params: Free, total_count: int) -> Self:

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int, Key
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.count_sampling import as_counts, beyond, draw_poisson
 from ngvi.families.domains import POSITIVE, PROBABILITY, REAL, Domain, whole_numbers
-from ngvi.families.exponential import common_number
+from ngvi.families.numpyro_bridge import common_number
 from ngvi.families.parameters import checked, family, fixed, only_if, parameter
 from ngvi.families.special import log_gamma
 from ngvi.families.special.count_densities import negative_binomial_log_prob

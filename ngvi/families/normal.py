@@ -9,7 +9,6 @@ see `ngvi.families.Gaussian`.
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Self
 
 import jax
@@ -21,9 +20,9 @@ from ngvi.families.base import ExponentialFamily
 from ngvi.families.domains import POSITIVE, REAL, Domain
 from ngvi.families.parameters import checked, family, parameter
 from ngvi.families.special import log_ratio_gap
+from ngvi.families.special.tables import HALF_LOG_2PI
 
 Pair = tuple[Float[Array, "*b"], Float[Array, "*b"]]
-HALF_LOG_2PI = math.log(2 * math.pi) / 2
 
 
 @family

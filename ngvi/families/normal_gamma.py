@@ -15,7 +15,6 @@ section 3.
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
@@ -27,10 +26,10 @@ from ngvi.families.domains import POSITIVE, REAL, Joint
 from ngvi.families.gamma import Gamma
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special import log_gamma, log_ratio_gap
+from ngvi.families.special.tables import LOG_2PI
 
 Values = Float[Array, "*b"]
 Four = tuple[Values, Values, Values, Values]
-LOG_2PI = math.log(2 * math.pi)
 
 
 class MeanAndPrecision(NamedTuple):

@@ -34,7 +34,6 @@ from ngvi.families.domains import (
     REAL_VECTOR,
     Domain,
     Joint,
-    above,
 )
 from ngvi.families.factored import Factored, apply, factor, stein_loss
 from ngvi.families.inverse_wishart import InverseWishart
@@ -45,6 +44,7 @@ from ngvi.families.special.multivariate import (
     multivariate_digamma,
     multivariate_log_gamma,
 )
+from ngvi.families.special.tables import LOG_2PI
 from ngvi.linalg.batching import diagonal_of, symmetric
 from ngvi.linalg.small import gram, inverse_triangular, multiply, outer
 
@@ -52,7 +52,6 @@ Values = Float[Array, "*b"]
 Vector = Float[Array, "*b p"]
 Matrix = Float[Array, "*b p p"]
 Four = tuple[Vector, Values, Matrix, Values]
-LOG_2PI = math.log(2 * math.pi)
 
 
 class MeanAndCovariance(NamedTuple):
@@ -98,10 +97,10 @@ class NormalInverseWishart(ExponentialFamily):
                 f"NormalInverseWishart: loc has length {self.loc.shape[-1]}, but scale "
                 f"is {self.dim} × {self.dim}"
             )
-        return [terms.enough_df(self.df, self.dim)]
+        return []
 
     def narrower_domains(self) -> dict[str, Domain]:
-        return {"df": above(self.dim - 1)}
+        return {"df": terms.enough_df(self.dim)}
 
     @property
     def dim(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ngvi.families.base import ExponentialFamily
 from ngvi.families.product import Product
@@ -42,6 +43,20 @@ def from_numpyro(distribution: Any) -> ExponentialFamily:
         return counterparts[name].from_numpyro(distribution)
     known = ", ".join(sorted(counterparts))
     raise TypeError(f"no family here is numpyro's {name}; known are {known}")
+
+
+def common_number(values: Any, what: str) -> float:
+    """The one number that all entries of an array are.
+
+    Raises:
+        ValueError: they differ.
+    """
+    distinct = np.unique(np.asarray(values))
+    if distinct.size != 1:
+        raise ValueError(
+            f"{what} is one number for a whole batch, got {distinct.size} different"
+        )
+    return float(distinct[0])
 
 
 def _subclasses(cls: Any) -> list[Any]:

@@ -47,6 +47,12 @@ def parameter_fields(cls: Any) -> list[dataclasses.Field]:
     return [f for f in dataclasses.fields(cls) if "domain" in f.metadata]
 
 
+def domains(member: Any) -> dict[str, Domain]:
+    """Where each parameter of a member lies, by name and in order."""
+    own = {f.name: f.metadata["domain"] for f in parameter_fields(member)}
+    return own | member.narrower_domains()
+
+
 def fixed_fields(cls: Any) -> list[dataclasses.Field]:
     """The static fields, in order."""
     return [f for f in dataclasses.fields(cls) if "fixed" in f.metadata]
@@ -184,9 +190,9 @@ def _broadcast(member: Any, batch_shape: tuple[int, ...]) -> None:
 def _validity(member: Any) -> Array:
     """Which members of a batch hold what traced parameters must; known ones raise."""
     valid = jnp.ones((), bool)
-    for f in parameter_fields(member):
-        domain, value = f.metadata["domain"], getattr(member, f.name)
-        message = f"{_name(member)}: {f.name} must be {domain.description}"
+    for name, domain in domains(member).items():
+        value = getattr(member, name)
+        message = f"{_name(member)}: {name} must be {domain.description}"
         if is_concrete(value):
             _explain(np.asarray(value), domain.holds(np.asarray(value), np), message)
         else:

@@ -26,16 +26,16 @@ from ngvi.families.parameters import family, parameter
 from ngvi.families.polar_angle import sample_polar_angle
 from ngvi.families.special import (
     bessel_ratio,
-    inverse_bessel_ratio_of_both,
+    inverse_bessel_ratio,
     log_bessel,
     log_bessel_scaled,
     one_minus_bessel_ratio,
     von_mises_cdf,
 )
 from ngvi.families.special.quantiles import von_mises_quantile
+from ngvi.families.special.tables import LOG_2PI
 from ngvi.linalg import Dense, PositiveDefinite
 
-LOG_2PI = math.log(2 * math.pi)
 ANGLE = Domain("an angle between -pi and pi", 0, lambda v, xp: abs(v) <= math.pi)
 
 
@@ -163,7 +163,7 @@ class VonMises(ExponentialFamily):
         loc = _angle(direction)
         # 1 − ‖mean‖ from the distances to the mean direction: no digits lost near 1.
         deficit = jnp.tensordot(weights, _versine(x - loc), 1)
-        return type(self)(loc, inverse_bessel_ratio_of_both(0, length, deficit))
+        return type(self)(loc, inverse_bessel_ratio(0, length, deficit))
 
 
 def _versine(angle: Float[Array, "*b"]) -> Float[Array, "*b"]:

@@ -31,7 +31,7 @@ from ngvi.families.polar_angle import sample_polar_angle
 from ngvi.families.special import (
     bessel_ratio,
     bessel_ratio_slope,
-    inverse_bessel_ratio_of_both,
+    inverse_bessel_ratio,
     log_bessel,
     log_bessel_scaled,
     one_minus_bessel_ratio,
@@ -88,7 +88,7 @@ class VonMisesFisher(ExponentialFamily):
         params = jnp.asarray(params)
         length, direction = polar(params)
         order = params.shape[-1] / 2 - 1
-        kappa = inverse_bessel_ratio_of_both(order, length, _deficit(params))
+        kappa = inverse_bessel_ratio(order, length, _deficit(params))
         return cls(direction, kappa)
 
     def log_partition(self, params: Vectors) -> Float[Array, "*b"]:
@@ -168,7 +168,7 @@ class VonMisesFisher(ExponentialFamily):
         # 1 − ‖mean‖ from the distances to the mean direction: no digits lost near 1.
         turns = ((x - direction) ** 2).sum(-1) / 2
         deficit = jnp.tensordot(weights, turns, 1)
-        kappa = inverse_bessel_ratio_of_both(self._order, length, deficit)
+        kappa = inverse_bessel_ratio(self._order, length, deficit)
         return type(self)(direction, kappa)
 
 

@@ -19,15 +19,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ngvi.families.domains import POSITIVE, Domain
-from ngvi.families.exponential import (
-    ExponentialStatistic,
-    common_number,
-    positive_exponential,
-)
+from ngvi.families.exponential import ExponentialStatistic, positive_exponential
+from ngvi.families.gamma import positive
+from ngvi.families.numpyro_bridge import common_number
 from ngvi.families.parameters import family, fixed, parameter
 from ngvi.families.special import expm1_minus, log_ratio, log_ratio_gap
-
-EULER_GAMMA = 0.5772156649015329
+from ngvi.families.special.tables import EULER_GAMMA
 
 
 def _is_positive(value: Any) -> bool:
@@ -75,10 +72,7 @@ class Weibull(ExponentialStatistic):
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Array:
         unit = positive_exponential(key, (*shape, *self.batch_shape), self.dtype)
-        draw = self.scale * unit ** (1 / self.concentration)
-        # A tiny concentration under- or overflows: keep the draw inside the support.
-        limits = jnp.finfo(self.dtype)
-        return jnp.clip(draw, limits.tiny, limits.max)
+        return positive(self.scale * unit ** (1 / self.concentration))
 
     @property
     def mean(self) -> Float[Array, "*b"]:

@@ -1,4 +1,4 @@
-"""The Wishart family.
+"""The Wishart family, and what it shares with its inverse.
 
     λ = ((ν − p − 1)/2, −½ V⁻¹),   T(X) = (log det X, X),
     μ = (ψ_p(ν/2) + log det 2V, νV),
@@ -12,14 +12,15 @@ Source: Muirhead (1982), Aspects of multivariate statistical theory, chapter 3.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
 from ngvi.families import wishart_terms as terms
 from ngvi.families.base import ExponentialFamily
-from ngvi.families.domains import POSITIVE_DEFINITE, REAL, Domain, above
+from ngvi.families.domains import POSITIVE_DEFINITE, REAL, Domain
 from ngvi.families.factored import Factored, factor, inverse, stein_loss
 from ngvi.families.parameters import family, parameter
 from ngvi.families.special.multivariate import (
@@ -34,8 +35,54 @@ Matrix = Float[Array, "*b p p"]
 Pair = tuple[Float[Array, "*b"], Matrix]
 
 
+class ScatterMatrix(ExponentialFamily):
+    """Positive-definite matrices made of Bartlett's root B, B Bᵀ ~ Wishart(ν, I)."""
+
+    df: Float[Array, "*b"]
+    scale: Matrix
+
+    support: ClassVar[Domain] = POSITIVE_DEFINITE
+
+    @abstractmethod
+    def _scaled(self, b: Matrix) -> Matrix:
+        """The matrix of a root B."""
+
+    def narrower_domains(self) -> dict[str, Domain]:
+        return {"df": terms.enough_df(self.dim)}
+
+    @property
+    def dim(self) -> int:
+        """p."""
+        return self.scale.shape[-1]
+
+    @property
+    def event_shape(self) -> tuple[int, int]:
+        return self.dim, self.dim
+
+    def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Matrix:
+        return self._scaled(terms.bartlett(key, self.df, self.dim, shape))
+
+    @property
+    def base_size(self) -> int:
+        return terms.bartlett_size(self.dim)
+
+    def place(self, eps: Float[Array, "*b n"]) -> Matrix:
+        return self._scaled(terms.place_bartlett(eps, self.df, self.dim))
+
+    def to_numpyro(self) -> Any:
+        import numpyro.distributions as dist
+
+        counterpart = getattr(dist, self.numpyro_names[0])
+        return counterpart(self.df, scale_matrix=self.scale)
+
+    @classmethod
+    def from_numpyro(cls, distribution: Any) -> Self:
+        # The families are dataclasses, as this is not.
+        return cls(distribution.concentration, distribution.scale_matrix)  # type: ignore[call-arg]
+
+
 @family
-class Wishart(ExponentialFamily):
+class Wishart(ScatterMatrix):
     """Wishart(df ν, scale V): p(X) ∝ det X^((ν−p−1)/2) exp(−½ tr V⁻¹X).
 
     Args:
@@ -52,23 +99,7 @@ class Wishart(ExponentialFamily):
     df: Float[Array, "*b"] = parameter(REAL)
     scale: Matrix = parameter(POSITIVE_DEFINITE)
 
-    support: ClassVar[Domain] = POSITIVE_DEFINITE
     numpyro_names: ClassVar[tuple[str, ...]] = ("Wishart",)
-
-    def relations(self) -> list[tuple[Array, Bool[Array, "*b"], str]]:
-        return [terms.enough_df(self.df, self.dim)]
-
-    def narrower_domains(self) -> dict[str, Domain]:
-        return {"df": above(self.dim - 1)}
-
-    @property
-    def dim(self) -> int:
-        """p."""
-        return self.scale.shape[-1]
-
-    @property
-    def event_shape(self) -> tuple[int, int]:
-        return self.dim, self.dim
 
     @property
     def natural_params(self) -> Pair:
@@ -94,17 +125,6 @@ class Wishart(ExponentialFamily):
     def sufficient_statistics(self, x: Matrix) -> Pair:
         return factor(x).log_det(), x
 
-    def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Matrix:
-        b = terms.bartlett(key, self.df, self.dim, shape)
-        return self._scaled(b)
-
-    @property
-    def base_size(self) -> int:
-        return terms.bartlett_size(self.dim)
-
-    def place(self, eps: Float[Array, "*b n"]) -> Matrix:
-        return self._scaled(terms.place_bartlett(eps, self.df, self.dim))
-
     def _scaled(self, b: Matrix) -> Matrix:
         return gram(multiply(factor(self.scale).root, b).mT)
 
@@ -122,15 +142,6 @@ class Wishart(ExponentialFamily):
         excess = self.df - self.dim - 1
         excess = jnp.where(excess >= 0, excess, jnp.nan)
         return excess[..., None, None] * self.scale
-
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.Wishart(self.df, scale_matrix=self.scale)
-
-    @classmethod
-    def from_numpyro(cls, distribution: Any) -> Self:
-        return cls(distribution.concentration, distribution.scale_matrix)
 
     # Closed forms, see `wishart_terms`.
 

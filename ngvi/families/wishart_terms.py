@@ -14,12 +14,14 @@ than the result by more than its own logarithm, however large ν is.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ngvi.families.domains import Domain, above
 from ngvi.families.factored import Factored, stein_loss
 from ngvi.families.gamma import place_log_gamma
 from ngvi.families.special.calculus import with_partials
@@ -154,9 +156,9 @@ def place_bartlett(
     return _bartlett(chi, rest)
 
 
-def enough_df(df: Values, p: int) -> tuple[Array, Array, str]:
-    """The relation that the density can be normalised."""
-    return df, df > p - 1, f"df must exceed p - 1 = {p - 1}"
+def enough_df(p: int) -> Domain:
+    """Where ν lies: the density can be normalised."""
+    return replace(above(p - 1), description=f"above p - 1 = {p - 1}")
 
 
 def inverse_wishart_mean(

@@ -13,7 +13,7 @@ Sums = TypeVar("Sums")
 
 
 class Batch(NamedTuple):
-    """Examples, along the first axis of every leaf."""
+    """Examples, along the first axis of every leaf; or one of them, without it."""
 
     x: Any
     y: Any = None

@@ -23,7 +23,7 @@ from ngvi.linalg import (
     Semidefinite,
     SemidefiniteDiagonal,
 )
-from ngvi.pytrees import pytree
+from ngvi.pytrees import inner, pytree
 
 
 class SingularMatrixError(np.linalg.LinAlgError):
@@ -151,10 +151,6 @@ class Curvature:
         """(F + λ)⁻¹ v; see `damp`."""
         return self.damp(damping, **options).solve(v)
 
-    def root(self, damping: Any = 0.0) -> Float[Array, "p p"]:
-        """B, F + λ = B Bᵀ, as an array; see `damp`."""
-        return self.damp(damping).root()
-
     def logdet(self, damping: Any = 0.0, **options: Any) -> Float[Array, ""]:
         """log det(F + λ); see `damp`."""
         return self.damp(damping, **options).logdet()
@@ -211,12 +207,6 @@ def _described(block: Semidefinite) -> str:
         case SemidefiniteDiagonal():
             return f"diagonal of {block.dim}"
     return f"block {block.dim} × {block.dim}"
-
-
-def inner(a: Any, b: Any) -> Float[Array, ""]:
-    """⟨a, b⟩ of two pytrees."""
-    products = jax.tree.map(lambda x, y: (x * y).sum(), a, b)
-    return jnp.asarray(sum(jax.tree.leaves(products)))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
+from ngvi.fisher.batches import Batch
 from ngvi.fisher.jacobians import (
     Backpropagated,
     Factored,
@@ -64,11 +65,9 @@ class _WithScore(Kind):
 
     kind: Kind
 
-    def columns(
-        self, likelihood: Likelihood, f: Any, y: Any, key: Key[Array, ""] | None
-    ) -> Columns:
-        columns, signs = self.kind.columns(likelihood, f, y, key)
-        score = likelihood.gradient(f, y)
+    def columns(self, likelihood: Likelihood, f: Any, example: Batch) -> Columns:
+        columns, signs = self.kind.columns(likelihood, f, example)
+        score = likelihood.gradient(f, example.y)
         both = jax.tree.map(lambda c, s: jnp.concatenate([c, s[None]]), columns, score)
         return Columns(both, signs)
 

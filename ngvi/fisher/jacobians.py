@@ -16,6 +16,7 @@ two are the same, both sides are symmetric and each pair is needed once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -62,9 +63,7 @@ def backpropagate(problem: Problem, batch: Batch) -> Backpropagated:
 
         rest = [leaves[i] for i in network.rest]
         f, pull_back, inputs = jax.vjp(outputs, rest, shifts, has_aux=True)
-        columns, signs = problem.kind.columns(
-            problem.likelihood, f, example.y, example.keys
-        )
+        columns, signs = problem.kind.columns(problem.likelihood, f, example)
         # Here, because outputs are fewer than parameters.
         columns = jax.tree.map(lambda c: c * problem.count**-0.5, columns)
         of_rest, of_shifts = jax.vmap(pull_back)(columns)
@@ -110,13 +109,16 @@ Part = Factored | Rows
 
 def parts(problem: Problem, sent_back: Backpropagated) -> list[Part]:
     """X, cut in the order of `Layout`: one part a layer, one a leaf of the rest."""
-    layers = zip(
-        problem.network.layers, sent_back.inputs, sent_back.gradients, strict=True
-    )
-    return [
-        *(_of_layer(layer, inputs, g) for layer, inputs, g in layers),
-        *map(Rows, sent_back.rest),
-    ]
+    of_layers = [_of_layer(*layer) for layer in by_layer(problem, sent_back)]
+    return [*of_layers, *map(Rows, sent_back.rest)]
+
+
+def by_layer(
+    problem: Problem, sent_back: Backpropagated
+) -> Iterator[tuple[Layer, Array, Float[Array, "n r t o"]]]:
+    """Each layer with its inputs and its gradients."""
+    found = sent_back.inputs, sent_back.gradients
+    return zip(problem.network.layers, *found, strict=True)
 
 
 def _of_layer(layer: Layer, inputs: Array, g: Float[Array, "n r t o"]) -> Part:

@@ -28,7 +28,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
+from ngvi.fisher.batches import Batch
 from ngvi.fisher.likelihoods import Likelihood
+from ngvi.pytrees import inner
 
 
 class Columns(NamedTuple):
@@ -47,43 +49,30 @@ class Kind(ABC):
     needs_key: ClassVar[bool] = False
 
     @abstractmethod
-    def columns(
-        self, likelihood: Likelihood, f: Any, y: Any, key: Key[Array, ""] | None
-    ) -> Columns:
-        """A root of C, of one example."""
+    def columns(self, likelihood: Likelihood, f: Any, example: Batch) -> Columns:
+        """A root of C at the outputs of one example."""
 
     def definite(self, likelihood: Likelihood) -> bool:
         """Whether C ⪰ 0 at any outputs and labels."""
         return True
 
-    def mv(
-        self, likelihood: Likelihood, f: Any, y: Any, key: Key[Array, ""] | None, v: Any
-    ) -> Any:
-        """C v, of one example."""
-        columns, signs = self.columns(likelihood, f, y, key)
-        along = jax.vmap(lambda c: _inner(c, v))(columns)
+    def mv(self, likelihood: Likelihood, f: Any, example: Batch, v: Any) -> Any:
+        """C v, likewise."""
+        columns, signs = self.columns(likelihood, f, example)
+        along = jax.vmap(lambda c: inner(c, v))(columns)
         if signs is not None:
             along = along * signs
         return jax.tree.map(lambda c: jnp.tensordot(along, c, 1), columns)
-
-
-def _inner(a: Any, b: Any) -> Float[Array, ""]:
-    products = jax.tree.map(lambda p, q: (p * q).sum(), a, b)
-    return jnp.asarray(sum(jax.tree.leaves(products)))
 
 
 @dataclass(frozen=True)
 class TrueFisher(Kind):
     """Λ in closed form."""
 
-    def columns(
-        self, likelihood: Likelihood, f: Any, y: Any, key: Key[Array, ""] | None
-    ) -> Columns:
+    def columns(self, likelihood: Likelihood, f: Any, example: Batch) -> Columns:
         return Columns(likelihood.root_columns(f))
 
-    def mv(
-        self, likelihood: Likelihood, f: Any, y: Any, key: Key[Array, ""] | None, v: Any
-    ) -> Any:
+    def mv(self, likelihood: Likelihood, f: Any, example: Batch, v: Any) -> Any:
         return likelihood.fisher_mv(f, v)
 
 
@@ -94,15 +83,13 @@ class SampledFisher(Kind):
     samples: int = 1
     needs_key: ClassVar[bool] = True
 
-    def columns(
-        self, likelihood: Likelihood, f: Any, y: Any, key: Key[Array, ""] | None
-    ) -> Columns:
-        assert key is not None
+    def columns(self, likelihood: Likelihood, f: Any, example: Batch) -> Columns:
+        assert example.keys is not None
 
         def score(one: Key[Array, ""]) -> Any:
             return likelihood.gradient(f, likelihood.sample(one, f))
 
-        scores = jax.vmap(score)(jax.random.split(key, self.samples))
+        scores = jax.vmap(score)(jax.random.split(example.keys, self.samples))
         return Columns(jax.tree.map(lambda s: s / self.samples**0.5, scores))
 
 
@@ -112,10 +99,9 @@ class EmpiricalFisher(Kind):
 
     needs_labels: ClassVar[bool] = True
 
-    def columns(
-        self, likelihood: Likelihood, f: Any, y: Any, key: Key[Array, ""] | None
-    ) -> Columns:
-        return Columns(jax.tree.map(lambda g: g[None], likelihood.gradient(f, y)))
+    def columns(self, likelihood: Likelihood, f: Any, example: Batch) -> Columns:
+        score = likelihood.gradient(f, example.y)
+        return Columns(jax.tree.map(lambda g: g[None], score))
 
 
 @dataclass(frozen=True)
@@ -127,27 +113,23 @@ class GaussNewton(Kind):
     def definite(self, likelihood: Likelihood) -> bool:
         return likelihood.natural
 
-    def columns(
-        self, likelihood: Likelihood, f: Any, y: Any, key: Key[Array, ""] | None
-    ) -> Columns:
+    def columns(self, likelihood: Likelihood, f: Any, example: Batch) -> Columns:
         if likelihood.natural:
             return Columns(likelihood.root_columns(f))
         flat, unravel = ravel_pytree(f)
 
         def row(e: Float[Array, "c"]) -> Float[Array, "c"]:
-            return ravel_pytree(likelihood.hessian_mv(f, y, unravel(e)))[0]
+            return ravel_pytree(likelihood.hessian_mv(f, example.y, unravel(e)))[0]
 
         matrix = jax.vmap(row)(jnp.eye(flat.size, dtype=flat.dtype))
         values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
         columns = jnp.sqrt(jnp.abs(values))[:, None] * vectors.T
         return Columns(jax.vmap(unravel)(columns), jnp.sign(values))
 
-    def mv(
-        self, likelihood: Likelihood, f: Any, y: Any, key: Key[Array, ""] | None, v: Any
-    ) -> Any:
+    def mv(self, likelihood: Likelihood, f: Any, example: Batch, v: Any) -> Any:
         if likelihood.natural:
             return likelihood.fisher_mv(f, v)
-        return likelihood.hessian_mv(f, y, v)
+        return likelihood.hessian_mv(f, example.y, v)
 
 
 @dataclass(frozen=True)
@@ -159,9 +141,7 @@ class Hessian(Kind):
     def definite(self, likelihood: Likelihood) -> bool:
         return False
 
-    def columns(
-        self, likelihood: Likelihood, f: Any, y: Any, key: Key[Array, ""] | None
-    ) -> Columns:
+    def columns(self, likelihood: Likelihood, f: Any, example: Batch) -> Columns:
         raise NotImplementedError("a Hessian is known by its products alone")
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ngvi.fisher.batches import count
-from ngvi.fisher.curvature import Curvature, inner
+from ngvi.fisher.curvature import Curvature
 from ngvi.fisher.damped import Damped
 from ngvi.fisher.engine import StructureName, fisher
 from ngvi.fisher.layers import discover
@@ -36,7 +36,9 @@ from ngvi.fisher.linearization import (
     linearized_outputs,
     shifted,
 )
+from ngvi.fisher.prepare import as_key
 from ngvi.fisher.problem import Apply
+from ngvi.pytrees import inner
 
 _SMALLEST, _LARGEST = 1e-8, 1e8
 """Prior precisions among which the evidence is maximised."""
@@ -114,7 +116,7 @@ class Laplace:
             linearized: of the linearised model; else of the model at draws of θ, whose
                 curvature away from θ* the approximation knows nothing of.
         """
-        key = jax.random.key(key) if isinstance(key, int) else key
+        key = as_key(key)
         if linearized:
             draws = _draw_outputs(key, samples, *self.outputs(x))
         else:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import field, replace
 from typing import Any, Self
 
 from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.kinds import Kind
 from ngvi.fisher.layers import Network
+from ngvi.fisher.layers.network import Apply
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.pytrees import pytree
-
-Apply = Callable[[Any, Any], Any]
-"""(params, x) ↦ outputs, the first axis of all leaves of x and of the outputs being
-that of the examples."""
 
 
 @pytree

@@ -47,8 +47,7 @@ class Linearized:
 
     def __call__(self, v: Tree) -> Tree:
         def one(f: Any, example: Batch, along: Any) -> Any:
-            y, key = example.y, example.keys
-            image = self.kind.mv(self.likelihood, f, y, key, along)
+            image = self.kind.mv(self.likelihood, f, example, along)
             # Here, because outputs are fewer than parameters.
             return jax.tree.map(lambda leaf: leaf / self.number, image)
 
@@ -110,7 +109,7 @@ class Noise:
     def _outputs(self, f: Any, example: Batch, key: Key[Array, ""]) -> Any:
         """C^½ ε of one example."""
         kind, likelihood = self.problem.kind, self.problem.likelihood
-        columns, _ = kind.columns(likelihood, f, example.y, example.keys)
+        columns, _ = kind.columns(likelihood, f, example)
         first = jax.tree.leaves(columns)[0]
         eps = jax.random.normal(key, first.shape[:1], first.dtype)
         return jax.tree.map(lambda c: jnp.tensordot(eps, c, 1), columns)

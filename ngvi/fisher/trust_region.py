@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ngvi.fisher.curvature import Curvature, inner
+from ngvi.fisher.curvature import Curvature
+from ngvi.pytrees import inner
 
 Loss = Callable[[Any], Float[Array, ""]]
 

@@ -7,8 +7,9 @@ from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
 from ngvi.linalg.block_arrow import BlockArrow
 from ngvi.linalg.block_diagonal import BlockDiagonal
 from ngvi.linalg.blocks import BlockOperators, SemidefiniteBlocks
-from ngvi.linalg.chain import Bands, Chain
+from ngvi.linalg.chain import Chain
 from ngvi.linalg.chain_arrow import ChainArrow
+from ngvi.linalg.chain_bands import Bands
 from ngvi.linalg.conjugate_gradients import SolveInfo, conjugate_gradients
 from ngvi.linalg.damped_matrix_free import DampedMatrixFree
 from ngvi.linalg.damped_together import damped_together

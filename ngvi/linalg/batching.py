@@ -25,6 +25,14 @@ def apply(matrix: Float[Array, "*c i j"], x: Float[Array, "*b j"]) -> Array:
     return jnp.einsum("...ij,...j->...i", matrix, x)
 
 
+def dense_of(
+    operator: Callable[[Array], Array], dim: int, leading: int, dtype: Any
+) -> Array:
+    """The matrix of an operator on vectors, which may have so many leading axes."""
+    columns = jnp.eye(dim, dtype=dtype).reshape(dim, *[1] * leading, dim)
+    return jnp.moveaxis(operator(columns), 0, -1)
+
+
 def dot(x: Float[Array, "*b d"], y: Float[Array, "*c d"]) -> Array:
     """⟨x, y⟩ with the last axis kept, shape (*broadcast(b, c), 1)."""
     return (x * y).sum(-1, keepdims=True)

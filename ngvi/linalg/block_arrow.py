@@ -36,15 +36,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
-from ngvi.linalg.batching import diagonal_matrix
+from ngvi.linalg.batching import dense_of, diagonal_matrix, symmetric
 from ngvi.linalg.blocks import total
+from ngvi.linalg.small import lapack_roots
 from ngvi.linalg.tree import Blocks, Parts, Tree
 from ngvi.linalg.tree_blocks import (
+    Pivot,
     apply,
     apply_transposed,
     diagonal,
+    dot,
+    doubled,
     factor,
     gram,
+    halved,
     inverse,
     multiply,
     products,
@@ -52,6 +57,8 @@ from ngvi.linalg.tree_blocks import (
     scale_columns,
     scale_rows,
     square,
+    squared_norm,
+    twice_log,
 )
 from ngvi.pytrees import pytree
 
@@ -84,11 +91,15 @@ class BlockArrow(LinearStructure):
     @classmethod
     def from_tree(cls, tree: Tree, entries: Blocks) -> Self:
         """The matrix with these entries, which must be positive definite."""
-        # Scaled to a unit diagonal first: units of 1e±4 cost no digits in float32.
         units = [jnp.sqrt(part) for part in diagonal(entries)]
+        return cls._factored(tree, entries, units, lapack_roots)
+
+    @classmethod
+    def _factored(cls, tree: Tree, entries: Blocks, units: Parts, pivot: Pivot) -> Self:
+        """Scaled by these units first: those of 1e±4 cost no digits in float32."""
         inverse_units = [1 / part for part in units]
         scaled = scale_rows(tree, scale_columns(entries, inverse_units), inverse_units)
-        lower, inverse_lower = factor(tree, scaled, _cholesky)
+        lower, inverse_lower = factor(tree, scaled, pivot)
         return cls(
             scale_rows(tree, lower, units),
             scale_columns(inverse_lower, inverse_units),
@@ -116,20 +127,13 @@ class BlockArrow(LinearStructure):
         """
         sizes = [jnp.abs(part) for part in diagonal(entries)]
         units = [jnp.sqrt(jnp.where(part > 0, part, 1.0)) for part in sizes]
-        inverse_units = [1 / part for part in units]
-        scaled = scale_rows(tree, scale_columns(entries, inverse_units), inverse_units)
 
         def pivot(y: Array) -> tuple[Array, Array]:
             values, vectors = jnp.linalg.eigh(y)
             root = jnp.sqrt(jnp.maximum(jnp.abs(values), 1e-6))[..., None, :]
             return (vectors * root) @ vectors.mT, (vectors / root) @ vectors.mT
 
-        lower, inverse_lower = factor(tree, scaled, pivot)
-        return cls(
-            scale_rows(tree, lower, units),
-            scale_columns(inverse_lower, inverse_units),
-            tree,
-        )
+        return cls._factored(tree, entries, units, pivot)
 
     # -- shared out over devices -------------------------------------------------
 
@@ -197,20 +201,17 @@ class BlockArrow(LinearStructure):
         ]
         return self.tree.paste(squares)
 
-    def _of_basis(self, operator: Callable[[Array], Array]) -> Float[Array, "*c d d"]:
-        between = [1] * len(self.batch_shape)
-        columns = jnp.eye(self.dim, dtype=self.root[0][0].dtype)
-        return jnp.moveaxis(operator(columns.reshape(self.dim, *between, -1)), 0, -1)
-
     def dense(self) -> Float[Array, "*c d d"]:
-        return self._of_basis(self.mv)
+        own = self.root[0][0]
+        return dense_of(self.mv, self.dim, own.ndim - 3, own.dtype)
 
     def inverse_dense(self) -> Float[Array, "*c d d"]:
-        return self._of_basis(self.solve)
+        own = self.root[0][0]
+        return dense_of(self.solve, self.dim, own.ndim - 3, own.dtype)
 
     def relative_trace(self, other: PositiveDefinite) -> Float[Array, "*c"]:
         if isinstance(other, BlockArrow) and other.tree == self.tree:
-            return _squared(
+            return squared_norm(
                 self.tree, multiply(self.tree, other.inverse_root, self.root)
             )
         return super().relative_trace(other)
@@ -232,33 +233,22 @@ class BlockArrow(LinearStructure):
                 fan = self.tree.levels[k].count // self.tree.levels[a].count
                 rows = jnp.repeat(places[a], fan, 0)[:, :, None]
                 column.append(matrix[..., rows, places[k][:, None, :]])
-            column[0] = (column[0] + column[0].mT) / 2
+            column[0] = symmetric(column[0])
             blocks.append(tuple(column))
         return tuple(blocks)
 
     def inner(self, x: Blocks, y: Blocks) -> Float[Array, "*c"]:
-        return self.tree.total(
-            [
-                total(
-                    weight * (a * b).sum((-3, -2, -1))
-                    for weight, a, b in zip(_twice(of_x), of_x, of_y, strict=True)
-                )
-                for of_x, of_y in zip(x, y, strict=True)
-            ]
-        )
+        return dot(self.tree, x, doubled(y))
 
     def outer(self, x: Float[Array, "*b d"]) -> Blocks:
         parts = self.tree.cut(x)
-        return _doubled(products(self.tree, parts, parts))
+        return doubled(products(self.tree, parts, parts))
 
     def inverse_moments(self) -> Blocks:
-        return _doubled(gram(self.tree, self.inverse_root))
+        return doubled(gram(self.tree, self.inverse_root))
 
     def from_moments(self, moments: Blocks) -> Self:
-        halves = tuple(
-            tuple(m / weight for weight, m in zip(_twice(column), column, strict=True))
-            for column in moments
-        )
+        halves = halved(moments)
         sd = [jnp.sqrt(part) for part in diagonal(halves)]
         precision = [1 / part for part in sd]
         scaled = scale_rows(self.tree, scale_columns(halves, precision), precision)
@@ -272,7 +262,7 @@ class BlockArrow(LinearStructure):
     def matched(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
         parts = self.tree.cut(x)
         second = products(self.tree, parts, parts, mean=True)
-        return self.from_moments(_doubled(second)).whiten(x)
+        return self.from_moments(doubled(second)).whiten(x)
 
     # -- arithmetic --------------------------------------------------------------
 
@@ -317,7 +307,7 @@ class BlockArrow(LinearStructure):
         # Aᵀ acts on columns: on each row of a matrix, whose transpose follows.
         across = jnp.moveaxis(self.whiten_gradient(jnp.moveaxis(matrix, -2, 0)), 0, -1)
         both = jnp.moveaxis(self.whiten_gradient(jnp.moveaxis(across, -2, 0)), 0, -1)
-        return self.project((both + both.mT) / 2)
+        return self.project(symmetric(both))
 
     def along(
         self, direction: Blocks
@@ -351,50 +341,9 @@ class BlockArrow(LinearStructure):
                     self.tree,
                 ),
                 solve=solve,
-                trace_inverse=_squared(self.tree, inverse_lower),
+                trace_inverse=squared_norm(self.tree, inverse_lower),
                 logdet=self.tree.total([jnp.log(r).sum((-2, -1)) for r in rs]),
-                log=_twice_log(self.tree, tuple(lower)),
+                log=twice_log(self.tree, tuple(lower)),
             )
 
         return retract
-
-
-def _cholesky(matrix: Array) -> tuple[Array, Array]:
-    lower = jnp.linalg.cholesky(matrix)
-    eye = jnp.broadcast_to(jnp.eye(lower.shape[-1], dtype=lower.dtype), lower.shape)
-    return lower, jax.scipy.linalg.solve_triangular(lower, eye, lower=True)
-
-
-def _twice(column: tuple[Array, ...]) -> list[int]:
-    """How often each block of a column stands in a symmetric matrix."""
-    return [1] + [2] * (len(column) - 1)
-
-
-def _doubled(blocks: Blocks) -> Blocks:
-    return tuple(
-        tuple(weight * b for weight, b in zip(_twice(column), column, strict=True))
-        for column in blocks
-    )
-
-
-def _squared(tree: Tree, blocks: Blocks) -> Array:
-    """‖L‖²_F."""
-    return tree.total(
-        [total((b**2).sum((-3, -2, -1)) for b in column) for column in blocks]
-    )
-
-
-def _twice_log(tree: Tree, lower: Blocks) -> Blocks:
-    """log R = T + Tᵀ for the T with exp T = L, by T = 2 (L − I)(L + I)⁻¹, which is
-    right to third order and has the pattern."""
-    shifted = tuple(
-        (own + jnp.eye(own.shape[-1], dtype=own.dtype), *rest) for own, *rest in lower
-    )
-    inverted = inverse(tree, shifted)
-    return tuple(
-        (
-            4 * jnp.eye(own.shape[-1], dtype=own.dtype) - 4 * (own + own.mT),
-            *(-4 * block for block in rest),
-        )
-        for own, *rest in inverted
-    )

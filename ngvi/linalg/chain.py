@@ -14,25 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.linalg.batching import join, split, symmetric
+from ngvi.linalg.chain_bands import Bands
 from ngvi.linalg.tree import Piece
-
-
-class Bands(NamedTuple):
-    """The parts of a symmetric matrix with a chain's pattern."""
-
-    own: Float[Array, "*c n b b"]
-    """Each block."""
-    next: Float[Array, "*c m b b"]
-    """Block t + 1 (rows) with block t, m = n − 1."""
-    cross: Float[Array, "*c n p b"]
-    """The border (rows) with each block."""
-    border: Float[Array, "*c p p"]
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ngvi.linalg import chain_root
+from ngvi.linalg import chain_root, chain_vectors
 from ngvi.linalg.base import LinearStructure, PositiveDefinite, Retracted
-from ngvi.linalg.batching import diagonal_of, symmetric
-from ngvi.linalg.chain import Bands, Chain
+from ngvi.linalg.batching import dense_of, diagonal_of, symmetric
+from ngvi.linalg.chain import Chain
+from ngvi.linalg.chain_bands import (
+    Bands,
+    apply_bands,
+    bands_from_inverse,
+    dot,
+    doubled,
+    halved,
+    products,
+    raised,
+    scale_bands,
+)
 from ngvi.linalg.chain_root import Root
 from ngvi.linalg.small import multiply
 from ngvi.pytrees import pytree
@@ -105,10 +116,10 @@ class ChainArrow(LinearStructure):
             return *chain_root.cholesky(matrix + added)[:2], added
 
         blocks, border = unit(bands.own), unit(bands.border)
-        scaled = _scaled(bands, 1 / blocks, 1 / border)
+        scaled = scale_bands(bands, 1 / blocks, 1 / border)
         _, own, more = chain_root.factor(scaled, pivot)
         return cls.from_chain(
-            chain, _scaled(_raised(scaled, own, more), blocks, border)
+            chain, scale_bands(raised(scaled, own, more), blocks, border)
         )
 
     # -- as a linear operator ----------------------------------------------------
@@ -121,28 +132,28 @@ class ChainArrow(LinearStructure):
         return self.chain.paste(*method(self.root, *self.chain.cut(x)))
 
     def mv(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        return self.chain.paste(*_times(self.bands, *self.chain.cut(x)))
+        return self.chain.paste(*apply_bands(self.bands, *self.chain.cut(x)))
 
     def solve(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         return self.unwhiten(self.whiten_gradient(x))
 
     def whiten(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        return self._on_vector(chain_root.apply_transposed, x)
+        return self._on_vector(chain_vectors.apply_transposed, x)
 
     def unwhiten(self, eps: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        return self._on_vector(chain_root.solve_transposed, eps)
+        return self._on_vector(chain_vectors.solve_transposed, eps)
 
     def whiten_gradient(self, g: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        return self._on_vector(chain_root.solve, g)
+        return self._on_vector(chain_vectors.solve, g)
 
     def unwhiten_matched(self, eps: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """A ε with the second moments of N(0, P⁻¹) inside of the pattern, exactly, for
         more than 3 b + p draws that differ in more than their signs."""
-        return self._on_vector(chain_root.solve_transposed_matched, eps)
+        return self._on_vector(chain_vectors.solve_transposed_matched, eps)
 
     def _unwhiten_gradient(self, g: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         """B g, the inverse of `whiten_gradient`."""
-        return self._on_vector(chain_root.apply, g)
+        return self._on_vector(chain_vectors.apply, g)
 
     # -- numbers about it --------------------------------------------------------
 
@@ -158,20 +169,17 @@ class ChainArrow(LinearStructure):
     def _diagonal(self, bands: Bands) -> Float[Array, "*c d"]:
         return self.chain.paste(diagonal_of(bands.own), diagonal_of(bands.border))
 
-    def _of_basis(self, operator: Callable[[Array], Array]) -> Float[Array, "*c d d"]:
-        columns = jnp.eye(self.dim, dtype=self.bands.own.dtype)
-        shape = (self.dim, *[1] * len(self.batch_shape), self.dim)
-        return jnp.moveaxis(operator(columns.reshape(shape)), 0, -1)
-
     def dense(self) -> Float[Array, "*c d d"]:
-        return self._of_basis(self.mv)
+        own = self.bands.own
+        return dense_of(self.mv, self.dim, own.ndim - 3, own.dtype)
 
     def inverse_dense(self) -> Float[Array, "*c d d"]:
-        return self._of_basis(self.solve)
+        own = self.bands.own
+        return dense_of(self.solve, self.dim, own.ndim - 3, own.dtype)
 
     def relative_trace(self, other: PositiveDefinite) -> Float[Array, "*c"]:
         if isinstance(other, ChainArrow) and other.chain == self.chain:
-            return _dot(self.bands, other.inverse_moments())
+            return dot(self.bands, other.inverse_moments())
         return super().relative_trace(other)
 
     # -- the linear space and its dual -------------------------------------------
@@ -196,46 +204,17 @@ class ChainArrow(LinearStructure):
         )
 
     def inner(self, x: Bands, y: Bands) -> Float[Array, "*c"]:
-        return _dot(x, _doubled(y))
+        return dot(x, doubled(y))
 
     def outer(self, x: Float[Array, "*b d"]) -> Bands:
         blocks, border = self.chain.cut(x)
-        return _doubled(_products((blocks, border), (blocks, border)))
+        return doubled(products((blocks, border), (blocks, border)))
 
     def inverse_moments(self) -> Bands:
-        return _doubled(chain_root.inverse(self.root, self.chain.count))
+        return doubled(chain_root.inverse(self.root, self.chain.count))
 
     def from_moments(self, moments: Bands) -> Self:
-        """Given the border the blocks are a Markov chain: its precision is the sum of
-        the inverses over pairs of neighbours, less those over what two pairs share."""
-        own, following, cross, border = _halved(moments)
-        weights = jnp.linalg.solve(border[..., None, :, :], cross)
-        given = own - symmetric(cross.mT @ weights)
-        between = following - cross[..., 1:, :, :].mT @ weights[..., :-1, :, :]
-        b = own.shape[-1]
-        first, second = given[..., :-1, :, :], given[..., 1:, :, :]
-        rows = [[first, between.mT], [between, second]]
-        pairs = jnp.concatenate([jnp.concatenate(row, -1) for row in rows], -2)
-        pairs = symmetric(jnp.linalg.inv(pairs))
-        shared = jnp.linalg.inv(given)
-        inner = shared.at[..., :1, :, :].set(0).at[..., -1:, :, :].set(0)
-        ends = [(0, 0)] * len(self.batch_shape)
-        before = jnp.pad(pairs[..., :b, :b], [*ends, (0, 1), (0, 0), (0, 0)])
-        behind = jnp.pad(pairs[..., b:, b:], [*ends, (1, 0), (0, 0), (0, 0)])
-        alone = shared if own.shape[-3] == 1 else 0
-        chain = Bands(
-            symmetric(before + behind - inner + alone),
-            pairs[..., b:, :b],
-            jnp.zeros_like(cross),
-            jnp.zeros_like(border),
-        )
-        # A regression of the blocks on the border.
-        columns = jnp.moveaxis(weights, -2, 0)
-        nothing = jnp.zeros(border.shape[:-1], border.dtype)
-        pulled = jnp.moveaxis(_times(chain, columns, nothing)[0], 0, -2)
-        shift = symmetric(jnp.einsum("...npb,...nqb->...pq", pulled, weights))
-        left = symmetric(jnp.linalg.inv(border)) + shift
-        return self.from_entries(chain._replace(cross=-pulled, border=left))
+        return self.from_entries(bands_from_inverse(halved(moments)))
 
     # -- arithmetic --------------------------------------------------------------
 
@@ -264,7 +243,7 @@ class ChainArrow(LinearStructure):
         dtype = self.bands.own.dtype
         eyes = [jnp.eye(n, dtype=dtype) for n in (self.chain.size, self.chain.rest)]
         return self.from_entries(
-            _raised(self.bands, more[..., None] * eyes[0], more * eyes[1])
+            raised(self.bands, more[..., None] * eyes[0], more * eyes[1])
         )
 
     # -- the tangent space -------------------------------------------------------
@@ -283,7 +262,7 @@ class ChainArrow(LinearStructure):
     ) -> Tangent:
         """Of B Sym(mean εᵢ gᵢᵀ) Bᵀ."""
         x, y = (self.chain.cut(self._unwhiten_gradient(v)) for v in (eps, g))
-        halves = [_products(x, y), _products(y, x)]
+        halves = [products(x, y), products(y, x)]
         mean = jax.tree.map(lambda a, b: (a + b).mean(0) / 2, *halves)
         return self.as_tangent(mean)
 
@@ -291,7 +270,7 @@ class ChainArrow(LinearStructure):
         return Tangent(self.bands, self.inverse_moments())
 
     def tangent_inner(self, x: Tangent, y: Tangent) -> Float[Array, "*c"]:
-        return (_dot(x.entries, y.moments) + _dot(y.entries, x.moments)) / 2
+        return (dot(x.entries, y.moments) + dot(y.entries, x.moments)) / 2
 
     def whiten_curvature(self, matrix: Float[Array, "*c d d"]) -> Tangent:
         """H itself."""
@@ -317,7 +296,7 @@ class ChainArrow(LinearStructure):
             return Retracted(
                 matrix=matrix,
                 solve=solve,
-                trace_inverse=self.dim - _dot(change, after),
+                trace_inverse=self.dim - dot(change, after),
                 logdet=matrix.logdet() - self.logdet(),
                 log=log,
             )
@@ -328,63 +307,3 @@ class ChainArrow(LinearStructure):
 def _by(c: Array, part: Array) -> Array:
     """A number for each matrix, times a part of it."""
     return part * c[(..., *[None] * (part.ndim - c.ndim))]
-
-
-def _raised(bands: Bands, own: Array, border: Array | None) -> Bands:
-    """With more in the diagonal blocks."""
-    raised = bands.border if border is None else bands.border + border
-    return bands._replace(own=bands.own + own, border=raised)
-
-
-def _scaled(bands: Bands, blocks: Array, border: Array) -> Bands:
-    """diag(x) P diag(x)."""
-    rows, columns = blocks[..., :, None], blocks[..., None, :]
-    return Bands(
-        bands.own * rows * columns,
-        bands.next * rows[..., 1:, :, :] * columns[..., :-1, :, :],
-        bands.cross * border[..., None, :, None] * columns,
-        bands.border * border[..., :, None] * border[..., None, :],
-    )
-
-
-def _times(bands: Bands, x: Array, border: Array) -> tuple[Array, Array]:
-    """P x."""
-    ahead = chain_root.times(bands.next, x[..., :-1, :])
-    behind = chain_root.times(bands.next.mT, x[..., 1:, :])
-    ends = [(0, 0)] * (ahead.ndim - 2)
-    blocks = (
-        chain_root.times(bands.own, x)
-        + jnp.pad(ahead, [*ends, (1, 0), (0, 0)])
-        + jnp.pad(behind, [*ends, (0, 1), (0, 0)])
-        + jnp.einsum("...npb,...p->...nb", bands.cross, border)
-    )
-    crossed = jnp.einsum("...npb,...nb->...p", bands.cross, x)
-    return blocks, crossed + chain_root.multiply_border(bands.border, border)
-
-
-def _products(x: tuple[Array, Array], y: tuple[Array, Array]) -> Bands:
-    """What of x yᵀ lies inside the pattern and on or below its diagonal."""
-    (blocks, border), (others, other_border) = x, y
-    return Bands(
-        blocks[..., :, None] * others[..., None, :],
-        blocks[..., 1:, :, None] * others[..., :-1, None, :],
-        border[..., None, :, None] * others[..., None, :],
-        border[..., :, None] * other_border[..., None, :],
-    )
-
-
-def _doubled(bands: Bands) -> Bands:
-    return bands._replace(next=2 * bands.next, cross=2 * bands.cross)
-
-
-def _halved(bands: Bands) -> Bands:
-    return bands._replace(next=bands.next / 2, cross=bands.cross / 2)
-
-
-def _dot(entries: Bands, moments: Bands) -> Float[Array, "*c"]:
-    return (
-        (entries.own * moments.own).sum((-3, -2, -1))
-        + (entries.next * moments.next).sum((-3, -2, -1))
-        + (entries.cross * moments.cross).sum((-3, -2, -1))
-        + (entries.border * moments.border).sum((-2, -1))
-    )

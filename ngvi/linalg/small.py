@@ -41,6 +41,11 @@ def multiply(x: Float[Array, "*b m n"], y: Float[Array, "*b n k"]) -> Array:
     return x @ y if x.shape[-1] > _UNROLLED_PRODUCT else _unrolled(x, y)
 
 
+def multiply_vector(matrix: Float[Array, "*c m n"], x: Float[Array, "*b n"]) -> Array:
+    """M x for small matrices and vectors, whose leading axes broadcast."""
+    return multiply(matrix, x[..., None])[..., 0]
+
+
 @jax.custom_jvp
 def _unrolled(x: Float[Array, "*b m n"], y: Float[Array, "*b n k"]) -> Array:
     total = x[..., :, 0, None] * y[..., 0, None, :]

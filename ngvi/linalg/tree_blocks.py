@@ -232,3 +232,44 @@ def _clique(tree: Tree, matrix: Blocks, chain: tuple[int, ...]) -> Array:
             row.append(block if i >= j else block.mT)
         rows.append(jnp.concatenate(row, -1))
     return jnp.concatenate(rows, -2)
+
+
+def doubled(matrix: Blocks) -> Blocks:
+    """The moments of a symmetric matrix: what is below the diagonal is above it too."""
+    return tuple((own, *(2 * block for block in rest)) for own, *rest in matrix)
+
+
+def halved(moments: Blocks) -> Blocks:
+    """The inverse of `doubled`."""
+    return tuple((own, *(block / 2 for block in rest)) for own, *rest in moments)
+
+
+def dot(tree: Tree, entries: Blocks, moments: Blocks) -> Array:
+    """tr(X M)."""
+    return tree.total(
+        [
+            total((x * m).sum((-3, -2, -1)) for x, m in zip(*columns, strict=True))
+            for columns in zip(entries, moments, strict=True)
+        ]
+    )
+
+
+def squared_norm(tree: Tree, lower: Blocks) -> Array:
+    """‖L‖²_F."""
+    return dot(tree, lower, lower)
+
+
+def twice_log(tree: Tree, lower: Blocks) -> Blocks:
+    """log R = T + Tᵀ for the T with exp T = L, by T = 2 (L − I)(L + I)⁻¹, which is
+    right to third order and has the pattern."""
+    shifted = tuple(
+        (own + jnp.eye(own.shape[-1], dtype=own.dtype), *rest) for own, *rest in lower
+    )
+    inverted = inverse(tree, shifted)
+    return tuple(
+        (
+            4 * jnp.eye(own.shape[-1], dtype=own.dtype) - 4 * (own + own.mT),
+            *(-4 * block for block in rest),
+        )
+        for own, *rest in inverted
+    )

@@ -10,14 +10,14 @@ Opper and Archambeau (2009), The variational Gaussian approximation revisited.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from ngvi.families import Gaussian
-from ngvi.linalg import BlockArrow, Chain, ChainArrow, LinearStructure, Tree
+from ngvi.linalg import BlockArrow, Chain, ChainArrow, Tree
 from ngvi.linalg.base import Entries
 from ngvi.mirror.estimates import (
     Estimate,
@@ -26,6 +26,7 @@ from ngvi.mirror.estimates import (
     assemble,
     over_draws,
 )
+from ngvi.mirror.start import Start
 
 
 class Pattern(Protocol):
@@ -50,9 +51,7 @@ def _second_order(
     return value, gradient, pattern.read(products)
 
 
-def second_order_inside(
-    pattern: Pattern, temperature: float = 1.0, at_once: int | None = None
-) -> Estimator:
+def second_order_inside(pattern: Pattern, at_once: int | None = None) -> Estimator:
     """Price's estimate: AᵀHA with H = mean ∇²ℓ(z) inside of the precision's pattern.
 
     It is local where draws are not: the part of H at a few coordinates comes from these
@@ -60,7 +59,6 @@ def second_order_inside(
 
     Args:
         pattern: of the precision, and of ∇²ℓ.
-        temperature: τ.
         at_once: draws at which ℓ is evaluated in one go; by default all.
     """
 
@@ -77,26 +75,14 @@ def second_order_inside(
         curvature = q.precision.as_tangent(hessian)
         # Of the points' own ε: the matched ones are not at A times those given.
         own = q.precision.whiten(away)
-        return assemble(q, values, own, whitened, curvature, temperature)
+        return assemble(q, values, own, whitened, curvature)
 
     return estimate
 
 
-class SparseStart(NamedTuple):
-    """A precision at a point."""
-
-    precision: LinearStructure
-    gradients: Int[Array, ""]
-    """Gradient evaluations spent; a Hessian-vector product counts as two."""
-    value: Float[Array, ""]
-    """ℓ there."""
-    finite: Bool[Array, ""]
-    """Whether ℓ and its gradient are finite there."""
-
-
 def find_sparse_start(
     potential: Potential, point: Float[Array, "d"], pattern: Tree | Chain
-) -> SparseStart:
+) -> Start:
     """A precision to start a fit with at a given point: the curvature of ℓ there, made
     positive, with deviations half as large.
 
@@ -121,7 +107,8 @@ def find_sparse_start(
     )
     precision = kind.nearly(pattern, entries)
     value, gradient = identity.added_up(value, gradient)
-    return SparseStart(
+    return Start(
+        point,
         precision.scale(4.0),
         jnp.asarray(1 + 2 * pattern.colours),
         value,

@@ -8,11 +8,10 @@ With z = m + Aε, G = Aᵀ∇ℓ(z) and means over the draws:
 
 First order with draws whose sample mean is 0 and covariance I is exact for a quadratic
 ℓ, and is the exact gradient of the objective mean ℓ(m + Aε) + ½τ log det S for these
-draws. With fewer draws than dimensions no sample covariance is I; then
-`score_difference` replaces G by G − τε, so that the noise vanishes where q = p.
+draws.
 
-Source: Opper and Archambeau (2009); Lin, Khan and Schmidt (2019), Stein's lemma for the
-reparameterization trick; Roeder, Wu and Duvenaud (2017), Sticking the landing.
+Source: Opper and Archambeau (2009), The variational Gaussian approximation revisited;
+Lin, Khan and Schmidt (2019), Stein's lemma for the reparameterization trick.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def assemble(
     eps: Float[Array, "n d"],
     gradients: Float[Array, "n d"],
     curvature: Tangent,
-    temperature: float,
+    temperature: float = 1.0,
     full: Float[Array, "d d"] | None = None,
 ) -> Estimate:
     """The estimate from values, whitened gradients and AᵀHA."""
@@ -129,29 +128,6 @@ class FirstOrder:
             full = (cross + cross.T) / 2
         curvature = q.precision.tangent(eps, whitened)
         return assemble(q, values, eps, whitened, curvature, self.temperature, full)
-
-
-def first_order(
-    temperature: float = 1.0, full_curvature: bool = False, at_once: int | None = None
-) -> FirstOrder:
-    """Stein's estimate from gradients, see `FirstOrder`."""
-    return FirstOrder(temperature, full_curvature, at_once)
-
-
-def score_difference(temperature: float = 1.0) -> Estimator:
-    """First order with G − τε in place of G: for any draws, also N ≤ D."""
-
-    def estimate(potential: Potential, q: Gaussian, eps: Array) -> Estimate:
-        values, gradients = jax.vmap(jax.value_and_grad(potential))(q.place(eps))
-        whitened = q.precision.whiten_gradient(gradients)
-        error = q.precision.tangent(eps, whitened - temperature * eps)
-        identity = q.precision.tangent_identity()
-        curvature = jax.tree.map(lambda m, i: m + temperature * i, error, identity)
-        estimate = assemble(q, values, eps, whitened, curvature, temperature)
-        mean = (whitened - temperature * eps).mean(0)
-        return estimate._replace(gradient=Direction(mean, error))
-
-    return estimate
 
 
 def zeroth_order(

@@ -6,7 +6,9 @@ level of draws has converged when the natural gradient's Fisher length is small.
 unseen draws say whether the level over-fitted its own; if so the draws double and the
 fit goes on, warm. Every quantity compared is the same in all units of z.
 
-    L(q) = mean ℓ(m + Aε) + ½ τ log det S      (the negative ELBO up to a constant)
+    L(q) = mean ℓ(m + Aε) + ½ log det S      (the negative ELBO up to a constant)
+
+Another temperature is another ℓ: the optimum of E_q[ℓ] − τ Entropy is that of ℓ/τ.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def _trial(
     ratio = _ratio(mixture, number)
     tilt, slope = ratio(state.q.place(eps))
     estimate = _FIRST_ORDER.assemble(state.q, eps, values + tilt, gradients + slope)
-    known = objective_of(state.q, estimate.value, _SETTINGS)
+    known = objective_of(state.q, estimate.value)
     state = replace(
         state,
         estimate=estimate,

@@ -20,62 +20,48 @@ Source: Bekas, Kokiopoulou and Saad (2007), An estimator for the diagonal of a m
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from ngvi.families import Gaussian
+from ngvi.linalg import LearnedLowRank
 from ngvi.linalg.learned_low_rank import Measured, count_probes
-from ngvi.mirror.estimates import Estimate, Estimator, Potential, assemble, over_draws
+from ngvi.mirror.estimates import Estimate, Potential, assemble
+from ngvi.mirror.start import Start
 
 _AROUND = 4
 """Draws around which the secants along the probes are taken."""
 _START_PROBES = 16
 
 
-def from_secants(temperature: float = 1.0, at_once: int | None = None) -> Estimator:
-    """Of q with a `LearnedLowRank` precision, from draws [ε; −ε].
+def from_secants(potential: Potential, q: Gaussian, eps: Array) -> Estimate:
+    """An `Estimator` of q with a `LearnedLowRank` precision, from draws [ε; −ε]."""
+    precision: Any = q.precision
+    gradient_at = jax.vmap(jax.grad(potential))
+    half = len(eps) // 2
+    values, gradients = jax.vmap(jax.value_and_grad(potential))(q.place(eps))
+    away = precision.unwhiten(eps[:half])
+    known = precision.known
+    rest = (gradients[:half] - gradients[half:]) / 2 - known.mv(away)
+    diagonal = (away * rest).sum(0) / (away**2).sum(0) + known.diagonal()
 
-    Args:
-        temperature: τ.
-        at_once: draws at which ℓ is evaluated in one go; by default all.
-    """
+    around = away[: _AROUND // 2]
 
-    def estimate(potential: Potential, q: Gaussian, eps: Array) -> Estimate:
-        precision: Any = q.precision
-        gradient = jax.grad(potential)
-        half = len(eps) // 2
-        function = jax.value_and_grad(potential)
-        values, gradients = over_draws(function, q.place(eps), at_once)
-        away = precision.unwhiten(eps[:half])
-        known = precision.known
-        rest = (gradients[:half] - gradients[half:]) / 2 - known.mv(away)
-        diagonal = (away * rest).sum(0) / (away**2).sum(0) + known.diagonal()
+    def product(of_probe: tuple[Array, Array]) -> Array:
+        along, dual = of_probe
+        across = around - (around @ dual)[:, None] * along
+        centers = q.mean + jnp.concatenate([across, -across])
+        ends = jnp.concatenate([centers + along, centers - along])
+        ahead, behind = jnp.split(gradient_at(ends), 2)
+        return (ahead - behind).mean(0) / 2
 
-        around = away[: _AROUND // 2]
-
-        def product(of_probe: tuple[Array, Array]) -> Array:
-            along, dual = of_probe
-            across = around - (around @ dual)[:, None] * along
-            centers = q.mean + jnp.concatenate([across, -across])
-            ends = jnp.concatenate([centers + along, centers - along])
-            ahead, behind = jnp.split(over_draws(gradient, ends, at_once), 2)
-            return (ahead - behind).mean(0) / 2
-
-        probes = precision.probes().T
-        products = jax.lax.map(product, (probes, precision.mv(probes))).T
-        return assemble(
-            q,
-            values,
-            eps,
-            precision.whiten_gradient(gradients),
-            Measured(products, diagonal),
-            temperature,
-        )
-
-    return estimate
+    probes = precision.probes().T
+    products = jax.lax.map(product, (probes, precision.mv(probes))).T
+    curvature = Measured(products, diagonal)
+    return assemble(q, values, eps, precision.whiten_gradient(gradients), curvature)
 
 
 def secants(rank: int) -> int:
@@ -83,24 +69,17 @@ def secants(rank: int) -> int:
     return 2 * _AROUND * count_probes(rank)
 
 
-class DiagonalStart(NamedTuple):
-    """Where a fit in many dimensions begins."""
+def find_low_rank_start(
+    potential: Potential, point: Float[Array, "d"], rank: int
+) -> Start:
+    """A diagonal to start a fit with at a given point: the sizes of the Hessian's rows
+    there, four times over, for deviations half as large as those of the curvature.
 
-    diagonal: Float[Array, "d"]
-    """Of a precision."""
-    gradients: Int[Array, ""]
-    """Gradient evaluations spent; a Hessian-vector product counts as two."""
-    value: Float[Array, ""]
-    """ℓ there."""
-    finite: Bool[Array, ""]
-    """Whether ℓ and its gradient are finite there."""
-
-
-def find_diagonal_start(
-    potential: Potential, point: Float[Array, "d"]
-) -> DiagonalStart:
-    """The sizes of the Hessian's rows at a point, four times over: deviations half as
-    large as those of the curvature. Where it has none, deviations of 1."""
+    Args:
+        potential: ℓ, twice differentiable.
+        point: where to begin. A row that has no curvature gets deviations of ½.
+        rank: room for so many directions.
+    """
     gradient = jax.grad(potential)
     value, slope = jax.value_and_grad(potential)(point)
 
@@ -113,8 +92,10 @@ def find_diagonal_start(
     # The diagonal, or what else is in its row where it is small.
     rows = jnp.abs((signs * products).mean(0))
     usable = jnp.isfinite(rows) & (rows > 0)
-    return DiagonalStart(
-        4 * jnp.where(usable, rows, 1.0),
+    nothing = jnp.zeros((len(point), rank), point.dtype)
+    return Start(
+        point,
+        LearnedLowRank.from_factor(4 * jnp.where(usable, rows, 1.0), nothing),
         jnp.asarray(1 + 2 * _START_PROBES),
         value,
         jnp.isfinite(value) & jnp.isfinite(slope).all(),

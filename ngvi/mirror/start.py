@@ -8,6 +8,9 @@ there. A descent that does not soon end at a proper mode is thrown away (the den
 a hierarchical model can rise without bound where its scales collapse), and the fit
 starts at the given point. No part depends on the units of a coordinate, except the
 width of the differences that stand in for a Hessian that JAX cannot form.
+
+Precisions of other structures begin without a descent, see `ngvi.mirror.coloured` and
+`ngvi.mirror.secants`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ngvi.linalg import Dense, PositiveDefinite
 from ngvi.mirror.estimates import Potential
 
 _ROUNDS = 5
@@ -25,18 +29,18 @@ _ROUNDS = 5
 
 
 class Start(NamedTuple):
-    """A point and the inverse root of a precision there."""
+    """A point and a precision there."""
 
     point: Float[Array, "d"]
-    inverse_root: Float[Array, "d d"]
+    precision: PositiveDefinite
     gradients: Int[Array, ""]
     """Gradient evaluations spent; a Hessian-vector product counts as two."""
-    descended: Bool[Array, ""]
-    """Whether the descent ended at a proper mode, and that was taken."""
     value: Float[Array, ""]
     """ℓ at the given point."""
     finite: Bool[Array, ""]
     """Whether ℓ and its gradient are finite there."""
+    descended: Bool[Array, ""] | bool = False
+    """Whether a descent from there ended at a proper mode, and that was taken."""
 
 
 class _Frame(NamedTuple):
@@ -220,9 +224,9 @@ def find_start(potential: Potential, point: Float[Array, "d"]) -> Start:
     chosen = jax.tree.map(lambda a, b: jnp.where(take, a, b), end.frame, end.first)
     return Start(
         chosen.point,
-        chosen.inverse_root,
+        Dense.from_inverse_root(chosen.inverse_root),
         end.used + 2 * dim * end.rounds,
-        take,
         end.first.value,
         jnp.isfinite(end.first.value) & jnp.isfinite(end.first.gradient).all(),
+        take,
     )

@@ -38,8 +38,6 @@ class Settings:
     """Nats by which unseen draws may disagree before the draws double."""
     max_iterations: int = 1000
     """Trial steps in all, over all levels."""
-    temperature: float = 1.0
-    """τ."""
     retraction: Retraction = safeguarded
     memory: int = 12
     """Pairs of the quasi-Newton memory; 0 for the plain natural gradient."""

@@ -46,9 +46,9 @@ def smallest_radius(dim: int, settings: Settings) -> float:
     return 1.0 if settings.from_hessians else max(dim / 2, 1.0)
 
 
-def objective_of(q: Gaussian, mean_potential: Array, settings: Settings) -> Array:
-    """L(q) = mean ℓ + ½ τ log det S: the negative ELBO up to a constant."""
-    return mean_potential + settings.temperature * q.precision.logdet() / 2
+def objective_of(q: Gaussian, mean_potential: Array) -> Array:
+    """L(q) = mean ℓ + ½ log det S: the negative ELBO up to a constant."""
+    return mean_potential + q.precision.logdet() / 2
 
 
 def evaluate(
@@ -238,7 +238,7 @@ def decide(
 ) -> State:
     """Take the step or not, given the estimate at its end."""
     step, rho, slope, limited, accelerated = proposal
-    objective = objective_of(step.q, estimate.value, settings)
+    objective = objective_of(step.q, estimate.value)
     length = fisher_length(step.q.precision, estimate.gradient)
     finite = jnp.isfinite(objective) & jax.tree.reduce(
         jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), estimate)
@@ -292,7 +292,7 @@ def _record(state: State, step: Array, draws: Array, settings: Settings) -> Stat
     """Fill in the trace's row of the trial just made."""
     row = jnp.minimum(state.iteration, settings.max_iterations) - 1
     dim = state.q.precision.whole_dim
-    constant = settings.temperature * dim * (1 + jnp.log(2 * jnp.pi)) / 2
+    constant = dim * (1 + jnp.log(2 * jnp.pi)) / 2
     trace = Trace(
         state.trace.elbo.at[row].set(constant - state.objective),
         state.trace.fisher_length.at[row].set(state.length),

@@ -70,10 +70,10 @@ def compare(
     state: State, values: Float[Array, "s"], draws: Ladder, settings: Settings
 ) -> State:
     """`check`, from ℓ at the unseen draws, `draws.check`."""
-    gap = _gap(state, values.mean(), settings)
+    gap = _gap(state, values.mean())
     # The comparison has an error of its own: that of ℓ less its part quadratic in ε
     # (−log q), which matched draws integrate exactly, over antithetic pairs.
-    rest = values - settings.temperature * (draws.check**2).sum(-1) / 2
+    rest = values - (draws.check**2).sum(-1) / 2
     pairs = rest.reshape(2, -1).mean(0)
     error = jnp.std(pairs) / jnp.sqrt(pairs.size)
     return _settle(state, _Unseen(gap, jnp.abs(gap), error), draws, settings)
@@ -94,14 +94,14 @@ def compare_estimates(
     share = m / (m + n)
     spread = estimate.gradient.mean**2 * share * (n // 2)
     state = replace(state, estimate=state.estimate._replace(spread=spread))
-    gap = _gap(state, estimate.value, settings)
+    gap = _gap(state, estimate.value)
     misled = squared * share
     unseen = _Unseen(gap, misled, jnp.zeros_like(misled))
     return _settle(state, unseen, draws, settings)
 
 
-def _gap(state: State, mean_potential: Array, settings: Settings) -> Array:
-    unseen = objective_of(state.q, mean_potential, settings)
+def _gap(state: State, mean_potential: Array) -> Array:
+    unseen = objective_of(state.q, mean_potential)
     return jnp.where(jnp.isfinite(unseen), unseen - state.objective, jnp.inf)
 
 

@@ -2,6 +2,18 @@
 
 `minimize` searches; `Optimizer` is asked for points and told their values; `run` is a
 whole search as one pure function, for `jit` and `vmap`.
+
+From the inside out:
+
+| module           | what                                                              |
+|------------------|-------------------------------------------------------------------|
+| `updates`        | how a generation's draws and ranks move the distribution          |
+| `strategies`     | their weights and rates: CMA-ES, xNES, …                          |
+| `search`         | init, ask, tell: a generation, and nothing else                   |
+| `generation`     | the same with bounds, the best point and the tests that stop it   |
+| `run`, `attempt` | generations until a test says stop: compiled, or called one by one|
+| `campaign`       | runs, one after another                                           |
+| `drive`          | the same with checkpoints, callbacks and the line of progress     |
 """
 
 from ngvi.checkpoints import CheckpointError

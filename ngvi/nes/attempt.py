@@ -1,25 +1,21 @@
 """One run of a search, from a starting point to a reason to stop.
 
 The distribution moves by one compiled program: of whole stretches of generations for a
-JAX objective, of one exchange with the host for any other. What stands between the
-draws and their values there is one of three: a call of the objective, a quadratic model
-that saves calls (`ngvi.nes.surrogate`), or evaluations in flight (`ngvi.nes.flow`).
+JAX objective, of one exchange with the host for any other (`ngvi.nes.exchange`).
 """
 
 from __future__ import annotations
 
-import warnings
-from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from ngvi.nes.evaluation import HostObjective
-from ngvi.nes.flow import Flow, Population
-from ngvi.nes.generation import Run, columns, programs, regrow, run_key
+from ngvi.nes.exchange import Exchange
+from ngvi.nes.generation import Run, programs, regrow, run_key
+from ngvi.nes.history import History
 from ngvi.nes.lagrangian import Lagrangian
 from ngvi.nes.methods import make_strategy
 from ngvi.nes.noise import LOOKS, NoisyRun
@@ -27,27 +23,14 @@ from ngvi.nes.plan import Plan
 from ngvi.nes.restarts import Schedule, start_of
 from ngvi.nes.run import advance
 from ngvi.nes.stopping import describe, reasons
-from ngvi.nes.surrogate import Frame, Surrogate
+from ngvi.nes.told import Wanted, best_of
 from ngvi.nes.tracing import TracedObjective
 
 # Room for the history of one call of the compiled loop.
 ROWS = 512
-# A run without prospects is left when σ has fallen so far.
-CLOSER = 0.5
 
 # Compiled once for equal strategies, objectives and shapes.
 _advance = jax.jit(advance, static_argnums=(0, 1, 2))
-_place = jax.jit(lambda box, y: box.place(y))
-
-
-def warn_that_none_works(objective: HostObjective) -> None:
-    """Every evaluation of a search's first generation has raised."""
-    warnings.warn(
-        "every evaluation of the first generation raised an error; the first one: "
-        f"{objective.tally.first_error}",
-        RuntimeWarning,
-        stacklevel=8,
-    )
 
 
 class Past(NamedTuple):
@@ -67,19 +50,19 @@ class Attempt:
         plan: of the search.
         schedule: which run of the search it is.
         past: what earlier runs have come to.
+        history: to add to.
     """
 
-    def __init__(self, plan: Plan, schedule: Schedule, past: Past) -> None:
+    def __init__(
+        self, plan: Plan, schedule: Schedule, past: Past, history: History
+    ) -> None:
         self.plan, self.schedule, self.past = plan, schedule, past
+        self.history = history
         start = plan.start
         self.key = run_key(plan.seed, schedule.number)
-        self.flow = self._flow()
+        self.exchange = Exchange(plan, self.key, schedule.current_popsize)
         target = float(plan.stopping.ftarget)
         self.noise = NoisyRun(target) if plan.noisy else None
-        self.judged = 0
-        """Evaluations of the answer to a noisy objective."""
-        self.failed_answers = 0
-        """Those of them that gave no finite number."""
         self.extra_before = self._extra_of_objective
         self.set_popsize(schedule.current_popsize)
         whole, share = plan.stopping, schedule.share
@@ -123,26 +106,10 @@ class Attempt:
         self.stopped = bool(np.asarray(run.fired).any())
         self.evaluated = self.generation * self.strategy.popsize
         """Evaluations that the generations have seen."""
-        self.doubt: tuple[float, float] | None = None
-        """The best value and σ when the model began to foresee no new best of all."""
-        dim, popsize = self.plan.start.dim, self.strategy.popsize
-        self.surrogate = Surrogate(dim, popsize) if self.plan.surrogate else None
         self._proposed: tuple[np.ndarray, np.ndarray] | None = None
         """Draws and points of the next generation."""
-        self._rows: list[tuple[int, int, np.ndarray]] = []
-        """Of the history: evaluations so far, of all runs; population; columns."""
         self._exhausted = False
         self._let_lead()
-
-    def _flow(self) -> Flow | None:
-        """What keeps evaluations in flight, if the search waits for no generation."""
-        objective, width = self.plan.objective, self.plan.in_flight
-        if not width or not isinstance(objective, HostObjective):
-            return None
-        assert objective.dispatcher is not None
-        return Flow(
-            objective, objective.dispatcher, width, self.key, self.plan.start.box
-        )
 
     # -- generations ------------------------------------------------------------------
 
@@ -204,11 +171,20 @@ class Attempt:
         if self._proposed is None:
             drawn, there = self.programs.propose(self.run, self.key, box)
             self._proposed = np.asarray(drawn), np.asarray(there)
-        told = self._next_values(objective, *self._proposed)
-        if told is None:
+        wanted = Wanted(
+            self.strategy,
+            self.run,
+            self.generation,
+            *self._proposed,
+            lambda: self.left,
+            self._generations_left,
+        )
+        evaluated = self.exchange.generation(objective, wanted)
+        if evaluated is None:
             self._exhausted = True
             return
-        eps, points, values = told
+        eps, points, values, count = evaluated
+        self.evaluated += count
         largest = np.finfo(points.dtype).max
         # A value beyond the largest of this precision is large, not a failure.
         values = np.where(np.isinf(values), np.nan, values).clip(-largest, largest)
@@ -227,92 +203,14 @@ class Attempt:
         self.stopped = bool(row[-1]) or self._is_hopeless(sigma=float(row[2]))
         self._count(row[:-1])
 
-    def _next_values(
-        self,
-        objective: HostObjective,
-        eps: Float[np.ndarray, "n d"],
-        points: Float[np.ndarray, "n d"],
-    ) -> Population | None:
-        """Draws, points and values of the next generation; None if the budget does not
-        suffice for another."""
-        popsize = self.strategy.popsize
-        if self.flow is not None:
-            told = self.flow.generation(
-                self.strategy,
-                self.run,
-                self.generation,
-                (eps, points),
-                lambda: self.left,
-                self._generations_left,
-            )
-            if told is not None:
-                self.evaluated += popsize
-                self._warn_if_none_works(objective, popsize)
-            return told
-        objective.tally.spare = self.left - popsize
-        if self.surrogate is None:
-            values = self._call(objective, points)
-            self.evaluated += len(points)
-            return eps, points, values
-        eps, points = eps.copy(), points.copy()
-        # A copy: a generation that is interrupted has not been.
-        surrogate = copy(self.surrogate)
-        values = self._with_model(surrogate, objective, eps, points)
-        self.surrogate = surrogate
-        return eps, points, values
-
-    def _call(
-        self, objective: HostObjective, points: Float[np.ndarray, "n d"]
-    ) -> Float[np.ndarray, "n"]:
-        values = objective(points)
-        self._warn_if_none_works(objective, len(values))
-        return values
-
-    def _warn_if_none_works(self, objective: HostObjective, count: int) -> None:
-        first = self.generation + self.past.generations == 0
-        if first and objective.tally.raised >= count:
-            warn_that_none_works(objective)
-
-    def _with_model(
-        self,
-        surrogate: Surrogate,
-        objective: HostObjective,
-        eps: Float[np.ndarray, "n d"],
-        points: Float[np.ndarray, "n d"],
-    ) -> Float[np.ndarray, "n"]:
-        """The values of a generation, as few of them evaluated as the model allows; it
-        may overwrite a draw and its point."""
-        box, frame = self.plan.start.box, Frame.of(self.run.state.q)
-        row = surrogate.improve(eps, frame)
-        if row is not None:
-            y = frame.place(eps[row]).astype(points.dtype)
-            points[row] = y if box is None else _place(box, y)
-        values, known = surrogate.evaluate(
-            eps, frame, lambda rows: self._call(objective, points[rows])
-        )
-        self.evaluated += int(known.sum())
-        return values
-
     def _count(self, row: np.ndarray) -> None:
         """A generation more, with its row of the history."""
         self.generation += 1
         if self.noise is not None:
             self.noise.see(float(row[1]))
         evaluations = self.past.evaluations + self.evaluated + self.extra
-        self._rows.append((evaluations, self.strategy.popsize, row))
-
-    def take_rows(self) -> dict[str, np.ndarray] | None:
-        """Columns of the history since this was last called."""
-        if not self._rows:
-            return None
-        counts, popsizes, rows = zip(*self._rows, strict=True)
-        self._rows = []
-        return {
-            "evaluations": np.array(counts),
-            **columns(np.stack(rows), self.plan.constraints is not None),
-            "run": np.full(len(rows), self.schedule.number),
-            "popsize": np.array(popsizes),
-        }
+        number, popsize = self.schedule.number, self.strategy.popsize
+        self.history.add(row, evaluations, number, popsize)
 
     # -- at the end of generations, and of the run ------------------------------------
 
@@ -341,25 +239,9 @@ class Attempt:
             self.set_budget(left)
 
     def _is_hopeless(self, sigma: float) -> bool:
-        """Whether this run's valley ends, by its model, far above the best value, and
-        the run has been closing in on its end."""
-        foreseen = None if self.surrogate is None else self.surrogate.foreseen
-        if foreseen is None or not np.isfinite(self.past.best):
-            self.doubt = None
-            return False
+        surrogate, best = self.exchange.surrogate, self.past.best
         value = float(self.run.best_value)
-        # What has been gained meanwhile counts too: a winding valley is slow.
-        from_value, from_sigma = self.doubt or (value, sigma)
-        if from_value - foreseen >= 0.1 * (value - self.past.best):
-            self.doubt = None
-            return False
-        self.doubt = from_value, from_sigma
-        return sigma < CLOSER * from_sigma
-
-    def pause(self) -> None:
-        """Give up what is in flight."""
-        if self.flow is not None:
-            self.flow.pause()
+        return surrogate is not None and surrogate.sees_no_prospects(value, sigma, best)
 
     def judge(self) -> None:
         """Evaluate the answer to a noisy objective again."""
@@ -367,9 +249,7 @@ class Attempt:
             return
         plan, left = self.plan, int(self.plan.stopping.maxfevals)
         left -= self.past.evaluations + self.used
-        count, failed = self.noise.judge(plan.objective, plan.args, self._mean(), left)
-        self.judged += count
-        self.failed_answers += failed
+        self.noise.judge(plan.objective, plan.args, self._mean(), left)
 
     def reasons(self) -> dict[str, float]:
         """Why this run stops, with the numbers the tests have looked at."""
@@ -385,9 +265,9 @@ class Attempt:
             found["ftarget"] = self.noise.medians[-1]
         if not found and (self._exhausted or self.left < self.strategy.popsize):
             found["maxfevals"] = int(self.limits.maxfevals) - self.left
-        foreseen = None if self.surrogate is None else self.surrogate.foreseen
-        if not found and foreseen is not None:
-            found["hopeless"] = foreseen
+        surrogate = self.exchange.surrogate
+        if not found and surrogate is not None and surrogate.foreseen is not None:
+            found["hopeless"] = surrogate.foreseen
         return found
 
     def describe(self, why: dict[str, float]) -> str:
@@ -408,20 +288,20 @@ class Attempt:
     @property
     def extra(self) -> int:
         """Evaluations whose values no generation has seen."""
-        return self.judged + self._extra_of_objective - self.extra_before
+        judged = 0 if self.noise is None else self.noise.judged
+        return judged + self._extra_of_objective - self.extra_before
 
     @property
     def used(self) -> int:
         """Evaluations so far."""
-        waiting = len(self.flow.told) if self.flow else 0
-        return self.evaluated + waiting + self.extra
+        return self.evaluated + len(self.exchange.told) + self.extra
 
     @property
     def failed(self) -> int:
         """Evaluations that gave no finite number."""
-        waiting = self.flow.told if self.flow else []
-        lost = sum(not np.isfinite(t.value) for t in waiting)
-        return int(self.run.failed) + lost + self.failed_answers
+        lost = sum(not np.isfinite(t.value) for t in self.exchange.told)
+        answers = 0 if self.noise is None else self.noise.failed
+        return int(self.run.failed) + lost + answers
 
     def best(self) -> tuple[np.ndarray, float]:
         """The best point, and its value (to be minimised)."""
@@ -429,11 +309,7 @@ class Attempt:
             value = self.noise.value
             return self._mean(), float(self.run.median) if value is None else value
         point, value = np.asarray(self.run.best_point), float(self.run.best_value)
-        if self.flow is not None:
-            other, least = self.flow.best()
-            if other is not None and least < value:
-                return other, least
-        return point, value
+        return best_of(self.exchange.told, point, value)
 
     def row(self) -> tuple[float, float]:
         """The best point's largest violation, and its value even if it has one."""

@@ -14,10 +14,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from ngvi.nes.attempt import Attempt, Past, warn_that_none_works
+from ngvi.nes.attempt import Attempt, Past
 from ngvi.nes.axes import AxisSearch
 from ngvi.nes.evaluation import HostObjective
-from ngvi.nes.generation import columns, row_without_distribution
+from ngvi.nes.history import History, without_distribution
 from ngvi.nes.noise import WINDOW
 from ngvi.nes.plan import Plan
 from ngvi.nes.restarts import ENOUGH_AGREE, Schedule
@@ -49,8 +49,7 @@ class Campaign:
         self.spent, self.generations, self.failed = 0, 0, 0
         """Evaluations, exchanges and failures of what has ended."""
         self.stops: list[str] = []
-        self.parts: list[dict[str, np.ndarray]] = []
-        """The history, in pieces."""
+        self.history = History(constrained)
         self.axes: AxisSearch | None = None
         """The search before the first run, while it is on."""
         self.told: list[list[float]] = []
@@ -70,7 +69,7 @@ class Campaign:
     def open_run(self) -> None:
         """Begin the run that the schedule says."""
         past = Past(self.spent, self.generations, self.best_value)
-        self.attempt = Attempt(self.plan, self.schedule, past)
+        self.attempt = Attempt(self.plan, self.schedule, past, self.history)
 
     @property
     def goes_on(self) -> bool:
@@ -108,7 +107,8 @@ class Campaign:
         self.attempt.extra_before += extra
         self.spent += len(points) + extra
         self.generations += 1
-        self._file_exchange(axes.x0, values)
+        row = without_distribution(values, axes.x0)
+        self.history.add(row, self.spent, -1, len(values))
         if axes.ended or self.best_value <= float(self.plan.stopping.ftarget):
             self._leave_axes(axes)
 
@@ -126,10 +126,7 @@ class Campaign:
         objective = self.plan.objective
         if isinstance(objective, HostObjective):
             objective.tally.spare = spare
-            values = objective(points)
-            if self.generations == 0 and objective.tally.raised >= len(values):
-                warn_that_none_works(objective)
-            return values
+            return objective(points)
         # Always as many, so that one program does.
         rows = np.minimum(np.arange(most), len(points) - 1)
         values = _values(objective, points[rows], self.plan.args)
@@ -154,11 +151,11 @@ class Campaign:
         if self._done_by_axes:
             return self._ended_by_axes()
         attempt = self.attempt
-        attempt.pause()
+        attempt.exchange.pause()
         why = attempt.reasons()
         attempt.judge()
         found = converged(why)
-        was_converged, is_best = self.best_converged, self._is_best()
+        is_best = self._is_best()
         point, value = attempt.best()
         agree = self._agree(value, found)
         message = attempt.describe(why)
@@ -167,15 +164,14 @@ class Campaign:
         following = schedule.after(attempt.evaluated, self.plan.seed)
         following = following.within(left)
         end = self._end(why, message, schedule, following)
+        if is_best:
+            self.best_converged = found
         if end is not None:
-            self.best_converged = found if is_best else was_converged
             return end
         if is_best:
-            self.best_point = point
-            self.best_value, self.best_converged = value, found
+            self.best_point, self.best_value = point, value
             self.best_row = attempt.row()
             self.best_error = attempt.noise.error if attempt.noise else np.nan
-        self._file_rows()
         self.spent, self.generations = self.nfev, self.nit
         self.failed = self.nfailed
         self.stops.append(message)
@@ -260,35 +256,3 @@ class Campaign:
         if noise is None or self.attempt.best()[1] >= self.best_value:
             return self.best_error
         return noise.error
-
-    def history(self) -> dict[str, np.ndarray]:
-        """Columns with a row a generation, as they were minimised."""
-        self._file_rows()
-        if not self.parts:
-            return {}
-        joined = {
-            name: np.concatenate([part[name] for part in self.parts])
-            for name in self.parts[0]
-        }
-        self.parts = [joined]
-        return dict(joined)
-
-    def _file_exchange(
-        self, mean: Float[np.ndarray, "d"], values: Float[np.ndarray, "n"]
-    ) -> None:
-        """Make an exchange along the axes a row of the history, of run −1."""
-        row = row_without_distribution(values, mean)
-        self.parts.append(
-            {
-                "evaluations": np.array([self.spent]),
-                **columns(row[None]),
-                "run": np.array([-1]),
-                "popsize": np.array([len(values)]),
-            }
-        )
-
-    def _file_rows(self) -> None:
-        """Make the rows of this run a part of the history."""
-        rows = self.attempt.take_rows()
-        if rows is not None:
-            self.parts.append(rows)

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ngvi.nes.layout import Layout
 from ngvi.nes.tracing import TracedConstraints, program_of
@@ -106,10 +106,17 @@ class Constraints:
         return None if found is None else TracedConstraints(self.at, found[0])
 
     def values(
-        self, points: np.ndarray, fail: Callable[[Exception], Any]
+        self,
+        points: Float[np.ndarray, "n d"],
+        wanted: Bool[np.ndarray, "n"],
+        fail: Callable[[Exception], Any],
     ) -> Float[np.ndarray, "n m"]:
-        """c at each point; NaN where a constraint raises, and `fail` is told."""
-        return np.stack([self._here(x, fail) for x in points])
+        """c at the points where it is wanted; NaN at the others, and where a constraint
+        raises, which `fail` is told."""
+        found = np.full((len(points), self.equality.size), np.nan)
+        for i in np.flatnonzero(wanted):
+            found[i] = self._here(points[i], fail)
+        return found
 
     def _here(self, x: np.ndarray, fail: Callable[[Exception], Any]) -> np.ndarray:
         g = []

@@ -32,6 +32,12 @@ Draws = Callable[[Key[Array, ""], int, int, Any], Float[Array, "n d"]]
 """(key, how many, dimension, dtype) ↦ ε."""
 
 
+def longest(dim: int) -> float:
+    """How far out the draw of a point from elsewhere may be: Hansen (2011), Injecting
+    external solutions into CMA-ES."""
+    return math.sqrt(dim) + 2 * dim / (dim + 2)
+
+
 def independent(
     key: Key[Array, ""], count: int, dim: int, dtype: Any
 ) -> Float[Array, "n d"]:

@@ -74,7 +74,11 @@ class HostObjective:
         values = self._values(points)
         if self.constraints is None:
             return values
-        return np.column_stack([values, self.constraints.values(points, self._fail)])
+        # A point that has failed already is not asked for more, and counts once.
+        good = np.isfinite(values)
+        return np.column_stack(
+            [values, self.constraints.values(points, good, self._fail)]
+        )
 
     def _values(self, points: np.ndarray) -> np.ndarray:
         if self.dispatcher is not None:

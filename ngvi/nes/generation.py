@@ -1,7 +1,13 @@
 """One generation with its bookkeeping: the search, the best point, the stop tests.
 
-The whole loop of a JAX objective, the loop of a host objective and the ask/tell object
-are all made of `begin`, `propose` and `digest`; so they draw the same points.
+    run = begin(strategy, x0, sigma, box)
+    eps, points = propose(strategy, run, key, box)
+    values = …                                      of the objective, at the points
+    run = digest(strategy, run, eps, points, values, stopping, box)
+
+The compiled loop of a JAX objective (`ngvi.nes.run`), the loop of any other one
+(`ngvi.nes.attempt`) and the ask/tell object (`ngvi.nes.optimizer`) are all made of
+these; so they draw the same points. How the distribution moves is `ngvi.nes.search`'s.
 """
 
 from __future__ import annotations
@@ -13,12 +19,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from ngvi.families import Gaussian
 from ngvi.families.parameters import as_floats
 from ngvi.nes import search
+from ngvi.nes.history import observe
 from ngvi.nes.lagrangian import Lagrangian, judge
 from ngvi.nes.lattice import Domain, Lattice
 from ngvi.nes.shaping import rank
@@ -33,10 +38,6 @@ from ngvi.nes.stopping import (
 )
 from ngvi.nes.strategies import Strategy
 from ngvi.pytrees import pytree
-
-# A history of the mean is D numbers a generation.
-LARGEST_HISTORY = 40
-_COLUMNS = ("best", "median", "sigma", "axis_ratio")
 
 
 @pytree
@@ -160,19 +161,16 @@ def digest(
         size, lagrangian = best, None
         best_point = jnp.where(better, points[ranking.place[0]], run.best_point)
         failed = (~finite).sum()
+        progress = ranking.values[jnp.asarray([0, strategy.popsize // 2])]
     else:
         judged = judge(run.lagrangian, values.astype(eps.dtype), run.scale.size)
         ranking, lagrangian, failed = judged.ranking, judged.lagrangian, judged.failed
         best, size = lagrangian.best_value, ranking.values[0]
         at, stopping = judged.best, judged.limits(stopping)
         best_point = jnp.where(at > 0, points[at - 1], run.best_point)
-    least, median = ranking.values[0], ranking.values[strategy.popsize // 2]
+        progress = judged.lacking
     length = block_length(run.scale.size, strategy.popsize)
-    record = remember(run.record, number, least, median, length)
-    if run.lagrangian is not None:
-        first, middle = judged.lacking[0], judged.lacking[1]
-        lacking = remember(run.record, number, first, middle, length)
-        record = replace(record, blocks=lacking.blocks)
+    record = remember(run.record, number, ranking.values[0], progress, length)
     state, scale = search.tell_ranks(strategy, run.state, eps, ranking), run.scale
     if isinstance(box, Lattice):
         state, scale = box.keep_margin(state, scale, strategy.popsize)
@@ -184,61 +182,13 @@ def digest(
         scale=scale,
         best_point=best_point,
         best_value=best,
-        median=median,
+        median=ranking.values[strategy.popsize // 2],
         record=record,
         failed=run.failed + failed,
         measured=measured,
         fired=fired,
         lagrangian=lagrangian,
     )
-
-
-def geometric_mean_sd(q: Gaussian) -> Float[Array, ""]:
-    """One number for the size of a distribution."""
-    return jnp.exp(jnp.log(q.variance).mean() / 2)
-
-
-def observe(run: Run, box: Domain | None = None) -> Float[Array, "c"]:
-    """The history's row of the last generation, see `columns`."""
-    q = run.state.q
-    last = (run.state.generation - 1) % run.record.recent.size
-    # At most the ratio of the longest to the shortest axis, at least one D-th of it.
-    axis_ratio = jnp.sqrt(q.variance.sum() * q.precision.diagonal().sum()) / q.dim
-    best, median = run.record.recent[last], run.median
-    if run.lagrangian is not None:
-        best, median = run.lagrangian.first[0], run.lagrangian.median
-    numbers = jnp.stack([best, median, geometric_mean_sd(q), axis_ratio])
-    if run.lagrangian is not None:
-        first = run.lagrangian.violations(run.lagrangian.first).max()
-        numbers = jnp.append(numbers, first)
-    if q.dim > LARGEST_HISTORY:
-        return numbers
-    mean = q.mean if box is None else box.place(q.mean)
-    return jnp.concatenate([numbers, mean, jnp.sqrt(q.variance)])
-
-
-def row_without_distribution(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """The history's row of an exchange that no distribution was sampled for."""
-    row = np.array([values.min(), np.median(values), np.nan, np.nan])
-    if mean.size > LARGEST_HISTORY:
-        return row
-    return np.concatenate([row, mean, np.full_like(mean, np.nan)])
-
-
-def columns(rows: np.ndarray, constrained: bool = False) -> dict[str, np.ndarray]:
-    """The history's columns by name.
-
-    `best` and `median` are of the generation's values, `sigma` is the geometric mean of
-    the standard deviations, `axis_ratio` √(tr C · tr C⁻¹)/D, `mean` is in x; it and
-    `sd` are left out where D > 40. With constraints the best and the median point are
-    those by rank, and `maxcv` is the largest violation of the best one.
-    """
-    names = [*_COLUMNS, *["maxcv"] * constrained]
-    found = dict(zip(names, rows.T[: len(names)], strict=True))
-    rest = rows[:, len(names) :]
-    if rest.shape[1]:
-        found["mean"], found["sd"] = np.split(rest, 2, axis=1)
-    return found
 
 
 def step(

@@ -27,7 +27,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
@@ -37,6 +36,7 @@ from ngvi.families import Gaussian
 from ngvi.linalg import Dense, Diagonal
 from ngvi.nes import search
 from ngvi.nes.bounds import Box, make_box
+from ngvi.nes.layout import numbers_like_x0
 from ngvi.pytrees import pytree
 
 
@@ -131,12 +131,7 @@ def as_mask(integrality: Any, dim: int) -> np.ndarray:
     Raises:
         ValueError: other numbers, or another count of them.
     """
-    leaves = [np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(integrality)]
-    flags = np.concatenate(leaves) if leaves else np.zeros(1)
-    if flags.size not in (1, dim):
-        raise ValueError(
-            f"integrality must be one number or {dim}, as x0 has, got {flags.size}"
-        )
+    flags = numbers_like_x0("integrality", integrality, dim)
     if flags.dtype.kind not in "fiub" or not np.isin(flags, (0, 1)).all():
         raise ValueError(
             "integrality must be 1 where a number must be an integer, elsewhere 0, got "

@@ -15,6 +15,21 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
+def numbers_like_x0(name: str, value: Any, dim: int) -> np.ndarray:
+    """One number, or one for each of x0's, or a pytree like x0, as 1 or D numbers.
+
+    Raises:
+        ValueError: another count.
+    """
+    leaves = [np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(value)]
+    numbers = np.concatenate(leaves) if leaves else np.zeros(1)
+    if numbers.size not in (1, dim):
+        raise ValueError(
+            f"{name} must be one number or {dim}, as x0 has, got {numbers.size}"
+        )
+    return numbers
+
+
 @dataclass(frozen=True)
 class Layout:
     """How x0 is built of arrays; hashable, so that `jit` knows it."""

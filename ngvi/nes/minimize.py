@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ngvi.executors import Executor, ExecutorError, Workers, make_workers
+from ngvi.executors import Executor, make_workers
+from ngvi.names import name_of
 from ngvi.nes import log
-from ngvi.nes.attempt import ROWS
 from ngvi.nes.campaign import Campaign
 from ngvi.nes.checks import check_whole
 from ngvi.nes.constraints import Constraints, checked_ctol
+from ngvi.nes.drive import Callback, drive
 from ngvi.nes.evaluation import HostObjective
 from ngvi.nes.flow import flight_width
-from ngvi.nes.generation import geometric_mean_sd
 from ngvi.nes.methods import choose_method, make_strategy, tries_axes, uses_surrogate
 from ngvi.nes.noise import FIRST_GROWTH
+from ngvi.nes.objective import make_objective
 from ngvi.nes.plan import Plan, make_stopping
 from ngvi.nes.progress import SearchProgress
-from ngvi.nes.result import so_far, summarize
+from ngvi.nes.result import summarize
 from ngvi.nes.snapshot import Saver
 from ngvi.nes.start import Start
 from ngvi.nes.stopping import Stopping
-from ngvi.nes.tracing import TracedObjective, try_trace
+from ngvi.nes.tracing import TracedObjective
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
-
-Callback = Callable[["OptimizeResult"], Any]
-
-INTERRUPTED = "interrupted: by the keyboard"
-CALLED_OFF = "callback: it asked to stop"
 
 
 def minimize(
@@ -161,11 +154,11 @@ def minimize(
         target was reached, or the best run converged), `message` (why the search
         ended), `stops` (why the earlier runs did), `nfailed`, `failures` (how many by
         kind: "raised", "timed out", "lost", "not finite"), `first_error`,
-        `history` (columns with a row a generation; `ngvi.nes.plot` draws them), and
-        `distribution`, the last `Gaussian`; near bounds its coordinates are those of
-        `ngvi.nes.bounds.Box`. With constraints `maxcv` is the largest violation at x: x
-        is the best feasible point, and if there is none the one that violates least,
-        which is no success.
+        `history` (a row a generation, see `ngvi.nes.history`; `ngvi.nes.plot` draws
+        it), and `distribution`, the last `Gaussian`; near bounds its coordinates are
+        those of `ngvi.nes.bounds.Box`. With constraints `maxcv` is the largest
+        violation at x: x is the best feasible point, and if there is none the one that
+        violates least, which is no success.
         Ctrl-C ends the search and returns what it has found.
 
     Raises:
@@ -209,15 +202,9 @@ def minimize(
     pool = None if workers is None else make_workers(workers, fun, args)
     where = executor if pool is None else pool
     in_flight = flight_width(asynchronous, where, count)
-    objective = _objective(
-        fun, start, args, sign, vectorized, where, timeout, retries, limited
+    objective = make_objective(
+        fun, start, args, sign, vectorized, where, timeout, retries, limited, mesh
     )
-    if mesh is not None:
-        if not isinstance(objective, TracedObjective):
-            raise ValueError(
-                "a mesh is for JAX functions; executors and workers are for others"
-            )
-        objective = replace(objective, mesh=mesh)
     if limited is not None and isinstance(objective, TracedObjective):
         args = (*args, limited.data)
     # Of a compiled objective even a thousand values cost less than a model's.
@@ -246,7 +233,7 @@ def minimize(
     )
     search = Campaign(plan)
     saver = None if checkpoint is None else Saver(search, Path(checkpoint), every)
-    name = getattr(fun, "__name__", type(fun).__name__)
+    name = name_of(fun)
     try:
         with SearchProgress(progress, name) as bar, saver or nullcontext():
             reason, ended = drive(search, callback, saver, bar)
@@ -255,108 +242,3 @@ def minimize(
         if pool is not None:
             pool.close()
     return summarize(search, reason, ended)
-
-
-def _objective(
-    fun: Callable[..., Any],
-    start: Start,
-    args: tuple[Any, ...],
-    sign: float,
-    vectorized: bool | None,
-    executor: Executor | Workers | None,
-    timeout: float | None,
-    retries: int,
-    constraints: Constraints | None,
-) -> TracedObjective | HostObjective:
-    if not callable(fun):
-        raise TypeError(f"fun must be callable, got {type(fun).__name__}")
-    if executor is not None and vectorized:
-        raise ValueError("an executor evaluates single points: leave vectorized out")
-    if timeout is not None:
-        if not timeout > 0:
-            raise ValueError(f"timeout must be positive, got {timeout}")
-        if executor is None:
-            raise ValueError(
-                "a timeout needs an executor or workers: a call in this process cannot "
-                "be given up (workers=1 makes it one in another)"
-            )
-    traced = None
-    if executor is None and vectorized is not False:
-        traced = try_trace(fun, start.layout, start.x0, args, sign, bool(vectorized))
-    if traced is not None:
-        if constraints is None:
-            return traced
-        limits = constraints.traced(start.x0)
-        if limits is not None:
-            return replace(traced, constraints=limits)
-        # What calls Python between generations compiles a generation's values.
-        if not vectorized:
-            fun, vectorized = jax.vmap(fun, (0, *[None] * len(args))), True
-        fun = jax.jit(fun)
-    return HostObjective(
-        fun,
-        start.layout,
-        sign,
-        args,
-        bool(vectorized),
-        executor,
-        timeout,
-        retries,
-        constraints,
-    )
-
-
-def drive(
-    search: Campaign,
-    callback: Callback | None,
-    saver: Saver | None,
-    bar: SearchProgress,
-) -> tuple[str, bool]:
-    """Run a search to its end.
-
-    Returns:
-        Why it ended, and whether by itself.
-    """
-    stride = 1
-    try:
-        while True:
-            number = search.schedule.number
-            log.run_begins(search)
-            while search.goes_on:
-                limit = stride if saver is None else min(stride, saver.generations_left)
-                before = time.perf_counter()
-                search.advance(limit)
-                # The clocks of several processes differ, and all must go as far.
-                quick = jax.process_count() > 1 or time.perf_counter() - before < 0.1
-                stride = min(2 * stride, ROWS) if quick else max(stride // 2, 1)
-                if saver is not None:
-                    saver.save_if_due()
-                _show(bar, search)
-                if callback is not None and _asks_to_stop(callback, search):
-                    return CALLED_OFF, False
-            reason = search.next_run()
-            if reason is not None:
-                return reason, True
-            log.run_ends(search, number, search.stops[-1])
-    except KeyboardInterrupt:
-        return INTERRUPTED, False
-    except ExecutorError as error:
-        if not search.nfev:
-            raise
-        return f"executor: {error}", False
-    finally:
-        search.attempt.pause()
-
-
-def _show(bar: SearchProgress, search: Campaign) -> None:
-    if bar.enabled:
-        sigma = float(geometric_mean_sd(search.attempt.run.state.q))
-        best = search.plan.objective.sign * search.best()[1]
-        bar.show(search.nfev, best, sigma, search.attempt.strategy.popsize)
-
-
-def _asks_to_stop(callback: Callback, search: Campaign) -> bool:
-    try:
-        return bool(callback(so_far(search)))
-    except StopIteration:
-        return True

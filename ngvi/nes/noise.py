@@ -80,6 +80,10 @@ class NoisyRun:
     """Of the answer, to be minimised, once it has been evaluated again."""
     error: float = math.nan
     """Its standard error."""
+    judged: int = 0
+    """Evaluations of it."""
+    failed: int = 0
+    """Those of them that gave no finite number."""
 
     def limits(self, limits: Stopping, popsize: int) -> Stopping:
         """The limits of the run: without the reserve, nor tests of the best value."""
@@ -107,15 +111,11 @@ class NoisyRun:
         args: tuple[Any, ...],
         point: np.ndarray,
         left: int,
-    ) -> tuple[int, int]:
-        """Evaluate the answer again and again: as often as was set aside for it.
-
-        Returns:
-            How many evaluations there were, and how many of them failed.
-        """
+    ) -> None:
+        """Evaluate the answer again and again: as often as was set aside for it."""
         count = min(self.reserved, left)
         if count < 1 or self.value is not None:
-            return 0, 0
+            return
         points = np.repeat(point[None], count, axis=0)
         if isinstance(objective, TracedObjective):
             values = np.asarray(objective(jnp.asarray(points), *args), float)
@@ -126,4 +126,4 @@ class NoisyRun:
         self.value = float(good.mean()) if good.size else math.inf
         if good.size > 1:
             self.error = float(good.std(ddof=1)) / math.sqrt(good.size)
-        return count, count - good.size
+        self.judged, self.failed = count, count - good.size

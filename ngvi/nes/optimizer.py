@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -16,21 +16,13 @@ from ngvi.nes.lattice import Lattice
 from ngvi.nes.methods import choose_method, make_strategy
 from ngvi.nes.start import Start
 from ngvi.nes.stopping import Stopping, bounded, converged, reasons, towards
-from ngvi.nes.told import Told, draw_more, make_generation
+from ngvi.nes.told import Asking, Told, best_of, make_generation
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
 # Points asked for and never told are forgotten after so many generations' worth.
 _PATIENCE = 100
-
-
-class _Draw(NamedTuple):
-    """A point that was asked for."""
-
-    order: int
-    generation: int
-    eps: np.ndarray
 
 
 class Optimizer:
@@ -83,24 +75,21 @@ class Optimizer:
         self.method = choose_method(method, start.dim)
         self.strategy = make_strategy(self.method, start.dim, popsize)
         check_whole("seed", seed, 0)
-        self._key = run_key(int(seed), 0)
+        self._asking = Asking(run_key(int(seed), 0), start.box)
         self.sign = -1.0 if maximize else 1.0
         self.stopping = bounded(towards(stopping or Stopping(), self.sign))
         # Sent to the device once, not in every generation.
         self._limits = jax.device_put(self.stopping)
         compiled = programs(self.strategy)
         self.run: Run = compiled.begin(start.x0, start.sigma, start.box)
-        drawn = compiled.propose(self.run, self._key, start.box)
+        drawn = compiled.propose(self.run, self._asking.key, start.box)
         self._first: tuple[Any, Any] = jax.device_get(drawn)
         """Draws and points of this generation's first `popsize`."""
         self.generation = 0
         """Generations so far."""
-        self._pending: dict[bytes, list[_Draw]] = {}
+        self._pending: dict[bytes, list[Told]] = {}
         """What was asked for and not told; two draws may be one point."""
         self._told: list[Told] = []
-        self._asked = 0
-        """In this generation."""
-        self._orders = 0
 
     @property
     def dim(self) -> int:
@@ -121,26 +110,17 @@ class Optimizer:
         Raises:
             ValueError: n is no positive whole number.
         """
-        n = self.popsize if n is None else n
-        check_whole("n", n, 1)
+        n = check_whole("n", self.popsize if n is None else n, 1)
         points: list[np.ndarray] = []
-        while len(points) < n:
-            batch, first = divmod(self._asked, self.popsize)
-            eps, x = self._first if batch == 0 else self._draw(batch)
-            last = min(first + n - len(points), self.popsize)
-            for i in range(first, last):
-                draw = _Draw(self._orders, self.generation, eps[i])
-                self._pending.setdefault(x[i].tobytes(), []).append(draw)
-                self._orders += 1
-                points.append(x[i])
-            self._asked += last - first
+        for _ in range(n):
+            draw = self._asking.next(
+                self.strategy, self.run, self.generation, self._first
+            )
+            self._pending.setdefault(draw.point.tobytes(), []).append(draw)
+            points.append(draw.point)
         while len(self._pending) > max(_PATIENCE * self.popsize, n):
             del self._pending[next(iter(self._pending))]
         return np.stack(points)
-
-    def _draw(self, batch: int) -> tuple[Any, Any]:
-        drawn = draw_more(self.strategy, self.run, self._key, batch, self.box)
-        return jax.device_get(drawn)
 
     def tell(self, xs: Any, values: Any) -> None:
         """The values of points asked for; NaN or an infinity for a failed evaluation.
@@ -163,11 +143,11 @@ class Optimizer:
                     "was not asked for, was told already, or was asked for "
                     f"{_PATIENCE} generations ago; `inject` takes points from elsewhere"
                 )
-        for key, x, value in zip(keys, points, numbers, strict=True):
+        for key, value in zip(keys, numbers, strict=True):
             draw = self._pending[key].pop(0)
             if not self._pending[key]:
                 del self._pending[key]
-            self._take(x, draw, value)
+            self._take(draw, value)
 
     def inject(self, xs: Any, values: Any) -> None:
         """Points from elsewhere with their values, drawn in if they are far out.
@@ -186,19 +166,17 @@ class Optimizer:
         points, numbers = self._checked(xs, values)
         self._check(points)
         for x, value in zip(points, numbers, strict=True):
-            draw = _Draw(self._orders, -1, np.zeros_like(x))
-            self._orders += 1
-            self._take(x, draw, value)
+            self._take(self._asking.foreign(x), value)
 
-    def _take(self, x: np.ndarray, draw: _Draw, value: float) -> None:
-        told = Told(draw.order, draw.generation, x, draw.eps, float(value))
-        self._told.append(told)
+    def _take(self, draw: Told, value: float) -> None:
+        self._told.append(draw._replace(value=float(value)))
         if len(self._told) == self.popsize:
             self._update()
 
     def _checked(self, xs: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:
         """Points and values, to be minimised, as arrays."""
-        points = np.asarray(xs, self.run.best_point.dtype)
+        # A copy: a point of this generation must not move with the caller's array.
+        points = np.array(xs, self.run.best_point.dtype)
         if points.ndim == 1:
             points = points[None]
         if points.ndim != 2 or points.shape[1] != self.dim:
@@ -236,7 +214,7 @@ class Optimizer:
         self._told = []
         self.run, *drawn, _ = programs(self.strategy).step(
             self.run,
-            self._key,
+            self._asking.key,
             self.box,
             eps,
             points,
@@ -244,7 +222,6 @@ class Optimizer:
             self._limits,
         )
         self._first = jax.device_get(tuple(drawn))
-        self._asked = 0
         self.generation += 1
 
     def stop(self) -> Mapping[str, float]:
@@ -267,9 +244,7 @@ class Optimizer:
         from scipy.optimize import OptimizeResult
 
         point, value = np.asarray(self.run.best_point), float(self.run.best_value)
-        for told in self._told:
-            if np.isfinite(told.value) and told.value < value:
-                point, value = told.point, told.value
+        point, value = best_of(self._told, point, value)
         waiting = [told.value for told in self._told]
         why = self.stop()
         return OptimizeResult(

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ngvi.extras import extra
+from ngvi.names import scalar_names
 from ngvi.report.canvas import (
     GRID,
     INK,
@@ -29,7 +30,7 @@ from ngvi.report.canvas import (
     say_nothing_to_draw,
     styled,
 )
-from ngvi.report.scalars import scalar_names, tame
+from ngvi.report.scalars import tame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

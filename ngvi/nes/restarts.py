@@ -14,8 +14,8 @@ population size.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -86,10 +86,6 @@ class Schedule:
         while smaller.exponent and smaller.current_popsize > left:
             smaller = replace(smaller, exponent=smaller.exponent - 1)
         return smaller
-
-    def to_dict(self) -> dict[str, Any]:
-        """For a file."""
-        return asdict(self)
 
 
 def start_of(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ngvi.executors import KINDS, Tally
+from ngvi.executors import Tally
 from ngvi.nes.campaign import Campaign
 from ngvi.nes.evaluation import HostObjective
 
@@ -32,11 +32,11 @@ def summarize(search: Campaign, reason: str, ended: bool) -> OptimizeResult:
     """The result of a search."""
     sign = search.plan.objective.sign
     value = search.best()[1]
-    history = search.history()
+    history = search.history.columns()
     history |= {n: sign * history[n] for n in ("best", "median") if n in history}
     objective = search.plan.objective
     tally = objective.tally if isinstance(objective, HostObjective) else Tally()
-    kinds = {kind.replace("_", " "): getattr(tally, kind) for kind in KINDS}
+    kinds = tally.failures
     kinds["not finite"] = search.nfailed - sum(kinds.values())
     found = so_far(search)
     feasible = search.maxcv <= search.plan.ctol

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from ngvi.nes.generation import Run, begin, digest, observe, propose
+from ngvi.nes.generation import Run, begin, digest, propose
+from ngvi.nes.history import observe
 from ngvi.nes.lattice import Domain
 from ngvi.nes.stopping import Stopping, bounded
 from ngvi.nes.strategies import Strategy

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ngvi.checkpoints import Checkpoints, under
+from ngvi.checkpoints import Checkpoints
+from ngvi.checkpoints.trees import under
 from ngvi.nes.attempt import Attempt
 from ngvi.nes.campaign import Campaign
 from ngvi.nes.evaluation import HostObjective
@@ -37,7 +38,7 @@ _FACTS = (
     "solved",
     "told",
 )
-_FACTS_OF_RUN = ("evaluated", "judged", "failed_answers", "extra_before", "doubt")
+_FACTS_OF_RUN = ("evaluated", "extra_before")
 
 
 def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -45,16 +46,17 @@ def snapshot(search: Campaign) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     attempt, objective = search.attempt, search.plan.objective
     leaves = jax.tree.leaves(attempt.run)
     arrays = {f"{_RUN}{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-    arrays |= _under(_HISTORY, search.history())
+    arrays |= _under(_HISTORY, search.history.columns())
     arrays["best_point"] = search.best_point
-    if attempt.surrogate is not None:
-        arrays |= _under(_SURROGATE, attempt.surrogate.to_arrays())
-    if attempt.flow is not None:
+    exchange = attempt.exchange
+    if exchange.surrogate is not None:
+        arrays |= _under(_SURROGATE, exchange.surrogate.to_arrays())
+    if exchange.flow is not None:
         point = search.best_point
-        arrays |= _under(_FLOW, attempt.flow.to_arrays(point.size, point.dtype))
+        arrays |= _under(_FLOW, exchange.flow.to_arrays(point.size, point.dtype))
     facts = {name: getattr(search, name) for name in _FACTS}
     facts["along_axes"] = search.axes is not None
-    facts["schedule"] = search.schedule.to_dict()
+    facts["schedule"] = asdict(search.schedule)
     facts |= {name: getattr(attempt, name) for name in _FACTS_OF_RUN}
     facts["popsize"] = attempt.strategy.popsize
     if attempt.noise is not None:
@@ -77,8 +79,7 @@ def restore(
         setattr(search, name, facts[name])
     search.best_point = arrays["best_point"]
     search.schedule = Schedule(**facts["schedule"])
-    history = under(arrays, _HISTORY)
-    search.parts = [history] if history else []
+    search.history.restore(under(arrays, _HISTORY))
     if search.axes is not None:
         for values in search.told:
             search.axes.ask()
@@ -102,12 +103,12 @@ def _restore_run(
     attempt.go_on_from(jax.tree.unflatten(structure, stored))
     for name in _FACTS_OF_RUN:
         setattr(attempt, name, facts[name])
-    attempt.doubt = facts["doubt"] and tuple(facts["doubt"])
-    if attempt.surrogate is not None:
-        attempt.surrogate.restore(under(arrays, _SURROGATE))
+    exchange = attempt.exchange
+    if exchange.surrogate is not None:
+        exchange.surrogate.restore(under(arrays, _SURROGATE))
     of_flow = under(arrays, _FLOW)
-    if attempt.flow is not None and of_flow:
-        attempt.flow.go_on_from(of_flow)
+    if exchange.flow is not None and of_flow:
+        exchange.flow.restore(of_flow)
 
 
 class Saver:

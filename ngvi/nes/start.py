@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ngvi.nes.bounds import as_limits, make_box, round_inward
 from ngvi.nes.lattice import Domain, Lattice, as_mask, make_lattice, whole_limits
-from ngvi.nes.layout import Layout
+from ngvi.nes.layout import Layout, numbers_like_x0
 
 
 @dataclass(frozen=True)
@@ -83,14 +82,7 @@ def _as_sigma(
     if sigma0 is None:
         free = np.maximum(1, np.abs(np.asarray(x0)))
         return jnp.asarray(0.3 * np.where(np.isfinite(width), width, free), x0.dtype)
-    leaves = [
-        jnp.ravel(jnp.asarray(leaf, x0.dtype)) for leaf in jax.tree.leaves(sigma0)
-    ]
-    sigma = jnp.concatenate(leaves) if leaves else jnp.zeros(0)
-    if sigma.size not in (1, x0.size):
-        raise ValueError(
-            f"sigma0 must be one number or {x0.size}, as x0 has, got {sigma.size}"
-        )
+    sigma = jnp.asarray(numbers_like_x0("sigma0", sigma0, x0.size), x0.dtype)
     if not bool((jnp.isfinite(sigma) & (sigma > 0)).all()):
         raise ValueError(f"sigma0 must be positive and finite, got {sigma0}")
     return jnp.broadcast_to(sigma, x0.shape)

@@ -66,11 +66,6 @@ class Stopping:
         maxiter: generations.
     """
 
-    def condition_limit(self, dtype: jnp.dtype) -> float | Float[Array, ""]:
-        """`conditioncov` in this precision."""
-        most = math.inf if dtype == jnp.float64 else 1e10
-        return jnp.minimum(self.conditioncov, most)
-
     ftarget: float | Float[Array, ""] = -math.inf
     tolfun: float | Float[Array, ""] = 1e-11
     tolfunhist: float | Float[Array, ""] = 1e-12
@@ -80,6 +75,11 @@ class Stopping:
     maxfevals: int | Int[Array, ""] = 2**31 - 1
     maxiter: int | Int[Array, ""] = 2**31 - 1
 
+    def condition_limit(self, dtype: jnp.dtype) -> float | Float[Array, ""]:
+        """`conditioncov` in this precision."""
+        most = math.inf if dtype == jnp.float64 else 1e10
+        return jnp.minimum(self.conditioncov, most)
+
 
 @pytree
 class Record:
@@ -88,8 +88,8 @@ class Record:
     recent: Float[Array, "h"]
     """The best values of the last generations, a ring."""
     blocks: Float[Array, "2 b"]
-    """The least best and the least median value of each block of generations, a ring:
-    a window too long to be sorted in every generation."""
+    """The least best and the least median value of each block of generations, or their
+    least violations, a ring: a window too long to be sorted in every generation."""
 
 
 def empty_record(dim: int, popsize: int, dtype: jnp.dtype) -> Record:
@@ -109,15 +109,22 @@ def remember(
     record: Record,
     generation: Int[Array, ""],
     best: Float[Array, ""],
-    median: Float[Array, ""],
+    progress: Float[Array, "2"],
     length: int,
 ) -> Record:
-    """The record after the generation of that number, counted from 0."""
+    """The record after another generation.
+
+    Args:
+        record: before it.
+        generation: its number, counted from 0.
+        best: its best value.
+        progress: what should fall, at its best and at its median point.
+        length: of a block.
+    """
     recent = record.recent.at[generation % record.recent.size].set(best)
     at = (generation // length) % _BLOCKS
-    values = jnp.stack([best, median])
     begins = generation % length == 0
-    least = jnp.where(begins, values, jnp.minimum(record.blocks[:, at], values))
+    least = jnp.where(begins, progress, jnp.minimum(record.blocks[:, at], progress))
     return Record(recent, record.blocks.at[:, at].set(least))
 
 
@@ -130,7 +137,7 @@ def measure(
     worst: Float[Array, ""],
     best: Float[Array, ""],
     stopping: Stopping,
-    size: Float[Array, ""] | None = None,
+    size: Float[Array, ""],
 ) -> tuple[Float[Array, "t"], Bool[Array, "t"]]:
     """The number each of `TESTS` looks at, and whether it says stop.
 
@@ -143,9 +150,8 @@ def measure(
         worst: the generation's worst value.
         best: the best value so far.
         stopping: the limits.
-        size: a value as large as those recorded, `best` if not given.
+        size: a value as large as those recorded.
     """
-    size = best if size is None else size
     dtype = q.dtype
     eps = jnp.finfo(dtype).eps
     # Values that differ by rounding alone are equal.

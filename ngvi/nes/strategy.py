@@ -95,11 +95,16 @@ def weights(strategy: Strategy, ranking: Ranking, dtype: Any) -> Float[Array, "2
     return weigh(ranking, by_rank.T).T
 
 
-def spread(precision: Any, eps: Float[Array, "n d"], v: Float[Array, "n"]) -> Tangent:
-    """Σ vᵢ (εᵢ εᵢᵀ − I), as much of it as the structure holds."""
-    squares = precision.tangent(eps, eps.shape[0] * v[:, None] * eps)
+def spread(
+    precision: Any,
+    x: Float[Array, "n d"],
+    weights: Float[Array, "n"],
+    lost: Float[Array, ""],
+) -> Tangent:
+    """Σ wᵢ xᵢxᵢᵀ − c I, as much of it as the structure holds."""
+    squares = precision.tangent(x, len(x) * weights[:, None] * x)
     identity = precision.tangent_identity()
-    return jax.tree.map(lambda s, i: s - v.sum() * i, squares, identity)
+    return jax.tree.map(lambda s, i: s - lost * i, squares, identity)
 
 
 def step(

@@ -13,8 +13,7 @@ rightly that have been; the others have its values. So a generation costs one ev
 where f is nearly quadratic and all of them where it is not; then the model rests, ever
 longer.
 
-Source: Hansen (2019), A global surrogate assisted CMA-ES; Hansen (2011), Injecting
-external solutions into CMA-ES, for how far such a point may lie.
+Source: Hansen (2019), A global surrogate assisted CMA-ES.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ import scipy.linalg
 from jaxtyping import Bool, Float, Int
 
 from ngvi.families import Gaussian
+from ngvi.nes.draws import longest
 
 _AGREEMENT, _CHANCE = 0.5, 0.4
 """Kendall's τ from which on the model's order is believed: 0.5 + 0.4/D. In few
@@ -41,6 +41,8 @@ _ENOUGH = 1.1
 """Points needed, over the coefficients."""
 _LONGEST_REST = 50
 """Generations."""
+_CLOSER = 0.5
+"""A run without prospects is left when σ has fallen so far."""
 
 ValuesOf = Callable[[Int[np.ndarray, "k"]], Float[np.ndarray, "k"]]
 
@@ -144,8 +146,10 @@ class Surrogate:
         self.rest, self.patience = 0, 0
         """Generations without the model: still to come, and of the last time."""
         self.foreseen: float | None = None
-        """The least value to be expected: the model's, if it is where draws are, less
-        what the model was wrong by in this generation."""
+        """The least value to be expected: the model's, if it is believed and draws are
+        where it is."""
+        self.doubt: tuple[float, float] | None = None
+        """The best value and σ when the model began to foresee no new best of all."""
 
     def improve(self, eps: Float[np.ndarray, "n d"], frame: Frame) -> int | None:
         """Put the model's lowest point in the place of the draw it thinks least of.
@@ -162,13 +166,12 @@ class Surrogate:
         lowest = None if self.model is None else self.model.lowest()
         if self.model is None or lowest is None:
             return None
-        z, dim = frame.whiten(lowest), self.dim
-        longest = math.sqrt(dim) + 2 * dim / (dim + 2)
+        z, farthest = frame.whiten(lowest), longest(self.dim)
         length = float(np.linalg.norm(z))
-        if length <= longest:
+        if length <= farthest:
             self.foreseen = float(self.model(lowest[None])[0])
         row = int(self.model(frame.place(eps)).argmax())
-        eps[row] = z * min(1.0, longest / max(length, 1e-30))
+        eps[row] = z * min(1.0, farthest / max(length, 1e-30))
         return row
 
     def evaluate(
@@ -189,7 +192,6 @@ class Surrogate:
         values, known = np.full(count, np.nan), np.zeros(count, bool)
         model = self.model
         enough = count if model is None else max(1, int(self.share * count))
-        believed, wrong = False, 0.0
         while True:
             guesses = np.zeros(count) if model is None else model(y)
             order = np.where(known, np.inf, guesses).argsort(kind="stable")
@@ -208,8 +210,8 @@ class Surrogate:
         if model is None:
             return values, known
         self.share = max(2 / 3 * float(known.mean()), 1 / count)
-        if self.foreseen is not None:
-            self.foreseen = self.foreseen - wrong if believed else None
+        if not believed:
+            self.foreseen = None
         if known.all():
             self.patience = min(2 * self.patience + 1, _LONGEST_REST)
             self.rest = self.patience
@@ -219,6 +221,26 @@ class Surrogate:
             values = np.where(known, values, np.maximum(model(y), above))
         self.model = model
         return values, known
+
+    def sees_no_prospects(self, value: float, sigma: float, best: float) -> bool:
+        """Whether the valley ends, by the model, far above the best value of earlier
+        runs, and the run has been closing in on its end.
+
+        Args:
+            value: the best one of the run.
+            sigma: the size of the distribution.
+            best: the best value of earlier runs.
+        """
+        if self.foreseen is None or not np.isfinite(best):
+            self.doubt = None
+            return False
+        # What has been gained meanwhile counts too: a winding valley is slow.
+        from_value, from_sigma = self.doubt or (value, sigma)
+        if from_value - self.foreseen >= 0.1 * (value - best):
+            self.doubt = None
+            return False
+        self.doubt = from_value, from_sigma
+        return sigma < _CLOSER * from_sigma
 
     def _agrees(
         self, model: Model, y: Float[np.ndarray, "k d"], values: Float[np.ndarray, "k"]
@@ -246,6 +268,7 @@ class Surrogate:
         """All that it has come to."""
         numbers = np.array([self.share, self.rest, self.patience])
         arrays = {"y": self.y, "values": self.values, "numbers": numbers}
+        arrays["doubt"] = np.array(self.doubt or ())
         if self.model is not None:
             of_model = {**self.model.frame._asdict(), **vars(self.model)}
             del of_model["frame"]
@@ -257,6 +280,7 @@ class Surrogate:
         self.y, self.values = arrays["y"], arrays["values"]
         share, rest, patience = arrays["numbers"].tolist()
         self.share, self.rest, self.patience = share, int(rest), int(patience)
+        self.doubt = tuple(arrays["doubt"].tolist()) or None
         of_model = {
             name.removeprefix("model/"): array
             for name, array in arrays.items()

@@ -4,13 +4,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ngvi.nets.algorithm import Algorithm
+from ngvi.nets.averages import Moments
 from ngvi.nets.elbo import ELBO, elbo
-from ngvi.nets.linearized import Linearized, linearized
+from ngvi.nets.linearized import linearized
+from ngvi.nets.linearized_fit import Linearized
 from ngvi.nets.mixture import Mixture
 from ngvi.nets.numpyro_model import from_numpyro
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.posterior import PartialPosterior, WeightPosterior
-from ngvi.nets.predictive import Moments, Predictive
+from ngvi.nets.predictive import Predictive
 from ngvi.nets.prior import GammaPrior, Prior
 from ngvi.nets.rows import (
     blocks,

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from ngvi.families.parameters import is_concrete
 from ngvi.fisher.batches import Batch
@@ -21,13 +21,14 @@ from ngvi.linalg import (
     PositiveDefinite,
     SemidefiniteDiagonal,
 )
-from ngvi.nets.estimates import Site
+from ngvi.nets.measures import Site
 from ngvi.nets.net import Net
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.posterior import PartialPosterior, WeightPosterior
 from ngvi.nets.prior import GammaPrior, Prior
 from ngvi.nets.state import Info, State
-from ngvi.nets.update import Rule, examples, step
+from ngvi.nets.train import run_epochs
+from ngvi.nets.update import Rule, step
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Algorithm:
             mean=self.prior_mean,
             groups=self.groups,
         )
-        few = examples(self.rule.estimate, x, y, jax.random.key(0))
+        few = self.rule.measure.batch(x, y, jax.random.key(0))
         mean = net.layout.vector(params)
         scale = jnp.asarray(self.data_size / self.kl_weight, net.dtype)
         value = self.initial_curvature
@@ -129,8 +130,21 @@ class Algorithm:
             batch: (x, y), whose mean stands for that of all N examples.
             key: of the weights and labels drawn.
         """
-        x, y = batch
-        return step(self.rule, state, x, y, key)
+        return step(self.rule, state, *batch, key)
+
+    def run(
+        self,
+        state: State,
+        data: tuple[Any, Any],
+        key: Key[Array, ""],
+        *,
+        epochs: int,
+        batch_size: int,
+    ) -> tuple[State, Float[Array, "steps"]]:
+        """Epochs of shuffled batches, and the loss of every step; see `run_epochs`."""
+        return run_epochs(
+            self.rule, state, *data, key, epochs=epochs, batch_size=batch_size
+        )
 
     def sample(
         self, state: State, key: Key[Array, ""], shape: tuple[int, ...] = ()
@@ -141,7 +155,7 @@ class Algorithm:
     def posterior(self, state: State) -> WeightPosterior | PartialPosterior:
         """q, to be kept when the training is over."""
         whole = WeightPosterior.of(state)
-        drawn = self.rule.estimate.random_part(state.net)
+        drawn = self.rule.measure.random_part(state.net)
         return whole if drawn is None else PartialPosterior.of_layer(whole, drawn)
 
 
@@ -178,7 +192,7 @@ def _begin(
     scale: Array,
 ) -> tuple[Site, PositiveDefinite]:
     """s = value · I, and S."""
-    site = rule.estimate.begin(net, likelihood, few, value)
+    site = rule.measure.begin(net, likelihood, few, value)
     return site, rule.precision(site, prior, scale)
 
 

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ngvi.fisher.problem import Apply
+from ngvi.nets.averages import At
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.posterior import PartialPosterior, WeightPosterior
-from ngvi.nets.predictive import At, Predictive
+from ngvi.nets.predictive import Predictive
 
 
 class ELBO(NamedTuple):
@@ -87,5 +88,5 @@ def _expected_log_prob(at: At) -> Float[Array, "b s"]:
     if at.noise is not None:
         given = jax.vmap(ObservationNoise.expected_log_prob, (0, 0, None))
         return given(at.noise, at.outputs, at.y).T
-    log_prob = jax.vmap(at.posterior.likelihood.log_prob)
+    log_prob = jax.vmap(at.likelihood.log_prob)
     return jax.vmap(log_prob, (0, None))(at.outputs, at.y).T

@@ -28,7 +28,7 @@ from ngvi.linalg import (
     SemidefiniteDense,
     SemidefiniteDiagonal,
 )
-from ngvi.nets.estimates import FromFisher
+from ngvi.nets.measures import FromFisher
 from ngvi.nets.net import Net
 
 

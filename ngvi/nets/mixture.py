@@ -111,26 +111,20 @@ class Mixture:
         down, in random order. So K draws of an ensemble of K points are its points, and
         each draw by itself is one of the mixture.
         """
-        draws, _ = _draws(self, key, math.prod(shape))
+        draws, _ = self.draws(key, math.prod(shape))
         return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), draws)
 
+    @partial(jax.jit, static_argnums=2)
     def draws(self, key: Key[Array, ""], n: int) -> tuple[Any, Int[Array, "n"]]:
         """n of them, and the component of each."""
-        return _draws(self, key, n)
-
-
-@partial(jax.jit, static_argnums=2)
-def _draws(
-    mixture: Mixture, key: Key[Array, ""], n: int
-) -> tuple[Any, Int[Array, "n"]]:
-    of_order, of_draws = jax.random.split(key)
-    which = one_of_each(mixture.weights, n, of_order)
-    # One after another: all at once would hold a precision for each draw.
-    draws = jax.lax.map(
-        lambda draw: mixture[draw[0]].sample(draw[1]),
-        (which, jax.random.split(of_draws, n)),
-    )
-    return draws, which
+        of_order, of_draws = jax.random.split(key)
+        which = one_of_each(self.weights, n, of_order)
+        # One after another: all at once would hold a precision for each draw.
+        draws = jax.lax.map(
+            lambda draw: self[draw[0]].sample(draw[1]),
+            (which, jax.random.split(of_draws, n)),
+        )
+        return draws, which
 
 
 def one_of_each(

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ngvi.fisher.batches import Batch
+from ngvi.fisher.kinds import Kind
 from ngvi.fisher.layers import Network, discover
 from ngvi.fisher.layers.find import UNUSED
 from ngvi.fisher.layout import Layout
 from ngvi.fisher.likelihoods import Likelihood
-from ngvi.fisher.problem import Apply
+from ngvi.fisher.problem import Apply, Problem
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,6 @@ class Net:
         """Weights of zero, in the parameters' precision."""
         return jnp.zeros(self.dim, self.dtype)
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The names of the layers, then of the leaves that are in none: each has a
-        prior precision of its own."""
-        layers = [layer.name for layer in self.network.layers]
-        return (*layers, *(self.network.names[i] for i in self.network.rest))
-
     def __call__(self, w: Float[Array, "p"], x: Any) -> Any:
         return self.apply(self.layout.tree(w), x)
 
@@ -91,6 +86,13 @@ class Net:
     ) -> tuple[Float[Array, "p"], Any]:
         """That of the loss, and f."""
         return jax.grad(self.loss, has_aux=True)(w, likelihood, x, y)
+
+    def problem(
+        self, w: Float[Array, "p"], likelihood: Likelihood, kind: Kind, batch: Batch
+    ) -> Problem:
+        """What the Fisher engine takes, all of the batch at once."""
+        params = self.layout.tree(w)
+        return Problem(likelihood, params, batch, self.apply, kind, self.network, None)
 
     def check_examples_apart(self, params: Any, x: Any) -> None:
         """Refuse a model whose output for an example depends on the others.

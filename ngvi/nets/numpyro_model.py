@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ngvi.fisher.batches import count
 from ngvi.fisher.likelihoods import (
     Bernoulli,
     Categorical,
@@ -75,11 +76,13 @@ class Outputs:
     """Of an example: the model is run with zeros, which f does not depend on."""
 
     def __call__(self, params: dict[str, Array], x: Any) -> Any:
-        n = jax.tree.leaves(x)[0].shape[0]
-        y = jnp.zeros((n, *self.label.shape), self.label.dtype)
+        y = jnp.zeros((count(x), *self.label.shape), self.label.dtype)
         given = params if self.noise is None else params | {self.noise: 1.0}
-        site = _recorded(self.model, x, y, given)[self.observed]
-        f = _outputs(site["fn"])
+        return self.of(_recorded(self.model, x, y, given))
+
+    def of(self, run: Sites) -> Any:
+        """f in a run of the model."""
+        f = _outputs(run[self.observed]["fn"])
         return f if self.sd_is_output or not isinstance(f, tuple) else f[0]
 
 
@@ -116,11 +119,7 @@ def from_numpyro(model: Callable[..., Any], x: Any, y: Any) -> Converted:
     sites, others = (_recorded(model, x, y, {}, seed) for seed in (0, 1))
     _check_parameters(sites)
     observed = _observed_site(sites)
-    latent = [
-        name
-        for name, site in sites.items()
-        if site["type"] == "sample" and not site["is_observed"]
-    ]
+    latent = _samples(sites, observed=False)
     weights = [name for name in latent if _is(sites[name]["fn"], "Normal")]
     noise = _noise_site([name for name in latent if name not in weights], sites)
     precision, mean = {}, {}
@@ -143,6 +142,12 @@ def _recorded(
 
     run = handlers.seed(handlers.substitute(model, data=given), seed)
     return handlers.trace(run).get_trace(x, y)
+
+
+def _samples(sites: Sites, observed: bool) -> list[str]:
+    """The names of those that are sampled, observed or not."""
+    sampled = [name for name, site in sites.items() if site["type"] == "sample"]
+    return [name for name in sampled if sites[name]["is_observed"] == observed]
 
 
 def _base(fn: Any) -> Any:
@@ -171,13 +176,10 @@ def _prior(name: str, sites: Sites, others: Sites) -> tuple[Any, Array]:
                 "priors of their own; take `ngvi.fit`, or a row's hyperprior"
             )
     shape, scale = jnp.shape(sites[name]["value"]), np.asarray(bases[0].scale)
-    one_number = (scale == scale.flat[0]).all()
-    precision = (
-        float(scale.flat[0]) ** -2
-        if one_number
-        else jnp.broadcast_to(scale, shape) ** -2
-    )
-    return precision, jnp.broadcast_to(bases[0].loc, shape)
+    mean = jnp.broadcast_to(bases[0].loc, shape)
+    if (scale == scale.flat[0]).all():
+        return float(scale.flat[0]) ** -2, mean
+    return jnp.broadcast_to(scale, shape) ** -2, mean
 
 
 def _noise_site(rest: list[str], sites: Sites) -> str | None:
@@ -208,11 +210,7 @@ def _observed_site(sites: Sites) -> str:
     Raises:
         ValueError: there is none, or more, or another.
     """
-    found = [
-        name
-        for name, site in sites.items()
-        if site["type"] == "sample" and site["is_observed"]
-    ]
+    found = _samples(sites, observed=True)
     if len(found) != 1:
         raise ValueError(
             f"the model must have one observed site, got {found or 'none'}: for "
@@ -303,11 +301,8 @@ def _check_reads(apply: Outputs, params: dict[str, Array], x: Any, run: Sites) -
     Raises:
         ValueError: they do.
     """
-    recorded = _outputs(run[apply.observed]["fn"])
-    found = apply(params, x)
-    if isinstance(recorded, tuple) and not apply.sd_is_output:
-        recorded = recorded[0]
-    for one, other in zip(*map(jax.tree.leaves, (found, recorded)), strict=True):
+    both = apply(params, x), apply.of(run)
+    for one, other in zip(*map(jax.tree.leaves, both), strict=True):
         if not np.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True):
             raise ValueError(
                 f"the distribution of {apply.observed!r} depends on more than the "

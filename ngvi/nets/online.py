@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Key
 
 from ngvi.fisher.batches import count
 from ngvi.mirror.site import natural_mean_step
-from ngvi.nets.estimates import Site
+from ngvi.nets.measures import Site
 from ngvi.nets.state import Info, Phase, State
 from ngvi.nets.update import Rule, mean_loss
 
@@ -46,7 +46,7 @@ def absorb(
     """The posterior of what it was of, and of this batch.
 
     Args:
-        rule: its estimate, draws, trust region and retraction; its rates are not used.
+        rule: its measure, draws, trust region and retraction; its rates are not used.
         state: q₁; after training, or before any.
         x, y: b new rows.
         key: of all that is drawn.
@@ -65,12 +65,12 @@ def absorb(
     ) -> tuple[tuple[State, Site], Float[Array, ""]]:
         (at, curvature), (t, key) = carry, at_step
         of_weights, of_labels = jax.random.split(key)
-        ws = rule.draws(at, of_weights)
+        ws = at.mean + rule.away(at, of_weights)
         found = rule.measured(Phase.RENEW, at, ws, x, y, of_labels)
         loss = mean_loss(at.likelihood, found.outputs, y)
-        curvature = rule.estimate.average(curvature, found.curvature, 1 / t)
+        curvature = rule.measure.average(curvature, found.curvature, 1 / t)
         site = rule.joined_site(state, curvature, rows / n, first.scale)
-        site = rule.estimate.refresh(site)
+        site = rule.measure.refresh(site)
         precision = rule.precision(site, state.prior, first.scale)
         pull = state.precision.mv(at.mean - state.mean)
         force = size * found.gradient + pull

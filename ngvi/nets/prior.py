@@ -96,45 +96,22 @@ class Prior:
                 raise ValueError(f"prior precisions must be positive, got {leaf}")
         about = None if mean is None else layout.vector(mean)
         own = None if groups is None else _groups(groups, layout)
-        if jax.tree_util.all_leaves([precision]) and jnp.ndim(precision) == 0:
-            one = jnp.asarray(precision, dtype)
-            ones = (one,) * len(layout.sizes)
-            return cls(ones, layout, hyperprior, about, own)._of_each_weight()
-        leaves, treedef = jax.tree.flatten(precision)
-        if treedef != layout.treedef:
-            raise ValueError(
-                "prior precisions must be one number or a pytree like the parameters, "
-                f"{layout.treedef}, got {treedef}"
-            )
-        if not is_concrete(*leaves):
-            parts = _by_part(leaves, layout, dtype)
-        else:
-            # Known also while a program is traced, so that it is seen what is constant.
-            with jax.ensure_compile_time_eval():
-                parts = _by_part(leaves, layout, dtype)
-                parts = tuple(one[0] if (one == one[0]).all() else one for one in parts)
-        several = any(one.ndim for one in parts)
-        if hyperprior is not None and groups is None and several:
+        parts = _precisions(precision, layout, dtype)
+        if hyperprior is not None and groups is None and any(one.ndim for one in parts):
             raise ValueError(
                 "a hyperprior is over one precision for each layer, and some layer's "
                 "weights have several: give each layer one number to start from, or "
                 "say by groups which weights share one"
             )
-        return cls(parts, layout, hyperprior, about, own)._of_each_weight()
-
-    def _of_each_weight(self) -> Self:
-        """With as many δ as weights where groups of them will be learned."""
-        if self.groups is None:
-            return self
-        pairs = zip(self.precisions, self.layout.sizes, strict=True)
-        every = tuple(jnp.broadcast_to(one, (size,)) for one, size in pairs)
-        return replace(self, precisions=every)
+        if own is not None:
+            # As many δ as weights, where groups of them will be learned.
+            parts = _of_each_weight(parts, layout)
+        return cls(parts, layout, hyperprior, about, own)
 
     @property
     def vector(self) -> Float[Array, "p"]:
         """δ of every weight."""
-        pairs = zip(self.precisions, self.layout.sizes, strict=True)
-        return join([jnp.broadcast_to(one, (size,)) for one, size in pairs])
+        return join(_of_each_weight(self.precisions, self.layout))
 
     def departure(self, w: Float[Array, "p"]) -> Float[Array, "p"]:
         """w − m₀."""
@@ -152,15 +129,12 @@ class Prior:
         Raises:
             ValueError: Kronecker factors, and several precisions for a layer.
         """
-        precisions = [one + more for one in self.precisions]
+        precisions = tuple(one + more for one in self.precisions)
         if isinstance(matrix, SemidefiniteBlocks):
             self._check_fits(matrix)
             damp = matrix.damp_factored if factored else matrix.damp
-            return damp(tuple(precisions))
-        pairs = zip(precisions, self.layout.sizes, strict=True)
-        return matrix.damp(
-            join([jnp.broadcast_to(one, (size,)) for one, size in pairs])
-        )
+            return damp(precisions)
+        return matrix.damp(join(_of_each_weight(precisions, self.layout)))
 
     def _check_fits(self, matrix: SemidefiniteBlocks) -> None:
         """Refuse several precisions where a layer's block takes one."""
@@ -208,6 +182,34 @@ class Prior:
         return replace(self, precisions=tuple(found))
 
 
+def _precisions(precision: Any, layout: Layout, dtype: Any) -> tuple[Array, ...]:
+    """δ of every part, one number where it is one.
+
+    Raises:
+        ValueError: another tree.
+    """
+    if jax.tree_util.all_leaves([precision]) and jnp.ndim(precision) == 0:
+        return (jnp.asarray(precision, dtype),) * len(layout.sizes)
+    leaves, treedef = jax.tree.flatten(precision)
+    if treedef != layout.treedef:
+        raise ValueError(
+            "prior precisions must be one number or a pytree like the parameters, "
+            f"{layout.treedef}, got {treedef}"
+        )
+    if not is_concrete(*leaves):
+        return _by_part(leaves, layout, dtype)
+    # Known also while a program is traced, so that it is seen what is constant.
+    with jax.ensure_compile_time_eval():
+        parts = _by_part(leaves, layout, dtype)
+        return tuple(one[0] if (one == one[0]).all() else one for one in parts)
+
+
+def _of_each_weight(parts: tuple[Array, ...], layout: Layout) -> tuple[Array, ...]:
+    """As many δ as weights."""
+    pairs = zip(parts, layout.sizes, strict=True)
+    return tuple(jnp.broadcast_to(one, (size,)) for one, size in pairs)
+
+
 def _groups(groups: Any, layout: Layout) -> tuple[Int[Array, "k"], ...]:
     """Of every part, for every weight.
 
@@ -234,10 +236,8 @@ def _groups(groups: Any, layout: Layout) -> tuple[Int[Array, "k"], ...]:
 
 
 def _by_part(leaves: list[Any], layout: Layout, dtype: Any) -> tuple[Array, ...]:
-    """δ of every weight, cut into the parts of the layout."""
-    shapes = zip(leaves, layout.shapes, strict=True)
-    whole = [
-        jnp.broadcast_to(jnp.asarray(leaf, dtype), shape) for leaf, shape in shapes
-    ]
+    """Numbers of every weight, cut into the parts of the layout."""
+    pairs = zip(leaves, layout.shapes, strict=True)
+    whole = [jnp.broadcast_to(jnp.asarray(leaf, dtype), shape) for leaf, shape in pairs]
     vector = layout.vector(jax.tree.unflatten(layout.treedef, whole))
     return tuple(split(vector, layout.sizes))

@@ -1,4 +1,4 @@
-"""The published algorithms, each a row: estimate × structure × retraction.
+"""The published algorithms, each a row: measure × structure × retraction.
 
 | row           | precision           | ĥ                   | retraction |
 |---------------|---------------------|---------------------|------------|
@@ -19,12 +19,11 @@ All take the model as `ngvi.fisher.fisher` does, and the settings of
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import fields
+from typing import Any, Literal, get_args
 
-from ngvi.fisher.kinds import EmpiricalFisher, Kind, SampledFisher, TrueFisher
+from ngvi.fisher.kinds import KINDS, EmpiricalFisher, Kind
 from ngvi.fisher.problem import Apply
-from ngvi.fisher.structures.base import Averaged
 from ngvi.fisher.structures.exact import (
     BlockStructure,
     DenseStructure,
@@ -32,31 +31,16 @@ from ngvi.fisher.structures.exact import (
 )
 from ngvi.fisher.structures.kronecker import KroneckerStructure
 from ngvi.nets.algorithm import Algorithm
-from ngvi.nets.estimates import (
-    EigenMoments,
-    Estimate,
-    FromFisher,
-    LeadingGradients,
-)
-from ngvi.nets.gradient_estimates import Price, SquaredGradient
+from ngvi.nets.eigen_moments import EigenMoments
+from ngvi.nets.gradient_measures import Price, SquaredGradient
 from ngvi.nets.last_layer import LastLayer
+from ngvi.nets.measures import FromFisher, LeadingGradients, Measure
 from ngvi.nets.update import Rule
 
 KindName = Literal["true", "sampled", "empirical"]
 
-_KINDS: dict[str, Callable[[], Kind]] = {
-    "true": TrueFisher,
-    "sampled": SampledFisher,
-    "empirical": EmpiricalFisher,
-}
-_OF_ALGORITHM = (
-    "prior_precision",
-    "prior_mean",
-    "hyperprior",
-    "groups",
-    "kl_weight",
-    "initial_curvature",
-)
+_SQUARES = FromFisher(EmpiricalFisher(), DiagonalStructure())
+_FACTORS: dict[str, Any] = {"refresh": 10, "corrected": True, "trust": 0.3}
 
 
 def vogn(apply: Apply, likelihood: Any, data_size: int, **settings: Any) -> Algorithm:
@@ -67,8 +51,7 @@ def vogn(apply: Apply, likelihood: Any, data_size: int, **settings: Any) -> Algo
     Practical deep learning with Bayesian principles.
     """
     defaults = {"prior_in_momentum": True}
-    estimate = FromFisher(EmpiricalFisher(), DiagonalStructure())
-    return _made(apply, likelihood, data_size, estimate, defaults, settings)
+    return _made(apply, likelihood, data_size, _SQUARES, settings, defaults)
 
 
 def noisy_adam(
@@ -80,7 +63,7 @@ def noisy_adam(
     variational inference, algorithm 1.
     """
     defaults = {"prior_in_momentum": True, "prior_at_draw": True}
-    return _made(apply, likelihood, data_size, SquaredGradient(), defaults, settings)
+    return _made(apply, likelihood, data_size, SquaredGradient(), settings, defaults)
 
 
 def vadam(apply: Apply, likelihood: Any, data_size: int, **settings: Any) -> Algorithm:
@@ -90,7 +73,7 @@ def vadam(apply: Apply, likelihood: Any, data_size: int, **settings: Any) -> Alg
     Bayesian deep learning by weight-perturbation in Adam, algorithm 1.
     """
     defaults = {"prior_in_momentum": True, "root": True, "initial_curvature": 1e-12}
-    return _made(apply, likelihood, data_size, SquaredGradient(), defaults, settings)
+    return _made(apply, likelihood, data_size, SquaredGradient(), settings, defaults)
 
 
 def ivon(
@@ -113,17 +96,17 @@ def ivon(
     Source: Shen, Daheim, Cong, Nickl, Marconi, Bazan, Yokota, Gurevych, Cremers, Khan
     and Möllenhoff (2024), Variational learning is effective for large deep networks.
     """
-    estimates: dict[str, Estimate] = {
+    measures: dict[str, Measure] = {
         "price": Price(),
         "squared": SquaredGradient(),
-        "per-example": FromFisher(EmpiricalFisher(), DiagonalStructure()),
+        "per-example": _SQUARES,
     }
-    if curvature not in estimates:
+    if curvature not in measures:
         raise ValueError(
-            f"curvature must be one of {', '.join(estimates)}, got {curvature!r}"
+            f"curvature must be one of {', '.join(measures)}, got {curvature!r}"
         )
     defaults = {"retraction": "second", "precision_rate": 1e-3, "trust": 0.3}
-    return _made(apply, likelihood, data_size, estimates[curvature], defaults, settings)
+    return _made(apply, likelihood, data_size, measures[curvature], settings, defaults)
 
 
 def noisy_kfac(
@@ -144,9 +127,8 @@ def noisy_kfac(
     Source: Zhang, Sun, Duvenaud and Grosse (2018), Noisy natural gradient as
     variational inference, algorithm 2.
     """
-    estimate = FromFisher(_kind(kind), KroneckerStructure(sharing))
-    defaults = {"refresh": 10, "corrected": True, "trust": 0.3}
-    return _made(apply, likelihood, data_size, estimate, defaults, settings)
+    measure = FromFisher(_kind(kind), KroneckerStructure(sharing))
+    return _made(apply, likelihood, data_size, measure, settings, _FACTORS)
 
 
 def noisy_ekfac(
@@ -162,9 +144,8 @@ def noisy_ekfac(
 
     Source: Bae, Zhang and Grosse (2018), Eigenvalue corrected noisy natural gradient.
     """
-    estimate = EigenMoments(_kind(kind), KroneckerStructure(sharing))
-    defaults = {"refresh": 10, "corrected": True, "trust": 0.3}
-    return _made(apply, likelihood, data_size, estimate, defaults, settings)
+    measure = EigenMoments(_kind(kind), KroneckerStructure(sharing))
+    return _made(apply, likelihood, data_size, measure, settings, _FACTORS)
 
 
 def slang(
@@ -182,8 +163,8 @@ def slang(
     """
     if rank < 1:
         raise ValueError(f"rank must be at least 1, got {rank}: else take vogn")
-    estimate = LeadingGradients(rank, _kind(kind))
-    return _made(apply, likelihood, data_size, estimate, {}, settings)
+    measure = LeadingGradients(rank, _kind(kind))
+    return _made(apply, likelihood, data_size, measure, settings)
 
 
 def full(
@@ -195,7 +176,8 @@ def full(
     **settings: Any,
 ) -> Algorithm:
     """All covariances, for small nets: P² numbers."""
-    return _from_fisher(apply, likelihood, data_size, kind, DenseStructure(), settings)
+    measure = FromFisher(_kind(kind), DenseStructure())
+    return _made(apply, likelihood, data_size, measure, settings)
 
 
 def blocks(
@@ -207,7 +189,8 @@ def blocks(
     **settings: Any,
 ) -> Algorithm:
     """All covariances within a layer."""
-    return _from_fisher(apply, likelihood, data_size, kind, BlockStructure(), settings)
+    measure = FromFisher(_kind(kind), BlockStructure())
+    return _made(apply, likelihood, data_size, measure, settings)
 
 
 def last_layer(
@@ -231,37 +214,27 @@ def last_layer(
             "last_layer has points for weights, whose prior cannot be learned: give "
             "prior_precision without a hyperprior, or take another row"
         )
-    estimate = LastLayer(_kind(kind))
-    return _made(apply, likelihood, data_size, estimate, {}, settings)
-
-
-def _from_fisher(
-    apply: Apply,
-    likelihood: Any,
-    data_size: int,
-    kind: KindName,
-    structure: Averaged,
-    settings: dict[str, Any],
-) -> Algorithm:
-    estimate = FromFisher(_kind(kind), structure)
-    return _made(apply, likelihood, data_size, estimate, {}, settings)
+    measure = LastLayer(_kind(kind))
+    return _made(apply, likelihood, data_size, measure, settings)
 
 
 def _kind(name: KindName) -> Kind:
-    if name not in _KINDS:
-        raise ValueError(f"kind must be one of {', '.join(_KINDS)}, got {name!r}")
-    return _KINDS[name]()
+    known = get_args(KindName)
+    if name not in known:
+        raise ValueError(f"kind must be one of {', '.join(known)}, got {name!r}")
+    return KINDS[name]()
 
 
 def _made(
     apply: Apply,
     likelihood: Any,
     data_size: int,
-    estimate: Estimate,
-    defaults: dict[str, Any],
+    measure: Measure,
     settings: dict[str, Any],
+    defaults: dict[str, Any] | None = None,
 ) -> Algorithm:
     """The settings, over the row's defaults, to those they belong to."""
-    chosen = defaults | settings
-    own = {name: chosen.pop(name) for name in _OF_ALGORITHM if name in chosen}
-    return Algorithm(apply, likelihood, data_size, Rule(estimate, **chosen), **own)
+    chosen = (defaults or {}) | settings
+    of_algorithm = [field.name for field in fields(Algorithm)]
+    own = {name: chosen.pop(name) for name in of_algorithm if name in chosen}
+    return Algorithm(apply, likelihood, data_size, Rule(measure, **chosen), **own)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.linalg import PositiveDefinite
-from ngvi.nets.estimates import Site
+from ngvi.nets.measures import Site
 from ngvi.nets.net import Net
 from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.prior import Prior

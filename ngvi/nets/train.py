@@ -43,17 +43,7 @@ def run_epochs(
     Raises:
         ValueError: no epochs, empty batches, x and y of different lengths.
     """
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    lengths = {len(leaf) for leaf in jax.tree.leaves((x, y))}
-    if len(lengths) > 1:
-        raise ValueError(
-            f"x and y must have as many examples, got lengths {sorted(lengths)}"
-        )
-    of_order, of_steps = jax.random.split(key)
-    batches = shuffled_batches(of_order, count(x), epochs, batch_size)
-    steps = batches, jax.random.split(of_steps, len(batches))
+    steps = shuffled_steps(key, x, y, epochs, batch_size)
 
     def one(phase: Phase, state: State, of_step: tuple[Array, Array]) -> Any:
         rows, key = of_step
@@ -112,6 +102,23 @@ def _repeated(size: int, run: Run) -> Run:
 
 def _length(steps: Any) -> int:
     return len(jax.tree.leaves(steps)[0])
+
+
+def shuffled_steps(
+    key: Key[Array, ""], x: Any, y: Any, epochs: int, batch_size: int
+) -> tuple[Int[Array, "steps b"], Key[Array, "steps"]]:
+    """The rows of every batch, and a key for each; arguments as of `run_epochs`."""
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    lengths = {len(leaf) for leaf in jax.tree.leaves((x, y))}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"x and y must have as many examples, got lengths {sorted(lengths)}"
+        )
+    of_order, of_steps = jax.random.split(key)
+    batches = shuffled_batches(of_order, count(x), epochs, batch_size)
+    return batches, jax.random.split(of_steps, len(batches))
 
 
 def shuffled_batches(

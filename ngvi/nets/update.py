@@ -33,18 +33,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from ngvi.fisher.batches import Batch, count
+from ngvi.fisher.batches import Batch
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.linalg import Diagonal, PositiveDefinite, SemidefiniteDiagonal
 from ngvi.linalg.batching import join, split
 from ngvi.mirror.retractions import second_order
 from ngvi.mirror.site import natural_mean_step, retracted_site
 from ngvi.nets.draws import normals, signs
-from ngvi.nets.estimates import Estimated, Point, Site
-from ngvi.nets.gradient_estimates import gradient_alone
+from ngvi.nets.gradient_measures import gradient_alone
+from ngvi.nets.measures import Draw, Estimate, Site
 from ngvi.nets.pieces import over_draws
 from ngvi.nets.prior import Prior
-from ngvi.nets.rule import Settings
+from ngvi.nets.schedules import number_at
+from ngvi.nets.settings import Settings
 from ngvi.nets.state import Info, Phase, State
 
 
@@ -52,12 +53,8 @@ from ngvi.nets.state import Info, Phase, State
 class Rule(Settings):
     """How q moves: a row of the table but for the numbers of a problem.
 
-    For its arguments see `ngvi.nets.rule.Settings`.
+    For its arguments see `ngvi.nets.settings.Settings`.
     """
-
-    def draws(self, state: State, key: Key[Array, ""]) -> Float[Array, "s p"]:
-        """Weights from q."""
-        return state.mean + self.away(state, key)
 
     def away(self, state: State, key: Key[Array, ""]) -> Float[Array, "s p"]:
         """A ε of new draws: how far from m they are."""
@@ -66,16 +63,11 @@ class Rule(Settings):
         if self.antithetic:
             eps = jnp.concatenate([eps, -eps])
         away = state.precision.unwhiten(eps)
-        drawn = self.estimate.random_part(state.net)
-        if drawn is not None:
-            parts = split(away, state.net.layout.sizes)
-            away = join(
-                [
-                    part if k == drawn else jnp.zeros_like(part)
-                    for k, part in enumerate(parts)
-                ]
-            )
-        return away
+        drawn = self.measure.random_part(state.net)
+        if drawn is None:
+            return away
+        parts = enumerate(split(away, state.net.layout.sizes))
+        return join([part if k == drawn else jnp.zeros_like(part) for k, part in parts])
 
     def nothing_kept(self, mean: Float[Array, "p"]) -> Float[Array, "s p"] | None:
         """What `State.away` begins as."""
@@ -83,13 +75,18 @@ class Rule(Settings):
             return None
         return jnp.zeros((self.samples, len(mean)), mean.dtype)
 
-    def kept(self, state: State, key: Key[Array, ""]) -> Float[Array, "s p"]:
-        """A ε, anew or the last one, as its turn is."""
-        assert state.away is not None
+    def draws(
+        self, state: State, key: Key[Array, ""]
+    ) -> tuple[Float[Array, "s p"], Float[Array, "s p"] | None]:
+        """Weights from q, of A ε anew or of the last one, and what is kept of it."""
+        if state.away is None:
+            return state.mean + self.away(state, key), None
         turn = state.steps % self.fresh_every
-        return jax.lax.cond(
+        away = jax.lax.cond(
             turn == 0, lambda: self.away(state, key), lambda: jnp.asarray(state.away)
         )
+        turned = signs(turn, state.net.layout.sizes, away.dtype) * away
+        return state.mean + turned, away
 
     def measured(
         self,
@@ -99,18 +96,16 @@ class Rule(Settings):
         x: Any,
         y: Any,
         key: Key[Array, ""],
-    ) -> Estimated:
+    ) -> Estimate:
         """The estimates at the draws: mean gradient and curvature, and all outputs."""
-        net, likelihood = state.net, state.likelihood
 
-        def one(w: Float[Array, "p"], key: Key[Array, ""]) -> Estimated:
+        def one(w: Float[Array, "p"], key: Key[Array, ""]) -> Estimate:
+            draw = Draw(state.net, state.likelihood, w, state.mean, state.precision)
             if phase == Phase.PLAIN:
-                batch = Batch(x, y)
-                return gradient_alone(net, likelihood, w, batch, self.accumulate)
-            point = Point(w, state.mean, state.precision)
-            batch = examples(self.estimate, x, y, key)
-            return self.estimate.measure_in_parts(
-                net, likelihood, point, batch, state.site, self.accumulate
+                return gradient_alone(draw, Batch(x, y), self.accumulate)
+            batch = self.measure.batch(x, y, key)
+            return self.measure.measure_in_parts(
+                draw, batch, state.site, self.accumulate
             )
 
         if self.samples == 1:
@@ -119,8 +114,8 @@ class Rule(Settings):
             return only._replace(outputs=outputs)
         keys = jax.random.split(key, self.samples)
         gradients, curvatures, outputs = over_draws(one, ws, keys, self.mesh)
-        curvature = None if curvatures is None else self.estimate.mean(curvatures)
-        return Estimated(gradients.mean(0), curvature, outputs)
+        curvature = None if curvatures is None else self.measure.mean(curvatures)
+        return Estimate(gradients.mean(0), curvature, outputs)
 
     def moved_site(self, state: State, curvature: Site) -> Site:
         """s⁺."""
@@ -128,40 +123,44 @@ class Rule(Settings):
         if self.corrected:
             rate = rate / correction(1 - rate, state.steps // self.measure_every + 1)
         if self.retraction == "first":
-            return self.estimate.average(state.site, curvature, rate)
+            return self.measure.average(state.site, curvature, rate)
         change = state.scale * (curvature.values - state.site.values)
-        return self._retracted(state, rate * change, state.prior)
-
-    def _retracted(
-        self, state: State, change: Float[Array, "p"], prior: Prior
-    ) -> SemidefiniteDiagonal:
-        """The site, beside this prior, of S moved by about so much."""
-        # Not of the S that draws are from, which may be older than the site.
-        old: Any = self.precision(state.site, state.prior, state.scale)
-        return retracted_site(old, change, prior.vector, state.scale, second_order)
+        return self._retracted(state, rate * change, state.prior, state.scale)
 
     def joined_site(
         self, state: State, curvature: Site, share: Any, scale: Float[Array, ""]
     ) -> Site:
         """s⁺ of the data so far and of this share of new ones, at the new N/κ."""
         if self.retraction == "first":
-            return self.estimate.average(state.site, curvature, share)
-        old: Any = self.precision(state.site, state.prior, state.scale)
+            return self.measure.average(state.site, curvature, share)
         change = share * scale * curvature.values
-        return retracted_site(old, change, state.prior.vector, scale, second_order)
+        return self._retracted(state, change, state.prior, scale)
+
+    def _retracted(
+        self,
+        state: State,
+        change: Float[Array, "p"],
+        prior: Prior,
+        scale: Float[Array, ""],
+    ) -> SemidefiniteDiagonal:
+        """The site, beside this prior and at this N/κ, of S moved by about so much."""
+        # Not of the S that draws are from, which may be older than the site.
+        old: Any = self.precision(state.site, state.prior, state.scale)
+        return retracted_site(old, change, prior.vector, scale, second_order)
 
     def precision(self, site: Site, prior: Prior, scale: Any) -> PositiveDefinite:
         """S = (N/κ) s + δ, factorised."""
-        matrix = self.estimate.curvature(site).scale(scale)
+        matrix = self.measure.curvature(site).scale(scale)
         return prior.add_to(matrix, self.factored)
 
     def renewed(self, state: State) -> State:
         """With S factorised anew, and what is learned from it."""
         prior = state.prior.learned(state.mean, state.precision)
-        site = self.estimate.refresh(state.site)
+        site = self.measure.refresh(state.site)
         if self.retraction == "second" and prior is not state.prior:
             # s may be negative: beside a smaller δ, S would be too.
-            site = self._retracted(state, prior.vector - state.prior.vector, prior)
+            change = prior.vector - state.prior.vector
+            site = self._retracted(state, change, prior, state.scale)
         precision = self.precision(site, prior, state.scale)
         return replace(state, site=site, prior=prior, precision=precision)
 
@@ -179,7 +178,7 @@ class Rule(Settings):
         more = state.scale * self.damping
         if self.factored:
             # The factors of a Kronecker product share the damping: they take it whole.
-            matrix = self.estimate.curvature(state.site).scale(state.scale)
+            matrix = self.measure.curvature(state.site).scale(state.scale)
             return state.prior.add_to(matrix, self.factored, more)
         damped: Any = state.precision
         return damped.damp(more)
@@ -197,8 +196,7 @@ class Rule(Settings):
         direction = momentum / correction(decay, state.steps)
         if not self.prior_in_momentum:
             direction = direction + of_prior
-        alpha: Any = self.learning_rate
-        alpha = alpha(state.steps - 1) if callable(alpha) else alpha
+        alpha = number_at(self.learning_rate, state.steps - 1)
         alpha = jnp.asarray(alpha, state.mean.dtype)
         mean = natural_mean_step(
             state.mean,
@@ -237,13 +235,8 @@ def step(
         return jax.lax.switch(which, phases, state, x, y, key)
     phase = Phase.RENEW if phase is None else phase
     of_weights, of_labels = jax.random.split(key)
-    if state.away is None:
-        ws = rule.draws(state, of_weights)
-    else:
-        away = rule.kept(state, of_weights)
-        turn = state.steps % rule.fresh_every
-        ws = state.mean + signs(turn, state.net.layout.sizes, away.dtype) * away
-        state = replace(state, away=away)
+    ws, away = rule.draws(state, of_weights)
+    state = replace(state, away=away)
     gradient, curvature, outputs = rule.measured(phase, state, ws, x, y, of_labels)
     loss = mean_loss(state.likelihood, outputs, y)
     if phase >= Phase.MEASURE:
@@ -252,26 +245,16 @@ def step(
         state = rule.renewed(state)
     state = replace(state, steps=state.steps + 1)
     if state.noise is not None:
-        state = _with_moved_noise(rule, state, outputs, y)
+        rate = rule.precision_rate if rule.noise_rate is None else rule.noise_rate
+        noise = state.noise.step_on_batch(outputs, y, state.scale, rate)
+        state = replace(state, noise=noise, likelihood=noise.likelihood)
     return rule.moved_mean(state, gradient, ws), Info(loss)
-
-
-def _with_moved_noise(rule: Rule, state: State, outputs: Array, y: Array) -> State:
-    assert state.noise is not None
-    rate = rule.precision_rate if rule.noise_rate is None else rule.noise_rate
-    noise = state.noise.step_on_batch(outputs, y, state.scale, rate)
-    return replace(state, noise=noise, likelihood=noise.likelihood)
 
 
 def mean_loss(likelihood: Likelihood, outputs: Any, y: Any) -> Float[Array, ""]:
     """Over the examples and the draws of the weights."""
     each = jax.vmap(jax.vmap(likelihood.log_prob), (0, None))
     return -each(outputs, y).mean()
-
-
-def examples(estimate: Estimate, x: Any, y: Any, key: Key[Array, ""]) -> Batch:
-    """A batch with the keys an estimate needs."""
-    return Batch(x, y, jax.random.split(key, count(x)) if estimate.needs_key else None)
 
 
 def correction(decay: float, t: Int[Array, ""]) -> Any:

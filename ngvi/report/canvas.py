@@ -29,6 +29,7 @@ POSTERIOR = "#3d7ab8"
 OBSERVED = "#d2762f"
 REFERENCE = "#8a94a3"
 LIMIT = "#c8494c"
+DASHED: Any = (0, (4, 3))
 
 # The page's stylesheet defines these, once for each mode.
 CSS_VARIABLES = {

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ngvi.report.canvas import (
+    DASHED,
     OBSERVED,
     POSTERIOR,
     REFERENCE,
@@ -138,18 +139,9 @@ def _calibration(axes: Axes, observed: Array, replicated: Array) -> None:
     x = [probability[r].mean() for r in rows]
     replicas = np.stack([replicated[:, r].mean(axis=1) for r in rows])
     low, high = np.quantile(replicas, [0.05, 0.95], axis=1)
-    axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1.0, linestyle=(0, (4, 3)))
-    axes.vlines(
-        x, low, high, color=POSTERIOR, linewidth=3.0, alpha=0.5, label="replicated, 90%"
-    )
-    axes.plot(
-        x,
-        [observed[r].mean() for r in rows],
-        "o",
-        color=OBSERVED,
-        markersize=5,
-        label="observed",
-    )
+    axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1.0, linestyle=DASHED)
+    _draw_replicated(axes, x, low, high, 3.0)
+    _draw_observed(axes, x, [observed[r].mean() for r in rows])
     axes.set_xlabel("predicted probability")
     axes.set_title("frequency of 1", loc="left")
 
@@ -159,33 +151,9 @@ def _intervals(axes: Axes, observed: Array, replicated: Array) -> None:
     order = np.argsort(np.median(replicated, axis=0), kind="stable")
     quantiles = np.quantile(replicated[:, order], [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
     place = np.arange(order.size)
-    axes.vlines(
-        place,
-        quantiles[0],
-        quantiles[4],
-        color=POSTERIOR,
-        linewidth=1.8,
-        alpha=0.55,
-        label="replicated, 90%",
-    )
-    axes.vlines(
-        place,
-        quantiles[1],
-        quantiles[3],
-        color=POSTERIOR,
-        linewidth=5.0,
-        alpha=0.55,
-        label="50%",
-    )
-    axes.plot(
-        place,
-        observed[order],
-        "o",
-        color=OBSERVED,
-        markersize=5,
-        label="observed",
-        zorder=3,
-    )
+    _draw_replicated(axes, place, quantiles[0], quantiles[4], 1.8)
+    _draw_replicated(axes, place, quantiles[1], quantiles[3], 5.0, "50%")
+    _draw_observed(axes, place, observed[order])
     axes.set_xlabel("observation, ordered by the predicted median")
     if order.size <= 20:
         axes.set_xticks(place, [str(i) for i in order])
@@ -217,15 +185,7 @@ def _frequencies(axes: Axes, observed: Array, replicated: Array) -> None:
         alpha=0.45,
         label="observed",
     )
-    axes.vlines(
-        values,
-        band[0],
-        band[2],
-        color=POSTERIOR,
-        linewidth=2.4,
-        alpha=0.8,
-        label="replicated, 90%",
-    )
+    _draw_replicated(axes, values, band[0], band[2], 2.4)
     axes.plot(values, band[1], "o", color=POSTERIOR, markersize=3.6)
     axes.set_xlabel("value")
     axes.set_title("observations", loc="left")
@@ -265,6 +225,23 @@ def _densities(axes: Axes, observed: Array, replicated: Array) -> None:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_ylim(bottom=0)
+
+
+def _draw_replicated(
+    axes: Axes,
+    x: ArrayLike,
+    low: Array,
+    high: Array,
+    width: float,
+    label: str = "replicated, 90%",
+) -> None:
+    """Draw an interval of replicated data at each place."""
+    axes.vlines(x, low, high, color=POSTERIOR, linewidth=width, alpha=0.6, label=label)
+
+
+def _draw_observed(axes: Axes, x: ArrayLike, values: ArrayLike) -> None:
+    """Draw the observed value at each place."""
+    axes.plot(x, values, "o", color=OBSERVED, markersize=5, zorder=3, label="observed")
 
 
 def _binned(replicated: Array, edges: Array, quantiles: list[float]) -> Array:

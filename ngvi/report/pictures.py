@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ngvi.names import scalar_names
 from ngvi.report import check_plots, markup, plots, weight_plots
 from ngvi.report.canvas import inline_svg
 from ngvi.report.scalars import (
@@ -16,7 +17,6 @@ from ngvi.report.scalars import (
     finite,
     most_correlated,
     numeric_sites,
-    scalar_names,
     scalars,
     site_sizes,
 )

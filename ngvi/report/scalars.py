@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ngvi.names import scalar_names
+
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
 
@@ -55,15 +57,6 @@ def numeric_sites(dataset: Dataset, names: Sequence[str] | None = None) -> list[
         if array.size and array.dtype.kind in "biuf"
     ]
     return kept if names is None else [name for name in kept if name in set(names)]
-
-
-def scalar_names(site: str, shape: Sequence[int]) -> Iterator[str]:
-    """Yield "mu" for a scalar site, "theta[0]", "L[1,0]" for elements of others."""
-    if not shape:
-        yield site
-        return
-    for index in itertools.product(*map(range, shape)):
-        yield f"{site}[{','.join(map(str, index))}]"
 
 
 def scalars(dataset: Dataset, sites: Sequence[str]) -> Iterator[tuple[str, Array]]:

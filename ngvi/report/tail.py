@@ -1,60 +1,22 @@
-"""The tail of the importance weights: the generalised Pareto fit behind k-hat.
+"""How far importance weights can be trusted: k-hat of a report, and what it may be.
 
-The largest M = min(S/5, 3 sqrt(S)) of S importance ratios p/q are compared with the
-generalised Pareto distribution, whose survival function above a cut-off u is
-
-    P(w > u + x | w > u) = (1 + k x / sigma)^(-1/k).
-
-k counts the moments that exist: below 1/2 the weights have a finite variance, above
-1 not even a mean. The estimate of k is that of Zhang and Stephens (2009), Technometrics
-51(3), shrunk towards 1/2 as in Vehtari, Simpson, Gelman, Yao and Gabry (2024), JMLR
-25(72), appendix. Plain NumPy: a report needs no compiler.
+Plain NumPy: a report needs no compiler.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ngvi.bayes.psis import fit_generalised_pareto
+from ngvi.bayes import psis
 from ngvi.report.scalars import finite
 
 Array = NDArray[np.float64]
 
-# Fewer weights than this say nothing about a tail.
-SMALLEST_TAIL = 5
 
-
-class Tail(NamedTuple):
-    """The largest importance ratios, relative to the largest of all.
-
-    Attributes:
-        cutoff: The largest ratio that is not in the tail, u.
-        ratios: The tail, in increasing order; shape (M,).
-        share: M / S, the probability that a ratio is in the tail.
-        k: Shape of the fitted distribution (k-hat).
-        sigma: Its scale.
-    """
-
-    cutoff: float
-    ratios: Array
-    share: float
-    k: float
-    sigma: float
-
-    def survival(self, ratio: ArrayLike) -> Array:
-        """Return the fitted probability that a ratio exceeds ``ratio``."""
-        scaled = np.maximum(np.asarray(ratio, float) - self.cutoff, 0.0) / self.sigma
-        if abs(self.k) < 1e-8:
-            return self.share * np.exp(-scaled)
-        base = np.maximum(1.0 + self.k * scaled, np.finfo(float).tiny)
-        return self.share * base ** (-1.0 / self.k)
-
-
-def fit_tail(log_weights: ArrayLike) -> Tail | None:
+def fit_tail(log_weights: ArrayLike) -> psis.Tail | None:
     """Fit the tail of the importance ratios exp(log_weights).
 
     Args:
@@ -62,23 +24,9 @@ def fit_tail(log_weights: ArrayLike) -> Tail | None:
             finite are left out.
 
     Returns:
-        The fit, or None where fewer than five distinct weights make a tail.
+        The fit, or None where fewer than five weights make a tail.
     """
-    log_weights = finite(log_weights)
-    size = log_weights.size
-    if size == 0:
-        return None
-    length = math.ceil(min(0.2 * size, 3.0 * math.sqrt(size)))
-    if length < SMALLEST_TAIL or length >= size:
-        return None
-    # Only ratios of ratios matter, and the largest ratio as unit cannot overflow.
-    ratios = np.exp(np.sort(log_weights)[-length - 1 :] - log_weights.max())
-    cutoff, tail = float(ratios[0]), ratios[1:]
-    excess = tail - cutoff
-    if np.unique(excess[excess > 0]).size < SMALLEST_TAIL:
-        return None
-    k, sigma = fit_generalised_pareto(excess)
-    return Tail(cutoff, tail, length / size, k, sigma)
+    return psis.fit_tail(finite(log_weights))
 
 
 def khat_threshold(draws: int) -> float:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ngvi.bayes.psis import Tail
 from ngvi.report.canvas import (
+    DASHED,
     LIMIT,
     POSTERIOR,
     REFERENCE,
@@ -18,7 +20,7 @@ from ngvi.report.canvas import (
 )
 from ngvi.report.plots import MOST_POINTS, WIDE
 from ngvi.report.scalars import finite
-from ngvi.report.tail import Tail, khat_threshold
+from ngvi.report.tail import khat_threshold
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +45,7 @@ def sorted_weights(log_weights: ArrayLike) -> Figure:
     rank = 100 * (np.arange(ordered.size) + 0.5) / ordered.size
     keep = np.unique(np.geomspace(1, ordered.size, 300).astype(int)) - 1
     keep = np.union1d(keep, np.linspace(0, ordered.size - 1, 200).astype(int))
-    axes.axhline(1.0, color=REFERENCE, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.axhline(1.0, color=REFERENCE, linewidth=1.0, linestyle=DASHED)
     axes.plot(rank[keep], weights[keep], color=POSTERIOR)
     axes.set_xlim(0, 100)
     log_axis(axes, "y")
@@ -66,11 +68,9 @@ def weight_tail(tail: Tail, draws: int) -> Figure:
     title = "share of draws with a larger weight"
     figure, axes = new_axes(WIDE, 230, x=label, y=title, grid="both")
     size = tail.ratios.size
-    positive = tail.ratios > 0
-    ratios = tail.ratios[positive]
-    exceedance = (tail.share * (size - np.arange(size) - 0.5) / size)[positive]
+    exceedance = tail.share * (size - np.arange(size) - 0.5) / size
     axes.plot(
-        ratios,
+        tail.ratios,
         exceedance,
         "o",
         color=POSTERIOR,
@@ -79,7 +79,7 @@ def weight_tail(tail: Tail, draws: int) -> Figure:
         markeredgewidth=0,
         label="largest weights",
     )
-    line = np.geomspace(ratios[0], 1.0, 60)
+    line = np.geomspace(tail.ratios[0], 1.0, 60)
     fitted = tail.survival(line)
     visible = fitted >= exceedance[-1] / 4
     axes.plot(
@@ -98,7 +98,7 @@ def weight_tail(tail: Tail, draws: int) -> Figure:
             guide,
             color=LIMIT,
             linewidth=1.2,
-            linestyle=(0, (4, 3)),
+            linestyle=DASHED,
             label=f"limit, k = {limit:.2f}",
         )
         lowest = min(exceedance[-1], fitted[visible].min(initial=1.0))
@@ -137,6 +137,6 @@ def pointwise_k(khat: ArrayLike, limit: float) -> Figure:
             markersize=4,
             markeredgewidth=0,
         )
-    axes.axhline(limit, color=LIMIT, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.axhline(limit, color=LIMIT, linewidth=1.0, linestyle=DASHED)
     axes.locator_params(axis="x", integer=True)
     return figure

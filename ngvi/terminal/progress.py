@@ -4,10 +4,41 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+
+class Numbers(TypedDict, total=False):
+    """What a line may show; all of it may be left out."""
+
+    epoch: int | None
+    """Passes over data that are read in batches, the one under way counted."""
+    iteration: int | None
+    """Iterations so far."""
+    elbo: float | None
+    """Evidence lower bound, in nats."""
+    fisher_length: float | None
+    """Length of the natural gradient in the Fisher metric."""
+    step: float | None
+    """Step size that the last iteration accepted."""
+    draws: int | None
+    """Number of base draws in the objective."""
+    rows_per_second: float | None
+    """Rows of data read in a second."""
+
+
+_WORDS = {
+    "epoch": "epoch {:.0f}",
+    "iteration": "iteration {:>3.0f}",
+    "elbo": "ELBO {:.3f}",
+    "fisher_length": "Fisher length {:.2e}",
+    "step": "step {:.3g}",
+    "draws": "{:,.0f} draws",
+    "rows_per_second": "{:,.0f} rows/s",
+}
+"""In the order of the line."""
 
 
 class Progress:
@@ -49,39 +80,11 @@ class Progress:
             )
         return self
 
-    def update(
-        self,
-        *,
-        iteration: int | None = None,
-        elbo: float | None = None,
-        fisher_length: float | None = None,
-        step: float | None = None,
-        draws: int | None = None,
-        epoch: int | None = None,
-        rows_per_second: float | None = None,
-    ) -> None:
-        """Show new numbers; those left out are left out of the line.
-
-        Args:
-            iteration: Accepted iterations so far.
-            elbo: Evidence lower bound, in nats.
-            fisher_length: Length of the natural gradient in the Fisher metric.
-            step: Step size that the last iteration accepted.
-            draws: Number of base draws in the objective.
-            epoch: Passes over data that are read in batches, the one under way counted.
-            rows_per_second: Rows of data read in a second.
-        """
+    def update(self, **numbers: Unpack[Numbers]) -> None:
+        """Show new numbers; those left out are left out of the line."""
         if self._bar is None:
             return
-        line = status_line(
-            iteration=iteration,
-            elbo=elbo,
-            fisher_length=fisher_length,
-            step=step,
-            draws=draws,
-            epoch=epoch,
-            rows_per_second=rows_per_second,
-        )
+        line = status_line(**numbers)
         # refresh=False leaves the decision to tqdm, which redraws about ten times a
         # second: a fast loop must not spend its time on the terminal.
         self._bar.set_description_str(f"{self.description}: {line}", refresh=False)
@@ -100,30 +103,8 @@ class Progress:
         self._bar = None
 
 
-def status_line(
-    *,
-    iteration: int | None = None,
-    elbo: float | None = None,
-    fisher_length: float | None = None,
-    step: float | None = None,
-    draws: int | None = None,
-    epoch: int | None = None,
-    rows_per_second: float | None = None,
-) -> str:
+def status_line(**numbers: Unpack[Numbers]) -> str:
     """Return the numbers of one iteration as words, without those that are None."""
-    parts = []
-    if epoch is not None:
-        parts.append(f"epoch {int(epoch)}")
-    if iteration is not None:
-        parts.append(f"iteration {int(iteration):>3d}")
-    if elbo is not None:
-        parts.append(f"ELBO {float(elbo):.3f}")
-    if fisher_length is not None:
-        parts.append(f"Fisher length {float(fisher_length):.2e}")
-    if step is not None:
-        parts.append(f"step {float(step):.3g}")
-    if draws is not None:
-        parts.append(f"{int(draws):,d} draws")
-    if rows_per_second is not None:
-        parts.append(f"{rows_per_second:,.0f} rows/s")
-    return "  ".join(parts)
+    given = {name: value for name, value in numbers.items() if value is not None}
+    words = (text.format(given[name]) for name, text in _WORDS.items() if name in given)
+    return "  ".join(words)

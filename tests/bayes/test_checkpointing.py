@@ -19,7 +19,7 @@ import numpyro.distributions as dist
 import pytest
 
 import ngvi
-from ngvi.bayes import checkpointing, fit_stream, run
+from ngvi.bayes import checkpointing, fit_in_memory, fit_stream
 from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.checkpoints import CheckpointError
 from ngvi.mirror import loop
@@ -88,7 +88,11 @@ def banana(z: Any) -> Any:
 
 STEP, TRY, ROUND = (
     f"ngvi.bayes.{name}"
-    for name in ("run._show", "mean_field.MeanField._advance", "mixture_fit._run")
+    for name in (
+        "fit_in_memory._show",
+        "mean_field.MeanField._advance",
+        "mixture_fit._run",
+    )
 )
 WIDE = np.random.default_rng(3).standard_normal((60, 20))
 FITS: dict[str, tuple[str, int, tuple, dict[str, Any]]] = {
@@ -240,7 +244,7 @@ def fit_slowly(folder: Path, cache: Path, answer: Path, begun: Any) -> None:
         begun.set()
         time.sleep(0.1)
 
-    run._show = slowly
+    fit_in_memory._show = slowly
     checkpointing._LARGEST_SHARE = np.inf
     fitted = ngvi.fit(rates, Y, checkpoint=folder, every=1)
     np.save(answer, fitted.gaussian.mean)

@@ -15,7 +15,7 @@ from scipy import stats
 import ngvi
 from models import eight_schools
 from ngvi.bayes import replicates
-from ngvi.bayes.diagnostics import pareto_smoothed
+from ngvi.bayes.importance import pareto_smoothed
 from ngvi.linalg import Diagonal
 from ngvi.report.html import render
 

@@ -1,5 +1,6 @@
 """The main job: fits that are exact where they can be, invariant, honest, robust."""
 
+import pickle
 import warnings
 
 import jax
@@ -13,7 +14,7 @@ from numpyro.distributions import constraints
 
 import ngvi
 from ngvi.bayes import compile_time
-from ngvi.bayes import run as run_module
+from ngvi.bayes.diagnostics import INTERRUPTED
 from ngvi.bayes.numpyro_model import model_target
 from ngvi.bayes.plan import Full
 from ngvi.bayes.programs import solve
@@ -111,6 +112,14 @@ def test_the_same_seed_gives_the_same_answer_and_another_seed_a_close_one():
     assert not np.array_equal(first.gaussian.mean, other.gaussian.mean)
     gap = np.abs(first.mean["beta"] - other.mean["beta"]) / first.sd["beta"]
     assert gap.max() < 0.05
+
+
+def test_a_pickled_posterior_still_has_its_model():
+    posterior = ngvi.fit(known_noise_regression, *regression_data())
+    again = pickle.loads(pickle.dumps(posterior))
+    expected = posterior.sample(3)["beta"]
+    np.testing.assert_array_equal(again.sample(3)["beta"], expected)
+    assert again.target == posterior.target
 
 
 def test_a_log_density_over_a_pytree():
@@ -285,6 +294,26 @@ def test_nan_in_a_predictor_is_reported():
         ngvi.fit(flat_regression, x=x, y=y)
 
 
+def test_random_keys_among_the_arguments_are_data(tmp_path):
+    x = np.linspace(-2, 2, 20)
+    y = np.sin(x)
+
+    def random_features(key, x, y):
+        features = jnp.cos(x[:, None] + jax.random.normal(key, (2,)))
+        beta = numpyro.sample("beta", dist.Normal(0, 1).expand([2]).to_event(1))
+        numpyro.sample("y", dist.Normal(features @ beta, 0.5), obs=y)
+
+    key = jax.random.key(1)
+    posterior = ngvi.fit(random_features, key, x, y, checkpoint=tmp_path)
+    features = np.cos(x[:, None] + np.asarray(jax.random.normal(key, (2,))))
+    precision = features.T @ features / 0.25 + np.eye(2)
+    mean = np.linalg.solve(precision, features.T @ y / 0.25)
+    np.testing.assert_allclose(posterior.gaussian.mean, mean, rtol=1e-6)
+    assert set(posterior.archive().groups["constant_data"]) == {"x"}
+    with pytest.raises(ValueError, match="stands in argument number 1"):
+        ngvi.fit(random_features, key, x * np.nan, y)
+
+
 def test_observations_outside_the_support():
     def model(y):
         rate = numpyro.sample("rate", dist.Gamma(1.0, 1.0))
@@ -357,9 +386,9 @@ def test_interruption_keeps_the_best_state(monkeypatch):
         calls.append(int(state.iteration))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "_show", interrupt)
+    monkeypatch.setattr("ngvi.bayes.fit_in_memory._show", interrupt)
     posterior = ngvi.fit(flat_regression, *regression_data())
     assert calls
-    assert posterior.diagnostics.stop_reason == run_module.INTERRUPTED
+    assert posterior.diagnostics.stop_reason == INTERRUPTED
     assert posterior.verdict.level == "do not trust"
     assert np.isfinite(posterior.mean["beta"]).all()

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import ngvi
-from ngvi.bayes.diagnostics import pareto_smoothed, site_khats
+from ngvi.bayes.importance import pareto_smoothed, site_khats
 from ngvi.bayes.loo import leave_one_out
 from ngvi.bayes.psis import fit_generalised_pareto, smoothed
 
@@ -105,7 +105,7 @@ def test_a_normal_mean_exactly(fitted):
 def test_a_wrong_q_is_corrected(fitted):
     q = fitted.gaussian
     wide = type(q)(q.mean + 0.3, q.precision.scale(0.6))
-    moved = fitted.with_gaussian(wide).loo()
+    moved = fitted.with_approximation(wide).loo()
     np.testing.assert_allclose(moved.pointwise, exactly(), atol=0.05)
 
 
@@ -114,7 +114,7 @@ def test_what_cannot_be_left_out(density_posterior, fitted):
         density_posterior.loo()
     with pytest.raises(ValueError, match="finite log likelihoods"):
         leave_one_out(np.array([[0.0], [-np.inf]]), np.zeros(2))
-    far = fitted.with_gaussian(
+    far = fitted.with_approximation(
         type(fitted.gaussian)(fitted.gaussian.mean + 9, fitted.gaussian.precision)
     ).loo()
     assert far.unsure == 6 and "refine the fit" in str(far)

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 import pytest
 
 import ngvi
-from ngvi.bayes.diagnostics import judge
+from ngvi.bayes.verdict import judge
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense
 

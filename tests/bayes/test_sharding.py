@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
+import math
+import re
 import socket
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,33 +15,30 @@ from jax.sharding import Mesh
 
 import ngvi
 from tests.bayes.test_checkpointing import LABELS, X, logistic
+from tests.processes import on_devices, run_python
 
 DEVICES = r"""
-import json, re
+import json
 import jax, numpy as np
 jax.config.update("jax_enable_x64", True)
 from jax.sharding import Mesh
 import ngvi
-from ngvi.bayes import run
+from ngvi.bayes import fit_in_memory
 from tests.bayes.test_checkpointing import LABELS, X, logistic
+from tests.bayes.test_sharding import numbers_moved
 
-advance, found = run.compiled_advance, []
-MOVES = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
+advance, found = fit_in_memory.compiled_advance, []
 
 def reading(*args):
-    # Numbers that go between devices in the program of a step.
-    run.compiled_advance = advance
-    text = advance.lower(*args).compile().as_text()
-    shapes = re.findall(rf"= ([^=]*?) (?:{MOVES})(?:-start)?\(", text)
-    sizes = re.findall(r"f64\[([0-9,]*)\]", " ".join(shapes))
-    found.append(sum(int(np.prod([int(n) for n in s.split(",") if n])) for s in sizes))
+    fit_in_memory.compiled_advance = advance
+    found.append(numbers_moved(advance.lower(*args).compile().as_text()))
     return advance(*args)
 
 means = []
 for repeat, shape in ((1, (4,)), (1, (2, 2)), (2, (4,))):
     names = ("rows", "draws")[: len(shape)]
     mesh = Mesh(np.array(jax.devices()).reshape(shape), names)
-    run.compiled_advance = reading
+    fit_in_memory.compiled_advance = reading
     x, y = np.tile(X, (repeat, 1)), np.tile(LABELS, repeat)
     fitted = ngvi.fit(logistic, x, y, mesh=mesh)
     assert len(fitted.data.arrays[0].sharding.device_set) == 4
@@ -53,26 +48,19 @@ print(json.dumps({"means": means, "numbers": found}))
 """
 
 
-def run_python(code: str, *arguments: Any, **variables: str) -> subprocess.Popen[str]:
-    """Another process."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | variables
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+MOVES = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
 
 
-def on_devices(code: str, count: int) -> Any:
-    """What another process prints last, as JSON, that has so many simulated devices."""
-    flags = f"--xla_force_host_platform_device_count={count}"
-    flags += " --xla_backend_optimization_level=0"
-    with run_python(code, XLA_FLAGS=flags) as process:
-        output = process.communicate()[0]
-    assert process.returncode == 0
-    return json.loads(output.splitlines()[-1])
+def numbers_moved(program: str) -> int:
+    """How many go between devices in a compiled program."""
+    shapes = re.findall(rf"= ([^=]*?) (?:{MOVES})(?:-start)?\(", program)
+    sizes = re.findall(r"[a-z]+[0-9]+\[([0-9,]*)\]", " ".join(shapes))
+    return sum(math.prod(int(n) for n in s.split(",") if n) for s in sizes)
 
 
 def test_over_devices() -> None:
     """The same answer; and what goes between devices does not grow with the rows."""
-    found = on_devices(DEVICES, 4)
+    found = json.loads(on_devices(DEVICES, 4))
     alone = np.asarray(ngvi.fit(logistic, X, LABELS).gaussian.mean)
     np.testing.assert_allclose(found["means"][0], alone, rtol=1e-12)
     np.testing.assert_allclose(found["means"][1], alone, rtol=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ import ngvi
 from ngvi.bayes.numpyro_model import model_target
 from ngvi.bayes.shared_model import Indivisible, share_out
 from ngvi.bayes.structure import choose
-from tests.bayes.test_sharding import on_devices
+from tests.processes import on_devices
 
 
 def counts(group: Any, x: Any, groups: int, y: Any = None) -> None:
@@ -63,29 +64,25 @@ def shared(model: Any, *args: Any, mesh: Mesh | None = None, **kwargs: Any) -> A
 
 
 DEVICES = r"""
-import json, re
+import json
 from functools import partial
 import jax, numpy as np
 jax.config.update("jax_enable_x64", True)
 from jax.sharding import Mesh
 import ngvi
-from ngvi.bayes import run
+from ngvi.bayes import fit_in_memory
 from ngvi.bayes.programs import begin, compiled_begin
 from ngvi.mirror import loop
 from tests.bayes.test_shares import (
     SCORES, Indivisible, counted, counts, held, rooms, shared, unsorted
 )
+from tests.bayes.test_sharding import numbers_moved
 
-MOVES = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
-advance, programs, found = run.compiled_advance, [], []
+advance, programs, found = fit_in_memory.compiled_advance, [], []
 
 def compiled(*args):
-    # The program of a step, and how many numbers go between devices in it.
     programs.append(advance.lower(*args).compile())
-    text = programs[-1].as_text()
-    shapes = re.findall(rf"= ([^=]*?) (?:{MOVES})(?:-start)?\(", text)
-    sizes = re.findall(r"[a-z]+[0-9]+\[([0-9,]*)\]", " ".join(shapes))
-    found.append(sum(int(np.prod([int(n) for n in s.split(",") if n])) for s in sizes))
+    found.append(numbers_moved(programs[-1].as_text()))
 
 def advanced(*args):
     if not programs:
@@ -93,7 +90,7 @@ def advanced(*args):
     return programs[0](*args[3:])
 
 mesh = Mesh(np.array(jax.devices()), ("groups",))
-run.compiled_advance = advanced
+fit_in_memory.compiled_advance = advanced
 fitted = ngvi.fit(counts, **counted(16, 5), covariance="structured", mesh=mesh)
 assert not fitted.structure.notes, fitted.structure
 
@@ -145,7 +142,7 @@ def held(group: Any, x: Any, groups: int, y: Any) -> None:
 
 def test_over_devices() -> None:
     """The same answer; what goes between devices depends on the border alone."""
-    found = on_devices(DEVICES, 8)
+    found = json.loads(on_devices(DEVICES, 8))
     alone = ngvi.fit(counts, **counted(16, 5), covariance="structured")
     assert found["iterations"] == alone.diagnostics.iterations
     np.testing.assert_allclose(found["mean"], alone.gaussian.mean, rtol=1e-8)

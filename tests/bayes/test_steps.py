@@ -14,9 +14,8 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ngvi
-from ngvi.bayes.numpyro_model import model_target
 from ngvi.bayes.plan import Chained
-from ngvi.bayes.structure import choose
+from tests.bayes.test_structure import chosen
 
 STEPS = 40
 RNG = np.random.default_rng(0)
@@ -60,11 +59,6 @@ def first_order(x: Any) -> Any:
 
 def second_order(x: Any) -> Any:
     return -((x[2:] - x[1:-1] + 0.5 * x[:-2]) ** 2).sum()
-
-
-def chosen(model: Callable[..., None], *args: Any, covariance: str = "auto") -> Any:
-    target, data, point, trace = model_target(model, args, {}, None)
-    return choose(covariance, target, data, point, trace)
 
 
 def test_neighbours_in_a_plate_are_a_chain() -> None:

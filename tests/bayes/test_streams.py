@@ -17,7 +17,7 @@ import ngvi
 from ngvi.bayes.columns import Columns
 from ngvi.bayes.diagnostics import EPOCHS_USED, INTERRUPTED, ONE_PASS
 from ngvi.bayes.numpyro_model import model_target
-from ngvi.bayes.stream import Reader
+from ngvi.bayes.reader import Reader
 from ngvi.bayes.subsampling import RowReader, Subsampled
 from ngvi.bayes.sums import added
 from ngvi.bayes.target import Data, data_part, prior_part
@@ -77,7 +77,7 @@ def test_a_stream_has_the_answer_of_all_data(
     assert streamed.verdict.level == "trustworthy"
     # The density of the draws is that of all data.
     eps = jnp.zeros((2, 3)).at[1].set(0.5)
-    moved = whole.with_gaussian(streamed.gaussian)
+    moved = whole.with_approximation(streamed.gaussian)
     log_p = streamed.evaluate(eps)[0]
     np.testing.assert_allclose(log_p, moved.evaluate(eps)[0], rtol=1e-10)
     # What is of one batch is no part of the answer.

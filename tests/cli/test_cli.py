@@ -12,7 +12,7 @@ import pytest
 
 import ngvi
 from ngvi import zoo
-from ngvi.bayes import run as run_module
+from ngvi.bayes import fit_in_memory
 from ngvi.cli import commands
 from ngvi.cli.choose import arrange, left_out
 from ngvi.cli.errors import InputError
@@ -147,9 +147,9 @@ def test_a_fit_that_was_killed_goes_on(capsys, place, bare_report, monkeypatch):
     assert main(line.split()) == 0
     assert list((place / "kept").glob("checkpoint-*"))
     # Nothing is left to be done but the verdict.
-    monkeypatch.setattr("ngvi.bayes.posterior.elsewhere", lambda posterior: None)
+    monkeypatch.setattr("ngvi.bayes.judged.elsewhere", lambda posterior: None)
     monkeypatch.setattr(
-        run_module, "compiled_advance", lambda *_: pytest.fail("a step")
+        fit_in_memory, "compiled_advance", lambda *_: pytest.fail("a step")
     )
     assert main(line.split()) == 0
     assert main([*line.split(), "--seed", "1"]) == 2
@@ -175,7 +175,7 @@ def test_data_without_the_observations_is_warned_about(capsys, place, bare_repor
 
 @pytest.mark.parametrize("after", [0, 1])
 def test_an_interrupted_fit_is_saved(capsys, place, monkeypatch, bare_report, after):
-    advance = run_module.compiled_advance
+    advance = fit_in_memory.compiled_advance
     calls = []
 
     def interrupted(*arguments):
@@ -184,7 +184,7 @@ def test_an_interrupted_fit_is_saved(capsys, place, monkeypatch, bare_report, af
             raise KeyboardInterrupt
         return advance(*arguments)
 
-    monkeypatch.setattr(run_module, "compiled_advance", interrupted)
+    monkeypatch.setattr(fit_in_memory, "compiled_advance", interrupted)
     code, out, err = run(capsys, "fit eight_schools")
     assert code == 1
     assert "interrupted: saving the best state so far" in err
@@ -197,7 +197,7 @@ def test_an_interrupt_before_the_first_step_leaves_nothing(capsys, place, monkey
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "compiled_begin", interrupted)
+    monkeypatch.setattr("ngvi.bayes.run.compiled_begin", interrupted)
     code, out, err = run(capsys, "fit eight_schools")
     assert (code, out) == (1, "")
     assert "nothing is saved" in err

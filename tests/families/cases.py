@@ -271,14 +271,15 @@ def concrete(package: ModuleType) -> list[type[ExponentialFamily]]:
     ]
 
 
+def has(cls: Any, name: str) -> bool:
+    """Whether a family has what not every family has to have, such as a mode."""
+    own = getattr(cls, name, None) is not getattr(ExponentialFamily, name)
+    return own or name in {f.name for f in parameter_fields(cls)}
+
+
 def having(name: str, cases: list[Case]) -> list[Case]:
-    """Those whose family has what not every family has to have, such as a mode."""
-
-    def has(cls: Any) -> bool:
-        own = getattr(cls, name, None) is not getattr(ExponentialFamily, name)
-        return own or name in {f.name for f in parameter_fields(cls)}
-
-    return [c for c in cases if has(c.family)]
+    """Those whose family has it."""
+    return [c for c in cases if has(c.family, name)]
 
 
 FAMILIES = discover()

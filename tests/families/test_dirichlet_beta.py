@@ -10,6 +10,7 @@ import scipy.special
 import scipy.stats
 
 from ngvi.families import Beta, Dirichlet
+from tests.families.cases import double
 from tests.programs import compiled
 
 WIDE = 1_000
@@ -24,10 +25,6 @@ def lopsided(dtype: type) -> Dirichlet:
     """Sums of 10⁶, entries of 10⁻³."""
     alpha = [[1e6, 1e-3, 2.0], [1e-3, 1e-3, 1e-3], [3e5, 5e5, 2e5], [1e6, 1e-3, 1e-3]]
     return Dirichlet(jnp.asarray(alpha, dtype))
-
-
-def exact_copy(q: Dirichlet) -> Dirichlet:
-    return Dirichlet(q.concentration.astype(jnp.float64))
 
 
 def test_mean_log_of_lopsided_concentrations():
@@ -67,7 +64,7 @@ def test_single_precision_keeps_its_digits():
         return q.mean_params, q.entropy(), q.fisher.logdet()
 
     single = lopsided(np.float32)
-    for actual, expected in zip(of(single), of(exact_copy(single)), strict=True):
+    for actual, expected in zip(of(single), of(double(single)), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=2e-5)
 
 
@@ -76,7 +73,7 @@ def test_divergence_between_near_and_large_members_in_single_precision():
     for factor in (1.001, 1.2, 30.0):
         second = Dirichlet(first.concentration * jnp.asarray([factor, 1.0, 1.1]))
         second = Dirichlet(second.concentration.astype(jnp.float32))
-        expected = divergence(exact_copy(first), exact_copy(second))
+        expected = divergence(double(first), double(second))
         actual = divergence(first, second)
         np.testing.assert_allclose(actual, expected, rtol=2e-3, atol=1e-6)
         assert actual.dtype == jnp.float32
@@ -95,7 +92,7 @@ def test_fisher_of_a_large_sum_is_positive_definite_in_single_precision():
     q = lopsided(np.float32)
     right = jnp.asarray([1.0, -2.0, 0.5], jnp.float32)
     solve = compiled(lambda q, right: q.fisher.solve(right))
-    exact = solve(exact_copy(q), right.astype(jnp.float64))
+    exact = solve(double(q), double(right))
     np.testing.assert_allclose(solve(q, right), exact, rtol=1e-4)
 
 

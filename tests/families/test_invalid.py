@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from ngvi import families
 from ngvi.families.domains import Domain
-from ngvi.families.parameters import fixed_fields, parameter_fields
+from ngvi.families.parameters import domains, fixed_fields, parameter_fields
 from tests.families.cases import FAMILIES, Case, every_family, members
 from tests.families.observations import interior
 from tests.programs import compiled
@@ -50,16 +50,11 @@ PARAMETERS = [
 ]
 
 
-def _domain(case: Case, field: str) -> Domain:
-    (f,) = (f for f in parameter_fields(case.family) if f.name == field)
-    return f.metadata["domain"]
-
-
 @pytest.mark.parametrize(("case", "field"), PARAMETERS)
 def test_a_wrong_parameter_is_named(case: Case, field: str) -> None:
     (q,) = members(case, 0, (), count=1)
     (batch,) = members(case, 0, (3,), count=1)
-    domain, element = _domain(case, field), np.asarray(getattr(q, field))
+    domain, element = domains(q)[field], np.asarray(getattr(q, field))
     said = rf"^{case.family.__name__}: {field} must be {_escaped(domain)}"
     for wrong in outside(domain, element):
         with pytest.raises(ValueError, match=said):
@@ -77,7 +72,7 @@ def _escaped(domain: Domain) -> str:
 @pytest.mark.parametrize(("case", "field"), PARAMETERS)
 def test_wrong_axes_are_named(case: Case, field: str) -> None:
     (q,) = members(case, 0, (3,), count=1)
-    domain, values = _domain(case, field), _values(q)
+    domain, values = domains(q)[field], _values(q)
     name = case.family.__name__
     if domain.ndim:
         too_few = np.asarray(values[field])[0]
@@ -125,11 +120,10 @@ def _numbers(q: Any, p: Any, x: Any) -> list[Array]:
 def test_an_invalid_member_is_nan_inside_jit(case: Case) -> None:
     """All of it, also what ignores the wrong parameter; its neighbours stay right."""
     (q,) = members(case, 0, (), count=1)
-    fields = [f.name for f in parameter_fields(case.family)]
     wrongs = [
         (name, wrong)
-        for name in fields
-        for wrong in outside(_domain(case, name), np.asarray(getattr(q, name)))
+        for name, domain in domains(q).items()
+        for wrong in outside(domain, np.asarray(getattr(q, name)))
     ]
     size = len(wrongs) + 1
 
@@ -169,10 +163,10 @@ def test_log_prob_outside_the_support(case: Case) -> None:
     """−∞ outside, NaN at NaN, and no NaN in the derivatives of what is −∞."""
     (q,) = members(case, 0, (), count=1)
     x = jax.tree.map(np.asarray, interior(q))
-    domains = jax.tree.leaves(getattr(q.support, "parts", q.support))
+    parts = jax.tree.leaves(getattr(q.support, "parts", q.support))
     leaves, structure = jax.tree.flatten(x)
     points = []
-    for i, domain in enumerate(domains):
+    for i, domain in enumerate(parts):
         for wrong in outside(domain, leaves[i].astype(float)):
             points.append(
                 [wrong if j == i else v.astype(float) for j, v in enumerate(leaves)]

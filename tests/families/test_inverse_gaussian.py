@@ -10,6 +10,7 @@ import scipy.special
 import scipy.stats
 
 from ngvi.families import InverseGaussian, special
+from tests.families.cases import double
 from tests.programs import compiled
 
 LOC = np.array([1e-4, 0.3, 1.0, 20.0, 1e4, 1.0, 1.0])
@@ -18,10 +19,6 @@ CONCENTRATION = np.array([1.0, 2.0, 1.0, 0.5, 1e-4, 1e6, 1e-6])
 
 def member(dtype: type = np.float64) -> InverseGaussian:
     return InverseGaussian(jnp.asarray(LOC, dtype), jnp.asarray(CONCENTRATION, dtype))
-
-
-def exact(q: InverseGaussian) -> InverseGaussian:
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), q)
 
 
 @compiled
@@ -34,9 +31,9 @@ def test_single_precision_keeps_its_digits():
     other = InverseGaussian(q.loc * 1.001, q.concentration * 1.002)
     x = q.sample(jax.random.key(0), (50,))
     single = quantities(q, other, x)
-    double = quantities(exact(q), exact(other), x.astype(jnp.float64))
+    exact = quantities(*double((q, other, x)))
     tolerances = (1e-5, 0), (1e-3, 0), (1e-3, 1e-6), (1e-4, 1e-4)
-    for ours, precise, (rtol, atol) in zip(single, double, tolerances, strict=True):
+    for ours, precise, (rtol, atol) in zip(single, exact, tolerances, strict=True):
         assert ours.dtype == jnp.float32
         np.testing.assert_allclose(ours, precise, rtol=rtol, atol=atol)
 
@@ -54,8 +51,8 @@ def test_fit_of_nearly_equal_data_in_single_precision():
     q = member(np.float32)
     draws = compiled(lambda q: q.sample(jax.random.key(2), (2000,)))(q)
     single = q.fit(draws).concentration
-    double = exact(q).fit(draws.astype(jnp.float64)).concentration
-    np.testing.assert_allclose(single, double, rtol=1e-4)
+    exact = double(q).fit(double(draws)).concentration
+    np.testing.assert_allclose(single, exact, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["loc", "concentration"])

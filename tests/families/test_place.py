@@ -16,6 +16,7 @@ from ngvi.families import (
     InverseGamma,
     InverseWishart,
     LogNormal,
+    MatrixNormalWishart,
     Normal,
     NormalGamma,
     NormalInverseWishart,
@@ -97,9 +98,17 @@ def test_von_mises_quantiles_invert_the_distribution_function():
     np.testing.assert_allclose(level, expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", [n for n in MEMBERS if n != "gaussian"])
+FREE = {
+    **{name: q for name, q in MEMBERS.items() if name != "gaussian"},
+    "matrix normal wishart": MatrixNormalWishart(
+        jnp.ones((3, 2)), jnp.eye(3), 4.0, MATRIX
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FREE)
 def test_free_coordinates_go_there_and_back_and_have_no_border(name):
-    q = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), MEMBERS[name])
+    q = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), FREE[name])
     free = to_free(q)
     back = from_free(q, free)
     jax.tree.map(

@@ -10,8 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ngvi.families import ExponentialFamily
-from tests.families.cases import FAMILIES, Case, each, every_family, members, single
+from ngvi.families import Mixture, Normal
+from tests.families.cases import (
+    FAMILIES,
+    Case,
+    each,
+    every_family,
+    has,
+    members,
+    single,
+)
 from tests.families.checks import close
 from tests.programs import compiled
 
@@ -45,16 +53,11 @@ def methods(q: Any, p: Any, x: Any) -> dict[str, Callable[[], Any]]:
         "conjugate_sum": lambda: q.conjugate_sum(p),
     }
     for name in OPTIONAL:
-        if _has(q, name):
+        if has(type(q), name):
             every[name] = lambda name=name: getattr(q, name)
-    if type(q).cdf is not ExponentialFamily.cdf and q.event_shape == ():
+    if has(type(q), "cdf") and q.event_shape == ():
         every["cdf"] = lambda: q.cdf(x)
     return every
-
-
-def _has(q: Any, name: str) -> bool:
-    own, inherited = getattr(type(q), name, None), getattr(ExponentialFamily, name)
-    return own is not inherited
 
 
 def _all(q: Any, p: Any, x: Any) -> dict[str, Any]:
@@ -163,6 +166,16 @@ def test_other_values_do_not_retrace(case: Case) -> None:
     for member in (q, p, other, q.with_natural_params(p.natural_params)):
         program(member)
     assert traces == 1
+
+
+def test_a_mixture_may_have_one_component() -> None:
+    q = Mixture(jnp.zeros(1), Normal(jnp.array([2.0]), 3.0))
+    for again in (
+        q.with_natural_params(q.natural_params),
+        q.with_mean_params(q.mean_params),
+    ):
+        close(again.components.loc, [2.0], 1e-12)
+        close(again.weights, [1.0], 1e-12)
 
 
 @every_family

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +10,7 @@ import scipy.stats
 
 from ngvi.families import VonMises, VonMisesFisher, special
 from ngvi.families.polar_angle import sample_polar_angle
+from tests.families.cases import double
 from tests.programs import compiled
 
 LARGE = np.array([1e-3, 1.0, 30.0, 1e3, 1e5, 1e6])
@@ -28,10 +27,6 @@ def member(dim: int, dtype: type = np.float64) -> VonMisesFisher:
     return VonMisesFisher(loc, jnp.asarray(LARGE, dtype))
 
 
-def in_double(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
-
-
 @compiled
 def quantities(q: VonMisesFisher, others: VonMisesFisher, x: jax.Array) -> tuple:
     return q.entropy(), q.kl(others), q.log_prob(x)
@@ -45,9 +40,9 @@ def test_single_precision_keeps_its_digits(dim):
     others = VonMisesFisher(locs, factors * q.concentration)
     x = compiled(lambda q: q.sample(jax.random.key(0), (5,)))(q)
     single = quantities(q, others, x)
-    double = quantities(in_double(q), in_double(others), x.astype(jnp.float64))
+    exact = quantities(*double((q, others, x)))
     tolerances = (1e-5, 0), (1e-4, 0), (1e-4, 1e-4)
-    for ours, precise, (rtol, atol) in zip(single, double, tolerances, strict=True):
+    for ours, precise, (rtol, atol) in zip(single, exact, tolerances, strict=True):
         assert ours.dtype == jnp.float32
         np.testing.assert_allclose(ours, precise, rtol=rtol, atol=atol)
 
@@ -72,7 +67,7 @@ def test_fit_to_concentrated_draws_in_single_precision(dim):
     # The standard error of log κ is 1/√(½ (d − 1) n) where the draws are concentrated.
     error = 5 / np.sqrt(0.5 * (dim - 1) * 1000)
     np.testing.assert_allclose(fitted[3:], LARGE[3:], rtol=error)
-    precise = fit(in_double(q), draws.astype(jnp.float64))
+    precise = fit(*double((q, draws)))
     np.testing.assert_allclose(fitted, precise, rtol=1e-4)
 
 

@@ -80,7 +80,7 @@ def test_outside_the_support(cls: Any) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Wishart(1.0, np.eye(2)), "df must exceed p - 1 = 1, got 1"),
+        (lambda: Wishart(1.0, np.eye(2)), "df must be above p - 1 = 1, got 1"),
         (lambda: Wishart(4.0, np.array([[1.0, 2], [2, 1]])), "scale must be a sym"),
         (
             lambda: InverseWishart(np.array([4.0, 0.5]), np.eye(2)),

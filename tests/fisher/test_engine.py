@@ -181,7 +181,7 @@ def test_kfac_is_exact_for_a_deep_linear_model_with_a_gaussian_likelihood() -> N
     kfac = fisher(_linear, params, (x, y), structure="kronecker", **options)
     exact = fisher(_linear, params, (x, y), structure="block-diagonal", **options)
     np.testing.assert_allclose(kfac.dense(), exact.dense(), atol=1e-12)
-    # 9a-9c: exact damping in the eigenbasis, logdet, and the factored shortcut.
+    # Exact damping in the eigenbasis, and the log determinant.
     damped = np.asarray(exact.dense()) + 0.3 * np.eye(kfac.dim)
     v = rng.standard_normal(kfac.dim)
     solved = kfac.solve(v, damping=0.3)
@@ -215,7 +215,7 @@ def test_shared_weights_are_exact_in_the_setting_they_are_for(
 
 
 def test_sampled_labels_give_the_fisher_matrix_on_average() -> None:
-    # 3b of the notes: the error falls as 1/√S.
+    # The error falls as 1/√S.
     exact = expected("mlp", "true")
     errors = []
     for samples in (16, 1024):

@@ -290,6 +290,12 @@ def test_exact_fits_have_no_dispersion() -> None:
     assert "intercept" in str(one)
 
 
+def test_a_column_of_any_name_is_no_intercept() -> None:
+    x, y = real("stackloss")
+    fit = linear_regression(x, y, intercept=False, names=["intercept", "b", "c"])
+    np.testing.assert_allclose(fit.predict(x), x @ fit.coefficients, rtol=1e-12)
+
+
 def test_overdispersion_widens_intervals() -> None:
     x, y = real("cpunish")
     plain, wide = (poisson(x, y, dispersion=d) for d in (None, "pearson"))

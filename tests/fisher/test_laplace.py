@@ -41,7 +41,7 @@ def fitted(tau: Any, **options: Any) -> Any:
 
 
 def test_linear_regression_is_exact() -> None:
-    # 17 of the notes: (N F + τ)⁻¹ is the posterior covariance.
+    # (N F + τ)⁻¹ is the posterior covariance.
     tau = 2.0
     posterior = fitted(tau)
     covariance = np.linalg.inv(X.T @ X / NOISE**2 + tau * np.eye(P))

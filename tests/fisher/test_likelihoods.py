@@ -333,6 +333,10 @@ def test_invalid_parameters_are_named() -> None:
         Product((Poisson, Poisson))
     with pytest.raises(ValueError, match='"log rate", got'):
         Exponential("rate")
+    with pytest.raises(ValueError, match="draws must be a whole number, 0 or more"):
+        FromNumPyro(dist.Normal, draws=-1)
+    with pytest.raises(ValueError, match="family must be a class"):
+        NaturalParameters(Gaussian)
 
 
 def test_a_categorical_has_positions() -> None:

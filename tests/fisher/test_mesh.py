@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from tests.processes import on_devices
 
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
@@ -43,15 +41,4 @@ print("done")
 
 
 def test_sharded_data_give_the_same_curvature() -> None:
-    flags = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_PLATFORMS": "cpu",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={**os.environ, **flags},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.stdout.strip() == "done", done.stderr[-2000:]
+    assert on_devices(PROGRAM, 4) == "done"

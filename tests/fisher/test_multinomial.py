@@ -12,8 +12,8 @@ import sklearn.datasets
 import sklearn.linear_model
 import statsmodels.api as sm
 
-from ngvi.fisher.regression import logistic, multinomial, multinomial_solver
-from ngvi.fisher.regression.multinomial_solver import Problem
+from ngvi.fisher.regression import logistic, multinomial, multinomial_fisher
+from ngvi.fisher.regression.multinomial_fisher import Problem, reduced_fisher
 from tests.programs import compiled
 
 
@@ -89,10 +89,10 @@ def test_the_dense_matrix_is_its_definition(monkeypatch: pytest.MonkeyPatch) -> 
     change = np.kron(np.eye(4)[:, :3] - 0.25, np.eye(3))
     parts = map(jnp.asarray, (basis, penalty, np.zeros(23, int), weights))
     problem = Problem(*parts)
-    columns = multinomial_solver.column_products(problem.basis)
-    monkeypatch.setattr(multinomial_solver, "KEPT", 16 * 6 * 5)  # blocks of 5 rows
+    columns = multinomial_fisher.kept_products(problem.basis)
+    monkeypatch.setattr(multinomial_fisher, "KEPT", 16 * 6 * 5)  # blocks of 5 rows
     for kept in (columns, None):
-        found = compiled(multinomial_solver.reduced_fisher)(problem, p.T, kept)
+        found = compiled(reduced_fisher)(problem, p.T, kept)
         np.testing.assert_allclose(found, change.T @ expected @ change, atol=1e-12)
 
 

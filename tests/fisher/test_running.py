@@ -34,7 +34,7 @@ def test_the_mean_over_batches_is_that_over_all_examples() -> None:
 
 
 def test_the_exponential_average_has_no_bias() -> None:
-    # 16b of the notes: weights β^(t−i) over their sum.
+    # Weights β^(t−i) over their sum.
     beta, matrices = 0.7, [np.asarray(curvature(i).dense()) for i in range(4)]
     running = RunningCurvature.begin(curvature(0), beta)
     update = jax.jit(lambda running, new: running.update(new))
@@ -46,7 +46,7 @@ def test_the_exponential_average_has_no_bias() -> None:
 
 
 def test_kronecker_factors_are_averaged_each() -> None:
-    # 16a: which is not the average of the products.
+    # Which is not the average of the products.
     both = curvature(0, "kronecker").average(curvature(1, "kronecker"), 0.5)
     pairs = [curvature(i, "kronecker").matrix.blocks[0] for i in (0, 1)]
     mean = both.matrix.blocks[0]

@@ -41,7 +41,7 @@ F = fisher(logits, PARAMS, (X, Y), likelihood="bernoulli")
 
 
 def test_the_divergence_of_a_short_step_is_half_its_square_in_f() -> None:
-    # 12a of the notes: the error is of third order.
+    # The error is of third order.
     direction = {"w": jnp.asarray([1.0, -0.5, 0.3]), "b": jnp.asarray(-0.7)}
     errors = []
     for h in (2e-2, 1e-2):
@@ -71,7 +71,6 @@ def test_a_solve_by_conjugate_gradients_takes_the_same_step() -> None:
 
 
 def test_damping_bounds_the_divergence_and_not_the_damped_length() -> None:
-    # 12d of the notes.
     step = trust_region_step(loss, kl, PARAMS, F, 1e-6, damping=0.5)
     assert step.halvings <= 1
     assert step.kl > 0.2e-6

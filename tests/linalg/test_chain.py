@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ngvi.linalg import Chain, ChainArrow, Piece, chain_root
+from ngvi.linalg import Chain, ChainArrow, Piece, chain_segments
 from ngvi.mirror import retractions
 from tests.linalg.cases import (
     chain_pattern,
@@ -28,7 +28,7 @@ MEETS = chain_pattern(CHAIN)
 @pytest.fixture(autouse=True)
 def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two levels of segments for a chain this short."""
-    monkeypatch.setattr(chain_root, "_LONGEST", 3)
+    monkeypatch.setattr(chain_segments, "_LONGEST", 3)
 
 
 def member(

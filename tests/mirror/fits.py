@@ -14,15 +14,15 @@ from ngvi.families import Gaussian
 from ngvi.linalg import Dense, PositiveDefinite
 from ngvi.mirror import loop
 from ngvi.mirror.draws import Ladder, ladder
-from ngvi.mirror.estimates import Estimator, first_order
+from ngvi.mirror.estimates import Estimator, FirstOrder
 from ngvi.mirror.start import find_start
 
 DIM = 4
 SETTINGS = loop.Settings(max_iterations=200)
 PRECISE = loop.Settings(max_iterations=200, tolerance=1e-9, loose_tolerance=1e-9)
 PLAIN = replace(PRECISE, memory=0)
-FIRST = first_order()
-WITH_CURVATURE = first_order(full_curvature=True)
+FIRST = FirstOrder()
+WITH_CURVATURE = FirstOrder(full_curvature=True)
 
 # Potentials are pytrees of data, so each class is compiled once for a shape.
 
@@ -66,7 +66,7 @@ def fit(
 @jax.jit
 def from_start(potential: Any, point: jax.Array) -> Gaussian:
     start = find_start(lambda z: potential(z), point)
-    return Gaussian(start.point, Dense.from_inverse_root(start.inverse_root))
+    return Gaussian(start.point, start.precision)
 
 
 def make_draws(levels: int = 5, seed: int = 0, dtype: type = float) -> Ladder:

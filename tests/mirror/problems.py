@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense, Diagonal, PositiveDefinite
-from ngvi.mirror.estimates import Estimate, Estimator, Potential
+from ngvi.mirror.estimates import (
+    Estimate,
+    Estimator,
+    FirstOrder,
+    Potential,
+    second_order,
+    zeroth_order,
+)
+from ngvi.mirror.step import Direction, gaussian_path
 
 STRUCTURES = {"dense": Dense, "diagonal": Diagonal}
 KEEP: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -20,6 +29,19 @@ KEEP: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "diagonal": lambda m: np.diag(np.diag(m)),
 }
 """What each structure keeps of a matrix, as a dense array."""
+every_structure = pytest.mark.parametrize("name", list(STRUCTURES))
+ESTIMATORS = {
+    "zeroth": zeroth_order,
+    "first": FirstOrder,
+    "second": second_order,
+}
+
+
+def close(actual: Any, expected: Any, tolerance: float = 1e-9) -> None:
+    """Equal to a tolerance relative to the largest entry."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    scale = max(np.abs(expected).max(), 1e-3)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
 
 
 def positive(rng: np.random.Generator, dim: int) -> np.ndarray:
@@ -148,6 +170,14 @@ def estimate_quadratic(
 ) -> Estimate:
     """The same for a quadratic that is traced."""
     return estimator(target, q, eps)
+
+
+@partial(jax.jit, static_argnums=3)
+def take(
+    q: Gaussian, direction: Direction, rho: float, retraction: Callable
+) -> Gaussian:
+    """A step from q."""
+    return gaussian_path(q, direction, retraction)(rho).q
 
 
 def truth(

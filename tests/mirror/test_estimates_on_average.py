@@ -11,12 +11,11 @@ import pytest
 from ngvi.families import Gaussian
 from ngvi.mirror.draws import fresh_draws
 from ngvi.mirror.estimates import (
-    first_order,
-    score_difference,
-    second_order,
+    FirstOrder,
     zeroth_order,
 )
 from tests.mirror.problems import (
+    ESTIMATORS,
     gaussian,
     quadratic,
     smooth,
@@ -26,12 +25,6 @@ from tests.mirror.problems import (
 DIM = 3
 # Two-sided false-alarm rate of one comparison: 2e-8.
 STANDARD_ERRORS = 5.6
-ESTIMATORS = {
-    "zeroth": zeroth_order,
-    "first": first_order,
-    "score difference": score_difference,
-    "second": second_order,
-}
 
 
 def replicate(
@@ -97,7 +90,7 @@ def test_spread_is_the_variance_of_the_gradient_s_mean() -> None:
     @jax.jit
     @jax.vmap
     def one(key: jax.Array) -> tuple:
-        result = first_order()(smooth, q, fresh_draws(key, 2 * pairs, DIM))
+        result = FirstOrder()(smooth, q, fresh_draws(key, 2 * pairs, DIM))
         return result.gradient.mean, result.spread
 
     gamma, spread = map(np.asarray, one(keys))

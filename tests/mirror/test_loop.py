@@ -13,7 +13,6 @@ import pytest
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense, Diagonal
 from ngvi.mirror import loop
-from ngvi.mirror.estimates import first_order
 from tests.mirror.fits import (
     DIM,
     FIRST,
@@ -94,15 +93,6 @@ def test_a_diagonal_precision_finds_the_mean_field_optimum() -> None:
     )
     # The mean steps in the full metric: few trials, however correlated.
     assert state.iteration <= 15
-
-
-def test_temperature() -> None:
-    # min E_q[ℓ] − τ Entropy: the precision is H/τ.
-    target = quadratic(np.random.default_rng(2), DIM)
-    settings = replace(PRECISE, temperature=0.5)
-    state = fit(target, wide(), make_draws(), first_order(0.5), settings)
-    assert state.status == loop.CONVERGED
-    np.testing.assert_allclose(state.q.precision.dense(), 2 * target.h, atol=1e-7)
 
 
 def test_a_skewed_posterior_climbs_until_unseen_draws_agree() -> None:

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from ngvi.mirror.memory import Memory
 from ngvi.mirror.step import Direction, inner
-from tests.mirror.problems import STRUCTURES, gaussian, positive
+from tests.mirror.problems import every_structure, gaussian, positive
 
 DIM = 2
-every_structure = pytest.mark.parametrize("name", list(STRUCTURES))
 seeds = st.integers(0, 2**32 - 1)
 
 

@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
 
-from ngvi.families import Gaussian
 from ngvi.mirror import retractions
 from ngvi.mirror.draws import fresh_draws
-from ngvi.mirror.estimates import first_order, second_order, zeroth_order
-from ngvi.mirror.step import Direction, gaussian_path
+from ngvi.mirror.estimates import FirstOrder, second_order, zeroth_order
 from tests.mirror.problems import (
     KEEP,
-    STRUCTURES,
+    close,
     estimate,
+    every_structure,
     gaussian,
     gradients,
     hessians,
     roots,
     smooth,
+    take,
 )
 
 DIM = 3
-FIRST_ORDER, SECOND_ORDER = first_order(), second_order()
-every_structure = pytest.mark.parametrize("name", list(STRUCTURES))
-
-
-@partial(jax.jit, static_argnums=3)
-def take(
-    q: Gaussian, direction: Direction, rho: float, retraction: Callable
-) -> Gaussian:
-    return gaussian_path(q, direction, retraction)(rho).q
-
-
-def close(actual: Any, expected: Any, tolerance: float = 1e-9) -> None:
-    """Equal to a tolerance relative to the largest entry."""
-    actual, expected = np.asarray(actual), np.asarray(expected)
-    scale = max(np.abs(expected).max(), 1e-3)
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
+FIRST_ORDER, SECOND_ORDER = FirstOrder(), second_order()
 
 
 def test_plain_bayesian_learning_rule() -> None:

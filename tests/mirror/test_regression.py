@@ -94,7 +94,7 @@ def test_values_alone_give_the_natural_gradient_of_a_quadratic(full):
     def potential(z):
         return z @ hessian @ z / 2 + linear @ z + 7
 
-    found = by_regression()(potential, q, eps).gradient
+    found = by_regression(potential, q, eps).gradient
     gamma = sd * (hessian @ q.mean + linear)
     curvature = sd[:, None] * hessian * sd - jnp.eye(dim)
     np.testing.assert_allclose(found.mean, gamma, rtol=1e-8, atol=1e-8)

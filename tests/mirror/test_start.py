@@ -23,7 +23,7 @@ hessian_of = jax.jit(lambda potential, z: jax.hessian(lambda z: potential(z))(z)
 
 
 def covariance(start: Start) -> np.ndarray:
-    root = np.asarray(start.inverse_root)
+    root = np.asarray(start.precision.inverse_root)
     return root @ root.T
 
 
@@ -111,7 +111,7 @@ def test_the_bottomless_mode_of_a_funnel_is_not_taken(log_tau: float) -> None:
     start = start_from(FUNNEL, point)
     assert not start.descended
     np.testing.assert_array_equal(start.point, point)
-    assert np.isfinite(start.inverse_root).all()
+    assert np.isfinite(start.precision.inverse_root).all()
     assert np.linalg.matrix_rank(covariance(start)) == 10
     assert start.gradients <= 50 + 4 * 10 + 5 * 2 * 10
 
@@ -243,7 +243,7 @@ def test_a_frame_is_found_where_no_curvature_is(potential: Straight) -> None:
     point = jnp.asarray([1.0, 2.0])
     start = start_from(Scaled(potential, np.ones(2)), point)
     assert np.isfinite(start.point).all()
-    assert np.isfinite(start.inverse_root).all()
+    assert np.isfinite(start.precision.inverse_root).all()
     assert np.linalg.matrix_rank(covariance(start)) == 2
     if not start.descended:
         np.testing.assert_array_equal(start.point, point)
@@ -268,7 +268,7 @@ def test_single_precision() -> None:
     narrow = jax.tree.map(lambda x: np.asarray(x, np.float32), target)
     start = start_from(Scaled(narrow, units), jnp.asarray(1 / units))
     wide = units.astype(float)
-    assert start.point.dtype == start.inverse_root.dtype == jnp.float32
+    assert start.point.dtype == start.precision.inverse_root.dtype == jnp.float32
     assert start.descended
     exact = start_from(Scaled(target, wide), jnp.asarray(1 / wide))
     sd = np.sqrt(np.diag(covariance(exact)))

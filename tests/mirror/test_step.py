@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ngvi.families import Beta, Gaussian
 from ngvi.mirror import retractions
 from ngvi.mirror.draws import antithetic
-from ngvi.mirror.estimates import Estimate, first_order, second_order
+from ngvi.mirror.estimates import Estimate, FirstOrder, second_order
 from ngvi.mirror.step import (
     Direction,
     Step,
@@ -29,13 +29,15 @@ from ngvi.mirror.step import (
 )
 from tests.mirror.problems import (
     KEEP,
-    STRUCTURES,
+    close,
     estimate,
+    every_structure,
     gaussian,
     quadratic,
     roots,
     smooth,
     symmetric,
+    take,
 )
 
 RETRACTIONS = [
@@ -46,29 +48,14 @@ RETRACTIONS = [
 ]
 DIM = 3
 
-every_structure = pytest.mark.parametrize("name", list(STRUCTURES))
 every_retraction = pytest.mark.parametrize(
     "retraction", RETRACTIONS, ids=lambda r: r.__name__
 )
 seeds = st.integers(0, 2**32 - 1)
 
 
-def close(actual: Any, expected: Any, tolerance: float = 1e-9) -> None:
-    """Equal to a tolerance relative to the largest entry."""
-    actual, expected = np.asarray(actual), np.asarray(expected)
-    scale = max(np.abs(expected).max(), 1e-3)
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
-
-
-FIRST_ORDER, SECOND_ORDER = first_order(), second_order()
+FIRST_ORDER, SECOND_ORDER = FirstOrder(), second_order()
 in_old_frame = jax.jit(gaussian_step, static_argnums=3)
-
-
-@partial(jax.jit, static_argnums=3)
-def take(
-    q: Gaussian, direction: Direction, rho: float, retraction: Callable
-) -> Gaussian:
-    return gaussian_path(q, direction, retraction)(rho).q
 
 
 move = jax.jit(mirror_step)

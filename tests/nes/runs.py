@@ -17,6 +17,10 @@ Objective = Callable[[jax.Array, jax.Array], jax.Array]
 """(point, data of the objective) ↦ value."""
 
 
+class Killed(BaseException):
+    """As a kill would: no handler of Exceptions sees it."""
+
+
 class Trace(NamedTuple):
     """A search, generation by generation."""
 

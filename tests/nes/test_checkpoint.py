@@ -6,6 +6,7 @@ import pytest
 import ngvi
 from ngvi.checkpoints import Checkpoints
 from ngvi.nes import CheckpointError, snapshot
+from tests.nes.runs import Killed
 
 
 def rastrigin(x):
@@ -22,10 +23,6 @@ def search(fun=rastrigin, x0=(2.0, 3.0, 2.0), **options):
     return ngvi.minimize(
         fun, np.asarray(x0), bounds=[(-5, 5)] * 3, vectorized=False, **options
     )
-
-
-class Killed(BaseException):
-    """As a kill would: no handler of Exceptions sees it."""
 
 
 def killed_after(calls, objective=rastrigin):

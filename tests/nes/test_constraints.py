@@ -206,6 +206,17 @@ def test_a_point_of_no_known_constraint_has_failed():
     np.testing.assert_allclose(found.x, [1, 0, 0], atol=1e-5)
 
 
+def test_a_point_that_fails_twice_counts_once():
+    def broken(x):
+        if x[1] > 3:
+            raise RuntimeError("outside of the model")
+        return float(sphere(x))
+
+    found = called({"type": "ineq", "fun": broken}, broken, (3.0, 2.5, 3.0), budget=70)
+    assert found.failures["raised"] == found.nfailed > 0
+    assert found.failures["not finite"] == 0
+
+
 def test_maximises_a_pytree():
     def fun(x):
         return -(x["a"] ** 2).sum() - x["b"] ** 2

@@ -154,8 +154,9 @@ def test_nothing_but_failures_ends_with_the_budget_and_a_warning():
     def broken(x):
         raise NameError("typo")
 
-    with pytest.warns(RuntimeWarning, match="the first one: NameError: typo"):
+    with pytest.warns(RuntimeWarning, match="the first one: NameError: typo") as seen:
         found = ngvi.minimize(broken, np.ones(3), budget=50)
+    assert [one.filename for one in seen] == [__file__]
     assert not found.success and found.nfailed == found.nfev == 49
     np.testing.assert_array_equal(found.x, np.ones(3))
     assert found.fun == np.inf

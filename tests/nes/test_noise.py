@@ -10,6 +10,7 @@ import scipy.stats
 
 import ngvi
 from ngvi.nes.noise import WINDOW, reserve, stalls, trend
+from tests.nes.runs import Killed
 
 
 def sphere(x):
@@ -103,10 +104,6 @@ def test_a_rugged_jax_function_is_noisy_too():
     found = ngvi.minimize(fun, np.zeros(3), method="snes", noisy=True, budget=3000)
     assert 2500 < found.nfev <= 3000 and sphere(found.x) < 0.05
     assert len(np.unique(found.history["popsize"])) > 1
-
-
-class Killed(BaseException):
-    """As a kill would: no handler of Exceptions sees it."""
 
 
 def test_goes_on_from_a_checkpoint(tmp_path):

@@ -85,6 +85,13 @@ def test_late_answers_and_foreign_points_help():
     )
 
 
+def test_an_array_that_changes_later_moves_no_point():
+    search, points = make(), np.full((1, 3), 0.4)
+    search.inject(points, [0.0])
+    points += 1
+    np.testing.assert_array_equal(search.result.x, np.full(3, 0.4))
+
+
 def test_a_far_point_is_drawn_in():
     search = make()
     search.inject(np.full((7, 3), 1e9), np.arange(7.0))

@@ -96,7 +96,15 @@ def test_steps_lost_in_rounding_fire():
         record = empty_record(DIM, 7, sd.dtype)
         limits = Stopping(**OFF)
         return measure(
-            q, jnp.ones(DIM), record, jnp.zeros((), int), length, one, one, limits
+            q,
+            jnp.ones(DIM),
+            record,
+            jnp.zeros((), int),
+            length,
+            one,
+            one,
+            limits,
+            one,
         )[1]
 
     def names(*sd):

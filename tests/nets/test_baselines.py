@@ -118,6 +118,15 @@ def test_a_hyperprior_needs_variances() -> None:
         )
 
 
+def test_data_that_do_not_fit_are_refused() -> None:
+    training = maximum_a_posteriori(NET, "gaussian", N)
+    state = training.init(NET.init(KEY), (X, Y))
+    with pytest.raises(ValueError, match=r"as many examples, got lengths \[39, 40\]"):
+        training.run(state, (X, Y[:-1]), KEY, **RUN)
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        training.run(state, (X, Y), KEY, epochs=0, batch_size=10)
+
+
 def trained() -> tuple[Any, Any]:
     noise = ObservationNoise.begin()
     training = maximum_a_posteriori(NET, noise, N, learning_rate=0.01)

@@ -86,6 +86,24 @@ def test_what_layers_share_has_a_row_of_its_own() -> None:
     np.testing.assert_allclose(table.kl.sum(), diagonal.kl())
 
 
+def test_leaves_in_no_layer_have_a_row_of_their_own() -> None:
+    def bent(params: Any, x: jax.Array) -> jax.Array:
+        return NET(params["net"], x) ** 2 * jnp.exp(params["power"] * x[:, :1])
+
+    params = {"net": NET.init(KEY), "power": jnp.zeros(())}
+    layout = Net.of(bent, params, jnp.zeros((2, 2))).layout
+    q = WeightPosterior(
+        jnp.ones(P + 1),
+        Diagonal(jnp.ones(P + 1)),
+        Prior.of(2.0, layout),
+        Gaussian(0.1),
+        None,
+    )
+    table = shares(q)
+    assert list(table.index) == ["net/0", "net/1", "power"]
+    assert list(table.weights) == [9, 4, 1]
+
+
 def test_a_prior_about_another_mean() -> None:
     about = LAYOUT.tree(MEAN + 1)
     prior = Prior.of(2.0, LAYOUT, mean=about)

@@ -22,9 +22,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from ngvi.nets import BayesianMLPClassifier, BayesianMLPRegressor, linearized
+from ngvi.nets import BayesianMLPClassifier, BayesianMLPRegressor
 from ngvi.nets.estimators import defaults, training
-from ngvi.nets.estimators import small as small_nets
 from tests.nets.unoptimised import quick_predictions, quick_training  # noqa: F401
 
 # The row that compiles soonest; fits of equal shapes share their programs.
@@ -231,10 +230,23 @@ def test_rows_that_break_the_posterior_are_left_out():
     assert net.n_samples_seen_ == len(X) and net.stop_reason_ == "diverged"
 
 
+def test_members_of_a_row_are_a_mixture():
+    net = regressor(members=2, max_epochs=5).fit(X, Y)
+    assert len(net.posterior_) == 2
+    starts = net.posterior_.components.mean
+    assert not np.allclose(starts[0], starts[1])
+    net.partial_fit(X[:16], Y[:16])
+    assert len(net.posterior_) == 2 and net.n_samples_seen_ == 76
+
+
 def test_divergence_keeps_the_last_good_state():
     net = regressor(learning_rate=1e200, settings={"trust": None})
-    with pytest.warns(ConvergenceWarning, match="diverged.*after epoch 0.*lower"):
+    with pytest.warns(
+        ConvergenceWarning, match="diverged.*after epoch 0.*lower"
+    ) as found:
         net.fit(X, Y)
+    # It points to the call of `fit`.
+    assert found[0].filename == __file__
     assert net.stop_reason_ == "diverged" and net.n_iter_ == 0
     assert np.isfinite(net.predict(X)).all() and np.isfinite(net.elbo_)
 
@@ -384,84 +396,3 @@ def test_defaults(load: Any, least: float, log_score: float):
     assert net.stop_reason_ in ("converged", "max_epochs")
     assert net.score(new_x, new_y) > least
     assert net.log_score(new_x, new_y) > log_score
-
-
-# -- small nets, linearised ------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def small() -> BayesianMLPRegressor:
-    return BayesianMLPRegressor((8,), members=2, draws=32, random_state=0).fit(X, Y)
-
-
-def test_a_small_net_is_linearised_by_default(small: BayesianMLPRegressor):
-    assert small.algorithm_ == "linearized" and len(small.posterior_) == 2
-    sd = small.predict(X, return_std=True)[1]
-    assert small.score(X, Y) > 0.95 and 0.7 < np.median(sd) < 1.8
-    lower, upper = small.predict_interval(X, 0.9)
-    assert 0.8 < ((lower < Y) & (upper > Y)).mean() <= 1
-    assert small.sample_y(X, 50).shape == (60, 50)
-    assert len(small.history_["elbo"]) == small.n_iter_ <= 200
-    # The bound is of y in its units, and below what the net says of y.
-    assert small.elbo_ / len(Y) < small.log_score(X, Y)
-    assert jnp.result_type(small.posterior_.components.mean) == jnp.result_type(float)
-
-
-def test_a_linearised_net_can_be_pickled(small: BayesianMLPRegressor):
-    again = pickle.loads(pickle.dumps(small))
-    np.testing.assert_array_equal(again.predict(X), small.predict(X))
-
-
-def test_a_linearised_net_takes_no_more_rows(small: BayesianMLPRegressor):
-    with pytest.raises(ValueError, match="begin with partial_fit"):
-        small.partial_fit(X[:5], Y[:5])
-
-
-def test_inputs_that_do_not_matter_are_found_out():
-    rows = np.c_[X, RNG.normal(size=(60, 2))]
-    net = BayesianMLPRegressor((8,), members=1, random_state=0).fit(rows, Y)
-    first = net.posterior_[0].prior.layout.tree(net.posterior_[0].prior.vector)[0]["w"]
-    assert first[2:].min() > first[:2].max()
-
-
-def test_members_of_a_row_are_a_mixture():
-    net = regressor(members=2, max_epochs=5).fit(X, Y)
-    assert len(net.posterior_) == 2
-    starts = net.posterior_.components.mean
-    assert not np.allclose(starts[0], starts[1])
-    net.partial_fit(X[:16], Y[:16])
-    assert len(net.posterior_) == 2 and net.n_samples_seen_ == 76
-
-
-def test_few_epochs_are_enough_to_learn_noise():
-    net = BayesianMLPRegressor((8,), members=1, max_epochs=8, random_state=0).fit(X, Y)
-    assert net.n_iter_ == 8 and net.score(X, Y) > 0.5
-
-
-def test_members_without_a_posterior_are_left_out_and_counted(monkeypatch):
-    found = iter([np.nan, 0.0])
-
-    def some(*args: Any, **kwargs: Any) -> Any:
-        return linearized(*args, **kwargs)._replace(elbo=next(found))
-
-    monkeypatch.setattr(small_nets, "linearized", some)
-    net = BayesianMLPRegressor((8,), members=2, max_epochs=8, random_state=0)
-    with pytest.warns(ConvergenceWarning, match="1 of 2 nets are left out"):
-        net.fit(X, Y)
-    assert len(net.posterior_) == 1
-
-
-def test_no_member_has_a_posterior(monkeypatch):
-    def none(*args: Any, **kwargs: Any) -> Any:
-        return linearized(*args, **kwargs)._replace(elbo=np.nan)
-
-    monkeypatch.setattr(small_nets, "linearized", none)
-    net = BayesianMLPRegressor((8,), members=1, max_epochs=8, random_state=0)
-    with pytest.raises(FloatingPointError, match="no precision of the weights"):
-        net.fit(X, Y)
-
-
-def test_linearised_nets_hold_out_no_rows():
-    net = BayesianMLPRegressor(algorithm="linearized", early_stopping="validation")
-    with pytest.raises(ValueError, match="holds out no rows"):
-        net.fit(X, Y)

@@ -16,7 +16,7 @@ from ngvi.nets import (
     Prior,
     WeightPosterior,
 )
-from ngvi.nets.linearized import Linearized, Settings, fit_linearized
+from ngvi.nets.linearized_fit import Linearized, Settings, fit_linearized
 from ngvi.nets.net import Net
 
 RNG = np.random.default_rng(0)

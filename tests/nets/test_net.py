@@ -18,7 +18,7 @@ NET = Net.of(apply, PARAMS, X[0])
 
 
 def test_weights_are_one_vector_layer_by_layer() -> None:
-    assert (NET.dim, NET.parts, NET.dtype) == (DIM, ("first", "last"), jnp.float64)
+    assert (NET.dim, NET.dtype) == (DIM, jnp.float64)
     assert NET.zeros.shape == (DIM,)
     np.testing.assert_array_equal(NET.layout.vector(PARAMS), START)
     np.testing.assert_array_equal(NET(jnp.asarray(START), X[0]), apply(PARAMS, X[0]))
@@ -30,15 +30,6 @@ def test_the_loss_is_the_mean_over_examples() -> None:
     each = of_examples(loss)(w, X[0], LABELS[0])
     np.testing.assert_allclose(value, np.mean(each), rtol=1e-14)
     np.testing.assert_array_equal(outputs, apply(PARAMS, X[0]))
-
-
-def test_leaves_in_no_layer_are_parts() -> None:
-    def bent(p: Any, x: jax.Array) -> jax.Array:
-        return apply(p["net"], x) ** 2 * jnp.exp(p["power"] * x[:, :1])
-
-    net = Net.of(bent, {"net": PARAMS, "power": jnp.zeros(())}, X[0])
-    assert net.parts == ("net/first", "net/last", "power")
-    assert net.layout.sizes == (9, 9, 1)
 
 
 def test_params_without_a_posterior() -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +18,7 @@ from ngvi.nets import (
 )
 from tests.nets import problems
 from tests.nets.problems import close
+from tests.processes import on_devices
 from tests.programs import compiled
 
 BATCH = tuple(jnp.concatenate(leaf) for leaf in (problems.X[:2], problems.LABELS[:2]))
@@ -76,7 +73,7 @@ import jax, numpy as np
 jax.config.update("jax_enable_x64", True)
 from jax.sharding import Mesh
 from ngvi.nets import Rule, noisy_kfac
-from ngvi.nets.gradient_estimates import SquaredGradient
+from ngvi.nets.gradient_measures import SquaredGradient
 from tests.nets import problems
 
 mesh = Mesh(np.array(jax.devices()), ("draws",))
@@ -107,17 +104,4 @@ except ValueError as error:
 
 
 def test_draws_on_several_devices() -> None:
-    flags = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
-        "--xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={**os.environ, **flags},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.stdout.strip() == "done", done.stderr[-2000:]
+    assert on_devices(PROGRAM, 8) == "done"

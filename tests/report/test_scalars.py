@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from ngvi.names import scalar_names
 from ngvi.report.scalars import (
     draws_of,
     finite,
     most_correlated,
     numeric_sites,
-    scalar_names,
     scalars,
     site_sizes,
 )

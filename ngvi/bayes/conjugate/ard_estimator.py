@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Self
 
 import jax.numpy as jnp
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ngvi.bayes.conjugate import linear_regression as steps
-from ngvi.bayes.conjugate.checks import check_whole, gamma_prior
+from ngvi.bayes.conjugate.checks import check_whole, gamma_prior, warn_of_rising
 from ngvi.bayes.conjugate.linear_regression import Data, Posterior, Priors
 from ngvi.bayes.conjugate.update import room_for
 
@@ -94,12 +92,7 @@ class ARDRegression(RegressorMixin, BaseEstimator):
         self.history_ = [bound - shift for bound in done.history]
         self.bound_, self.n_iter_ = self.history_[-1], len(self.history_)
         if self.n_iter_ == self.max_iter:
-            warnings.warn(
-                f"the bound still rose after {self.max_iter} iterations: raise "
-                "max_iter or tol",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+            warn_of_rising(self.max_iter)
         units = self._y_sd / self._x_sd
         weights = self.posterior_.weights
         self.coef_ = units * np.asarray(weights.mean, np.float64)

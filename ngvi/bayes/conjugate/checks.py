@@ -1,12 +1,14 @@
-"""What the estimators hold their settings to."""
+"""What the estimators hold their settings to, and how they say they are not done."""
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from ngvi.families import Gamma
 
@@ -36,12 +38,18 @@ def check_one_of(estimator: Any, name: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
-def check_decay(estimator: Any) -> None:
-    """Hold κ to where stochastic steps converge.
+def check_steps(estimator: Any) -> None:
+    """Hold the settings of stochastic steps to where these converge.
 
     Raises:
-        ValueError: it is elsewhere.
+        ValueError: one is elsewhere.
     """
+    if estimator.batch_size is not None:
+        check_whole(estimator, batch_size=1)
+    if not estimator.learning_offset >= 0:
+        raise ValueError(
+            f"learning_offset must be 0 or more, got {estimator.learning_offset!r}"
+        )
     if not 0.5 < estimator.learning_decay <= 1:
         raise ValueError(
             "learning_decay must be above 0.5 and at most 1, for stochastic steps to "
@@ -62,3 +70,12 @@ def gamma_prior(estimator: Any, name: str) -> Gamma:
             f"both positive, got {getattr(estimator, name)!r}"
         )
     return Gamma(*(jnp.asarray(v, jnp.result_type(float)) for v in given))
+
+
+def warn_of_rising(max_iter: int) -> None:
+    """Say that the bound still rose, to the caller of the calling `fit`."""
+    warnings.warn(
+        f"the bound still rose after {max_iter} iterations: raise max_iter or tol",
+        ConvergenceWarning,
+        stacklevel=3,
+    )

@@ -31,11 +31,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ngvi.bayes.conjugate.update import Ascent, ascend, conjugate_step
+from ngvi.bayes.conjugate.update import Ascent, ascend, conjugate_step, divergence
 from ngvi.families import Gamma, Gaussian
+from ngvi.families.special.tables import LOG_2PI
 from ngvi.linalg import Dense
 
-LOG_2PI = math.log(2 * math.pi)
 LEVEL_PRECISION = 1e-2
 """α_b, for columns of variance one."""
 
@@ -115,14 +115,9 @@ def misfit(v: Moments, z: Moments, data: Data) -> Float[Array, "p"]:
 
 def loadings_prior(columns: Columns) -> Gaussian:
     """N(0, diag(E α, α_b)⁻¹), the same for each column."""
-    relevance = columns.relevance.mean
-    precision = jnp.append(relevance, LEVEL_PRECISION)
-    shape = columns.loadings.mean.shape
-    diagonal = Dense.from_deviations(precision**-0.5)
-    batch = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (shape[0], *leaf.shape)), diagonal
-    )
-    return Gaussian(jnp.zeros(shape, relevance.dtype), batch)
+    precision = jnp.append(columns.relevance.mean, LEVEL_PRECISION)
+    sd = jnp.broadcast_to(precision**-0.5, columns.loadings.mean.shape)
+    return Gaussian(jnp.zeros_like(sd), jax.vmap(Dense.from_deviations)(sd))
 
 
 def move(
@@ -196,13 +191,8 @@ def bound(
     of_columns = (p * log_relevance - relevance * squares[:k]).sum()
     of_columns += p * math.log(LEVEL_PRECISION) - LEVEL_PRECISION * squares[k]
     of_columns -= p * (k + 1) * LOG_2PI
-    price = jnp.zeros_like(of_rows)
-    for factor, one in (
-        (columns.relevance, priors.relevance),
-        (columns.noise, priors.noise),
-    ):
-        alike = jax.tree.map(lambda a, b: jnp.broadcast_to(a, b.shape), one, factor)
-        price += factor.kl(alike).sum()
+    price = divergence(columns.relevance, priors.relevance)
+    price += divergence(columns.noise, priors.noise)
     entropy = q.entropy().sum() + columns.loadings.entropy().sum()
     return (likelihood + of_rows + of_columns) / 2 + entropy - price
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Self
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.base import (
@@ -12,20 +12,20 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ngvi.bayes.conjugate import factor_analysis as steps
 from ngvi.bayes.conjugate.checks import (
-    check_decay,
     check_one_of,
+    check_steps,
     check_whole,
     gamma_prior,
+    warn_of_rising,
 )
 from ngvi.bayes.conjugate.factor_analysis import Columns, Data, Priors
-from ngvi.bayes.conjugate.update import robbins_monro, room_for
+from ngvi.bayes.conjugate.update import RobbinsMonro, room_for, stochastic
 from ngvi.families import Gamma, Gaussian
 from ngvi.linalg import Dense
 
@@ -140,41 +140,25 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             )
             self.posterior_, history = done.state, done.history
             if len(history) == most:
-                warnings.warn(
-                    f"the bound still rose after {most} iterations: raise max_iter or "
-                    "tol",
-                    ConvergenceWarning,
-                    stacklevel=2,
-                )
+                warn_of_rising(most)
         else:
-            self.posterior_, history = self._stochastic(start, data, rng)
+            self.posterior_, history = stochastic(
+                steps.stochastic_step,
+                lambda *fit: steps.look(*fit)[1],
+                start,
+                self._priors,
+                data,
+                self.batch_size,
+                self.max_iter,
+                RobbinsMonro(self.learning_offset, self.learning_decay),
+                rng,
+            )
         # Densities of the data are those of standardised columns over their units.
         units = float((np.asarray(data.there).sum(0) * np.log(self._sd)).sum())
         self.history_ = [bound - units for bound in history]
         bound = float(steps.look(self.posterior_, self._priors, data)[1])
         self.bound_, self.n_iter_ = bound - units, len(history)
         return self
-
-    def _stochastic(
-        self, columns: Columns, data: Data, rng: np.random.RandomState
-    ) -> tuple[Columns, list[float]]:
-        assert self.batch_size is not None
-        n = len(data.y)
-        size = min(self.batch_size, n)
-        history: list[float] = []
-        taken = 0
-        for _ in range(self.max_iter):
-            order = rng.permutation(n)
-            for first in range(0, n - size + 1, size):
-                taken += 1
-                rho = robbins_monro(taken, self.learning_offset, self.learning_decay)
-                chosen = order[first : first + size]
-                batch = Data(data.y[chosen], data.there[chosen])
-                columns = steps.stochastic_step(
-                    columns, self._priors, batch, rho, n / size
-                )
-            history.append(float(steps.look(columns, self._priors, data)[1]))
-        return columns, history
 
     def _start(self, data: Data, rng: np.random.RandomState) -> Columns:
         """Principal components of the data with columns' means for missing entries."""
@@ -186,10 +170,10 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         loadings = 0.01 * rng.normal(size=(p, k + 1))
         loadings[:, :rank] += vectors.T * values / np.sqrt(n)
         dtype = data.y.dtype
-        eye = jnp.broadcast_to(jnp.eye(k + 1, dtype=dtype), (p, k + 1, k + 1))
+        sd = jnp.full((p, k + 1), 0.1, dtype)
         ones = jnp.ones(p if self.noise == "columns" else 1, dtype)
         return Columns(
-            Gaussian(jnp.asarray(loadings, dtype), Dense(10 * eye, eye / 10)),
+            Gaussian(jnp.asarray(loadings, dtype), jax.vmap(Dense.from_deviations)(sd)),
             Gamma(jnp.ones(k, dtype), jnp.ones(k, dtype)),
             Gamma(ones, ones / 2),
         )
@@ -197,7 +181,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def _check(self) -> None:
         check_whole(self, n_components=1, max_iter=1)
         check_one_of(self, "noise", NOISES)
-        check_decay(self)
+        check_steps(self)
 
     def _numbers(self, X: Any, reset: bool = False) -> np.ndarray:
         return validate_data(

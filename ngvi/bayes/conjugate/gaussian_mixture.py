@@ -18,7 +18,6 @@ model; Bishop (2006), Pattern recognition and machine learning, section 10.2.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from ngvi.bayes.conjugate.update import Ascent, ascend, conjugate_step
+from ngvi.bayes.conjugate.update import Ascent, ascend, conjugate_step, divergence
 from ngvi.families import (
     Dirichlet,
     Gaussian,
@@ -35,8 +34,8 @@ from ngvi.families import (
     NormalInverseWishart,
 )
 from ngvi.families.conjugacy import pair_of
+from ngvi.families.special.tables import HALF_LOG_2PI
 
-LOG_2PI = math.log(2 * math.pi)
 Components = NormalInverseWishart | NormalGamma
 Data = Float[Array, "n p"]
 
@@ -67,9 +66,7 @@ def log_joint(q: Mixture, x: Data) -> Float[Array, "n K"]:
         return term.reshape(len(x), -1) @ mean.reshape(count, -1).T
 
     each = jax.tree.map(pairs, q.components.mean_params, terms(q.components, x))
-    log_density = jax.tree.reduce(jnp.add, each) - x.shape[1] / 2 * math.log(
-        2 * math.pi
-    )
+    log_density = jax.tree.reduce(jnp.add, each) - x.shape[1] * HALF_LOG_2PI
     return log_density + q.weights.mean_params
 
 
@@ -91,14 +88,11 @@ def move(
     )
 
 
-def divergence(q: Mixture, prior: Mixture) -> Float[Array, ""]:
-    """KL(q(π) ‖ prior) + Σ_k KL(q_k ‖ prior)."""
-    repeated = jax.tree.map(
-        lambda one, all_: jnp.broadcast_to(one, all_.shape),
-        prior.components,
-        q.components,
-    )
-    return q.weights.kl(prior.weights) + q.components.kl(repeated).sum()
+def _bound(q: Mixture, prior: Mixture, logs: Float[Array, "n K"]) -> Float[Array, ""]:
+    """With the best r: what the data are worth, less KL(q ‖ prior)."""
+    price = divergence(q.weights, prior.weights)
+    price += divergence(q.components, prior.components)
+    return jax.nn.logsumexp(logs, axis=1).sum() - price
 
 
 @partial(jax.jit, static_argnames="room")
@@ -109,8 +103,8 @@ def fit(
 
     def step(q: Mixture) -> tuple[Mixture, Float[Array, ""]]:
         logs = log_joint(q, x)
-        bound = jax.nn.logsumexp(logs, axis=1).sum() - divergence(q, prior)
-        return move(q, prior, x, jax.nn.softmax(logs, axis=1)), bound
+        moved = move(q, prior, x, jax.nn.softmax(logs, axis=1))
+        return moved, _bound(q, prior, logs)
 
     return ascend(step, q, tol, most, room)
 
@@ -127,8 +121,7 @@ def stochastic_step(
 @jax.jit
 def bound(q: Mixture, prior: Mixture, x: Data) -> Float[Array, ""]:
     """The evidence lower bound, with the best r."""
-    logs = log_joint(q, x)
-    return jax.nn.logsumexp(logs, axis=1).sum() - divergence(q, prior)
+    return _bound(q, prior, log_joint(q, x))
 
 
 @jax.jit

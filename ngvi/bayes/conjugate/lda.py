@@ -20,13 +20,12 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ngvi.bayes.conjugate.checks import check_decay, check_one_of, check_whole
+from ngvi.bayes.conjugate.checks import check_one_of, check_steps, check_whole
 from ngvi.bayes.conjugate.documents import Layout, Part, cut
 from ngvi.bayes.conjugate.sweeps import (
     Inner,
     Priors,
     Statistics,
-    Steps,
     Sweeps,
     expect,
     filled,
@@ -36,7 +35,7 @@ from ngvi.bayes.conjugate.sweeps import (
     step,
 )
 from ngvi.bayes.conjugate.topics import Visit
-from ngvi.bayes.conjugate.update import robbins_monro
+from ngvi.bayes.conjugate.update import RobbinsMonro
 from ngvi.families import Dirichlet
 
 METHODS = ("incremental", "online")
@@ -157,7 +156,7 @@ class LatentDirichletAllocation(
             self._priors,
             self.batch_size,
             Inner(self.mean_change_tol, self.max_visit_iter),
-            self._steps,
+            self._lengths,
             self._rng,
         )
         keep = self.learning_method == "incremental"
@@ -200,7 +199,7 @@ class LatentDirichletAllocation(
                 self.topics_,
                 self._priors.topics,
                 expected,
-                robbins_monro(self.n_batch_iter_, *self._steps),
+                self._lengths.step_size(self.n_batch_iter_),
                 self.total_samples / len(part.documents),
             )
         self.history_, self.bound_ = [], None
@@ -254,9 +253,9 @@ class LatentDirichletAllocation(
                 f"{self.doc_topic_prior!r}"
             )
         check_one_of(self, "learning_method", METHODS)
-        check_whole(self, n_components=2, max_iter=1, batch_size=1)
+        check_whole(self, n_components=2, max_iter=1)
         check_whole(self, max_doc_update_iter=1, max_visit_iter=1)
-        check_decay(self)
+        check_steps(self)
         for name in ("doc_topic_prior", "topic_word_prior", "total_samples"):
             value = getattr(self, name)
             if value is not None and value != "learned" and not value > 0:
@@ -271,8 +270,8 @@ class LatentDirichletAllocation(
         return counts
 
     @property
-    def _steps(self) -> Steps:
-        return Steps(self.learning_offset, self.learning_decay)
+    def _lengths(self) -> RobbinsMonro:
+        return RobbinsMonro(self.learning_offset, self.learning_decay)
 
     # -- what was found ----------------------------------------------------------------
 

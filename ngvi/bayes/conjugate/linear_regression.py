@@ -18,7 +18,6 @@ Bishop and Tipping (2000), Variational relevance vector machines.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,11 +25,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ngvi.bayes.conjugate.update import Ascent, ascend, conjugate_step
+from ngvi.bayes.conjugate.update import Ascent, ascend, conjugate_step, divergence
 from ngvi.families import Gamma, Gaussian
+from ngvi.families.special.tables import LOG_2PI
 from ngvi.linalg import Dense
-
-LOG_2PI = math.log(2 * math.pi)
 
 
 class Data(NamedTuple):
@@ -105,12 +103,8 @@ def bound(q: Posterior, priors: Priors, data: Data) -> Float[Array, ""]:
     n, p = data.x.shape
     likelihood = n * (log_noise - LOG_2PI) - noise * misfit(q.weights, data)
     prior = (log_relevance - relevance * squares(q.weights)).sum() - p * LOG_2PI
-    alike = jax.tree.map(
-        lambda one, all_: jnp.broadcast_to(one, all_.shape),
-        priors.relevance,
-        q.relevance,
-    )
-    price = q.relevance.kl(alike).sum() + q.noise.kl(priors.noise)
+    price = divergence(q.relevance, priors.relevance)
+    price += divergence(q.noise, priors.noise)
     return (likelihood + prior) / 2 + q.weights.entropy() - price
 
 

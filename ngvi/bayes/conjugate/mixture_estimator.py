@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Self
 
 import jax
@@ -10,14 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ngvi.bayes.conjugate import gaussian_mixture as steps
-from ngvi.bayes.conjugate.checks import check_decay, check_one_of, check_whole
+from ngvi.bayes.conjugate.checks import (
+    check_one_of,
+    check_steps,
+    check_whole,
+    warn_of_rising,
+)
 from ngvi.bayes.conjugate.gaussian_mixture import Mixture
-from ngvi.bayes.conjugate.update import robbins_monro, room_for
+from ngvi.bayes.conjugate.update import RobbinsMonro, room_for, stochastic
 from ngvi.families import Dirichlet, NormalGamma, NormalInverseWishart
 
 COVARIANCES = ("full", "diag")
@@ -135,55 +138,43 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):
             ).fit_predict(X)
             start = jnp.asarray(np.eye(self.n_components)[labels], x.dtype)
             q = steps.begin(prior, x, start)
-            q, history, converged = (
-                self._ascend(q, prior, x)
-                if self.batch_size is None
-                else self._stochastic(q, prior, x, rng)
-            )
+            q, history = self._moved(q, prior, x, rng)
             bound = float(steps.bound(q, prior, x))
             if bound > best:
                 best = self.bound_ = bound
                 self.posterior_, self.history_ = q, history
-                self.n_iter_, self.converged_ = len(history), converged
+                self.n_iter_ = len(history)
         if not np.isfinite(best):
             raise ValueError(
                 "the bound is not finite: covariance_prior is too narrow for these "
                 "data, or X has columns that others determine"
             )
+        # Stochastic steps shrink by themselves.
+        whole = self.batch_size is None
+        self.converged_ = not whole or self.n_iter_ < self.max_iter
         if not self.converged_:
-            warnings.warn(
-                f"the bound still rose after {self.max_iter} iterations: raise "
-                "max_iter or tol",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+            warn_of_rising(self.max_iter)
         return self
 
-    def _ascend(
-        self, q: Mixture, prior: Mixture, x: Any
-    ) -> tuple[Mixture, list[float], bool]:
-        most = self.max_iter
-        done = steps.fit(q, prior, x, self.tol * len(x), most, room_for(most))
-        history = done.history
-        return done.state, history, len(history) < self.max_iter
-
-    def _stochastic(
+    def _moved(
         self, q: Mixture, prior: Mixture, x: Any, rng: np.random.RandomState
-    ) -> tuple[Mixture, list[float], bool]:
-        assert self.batch_size is not None
-        size = min(self.batch_size, len(x))
-        history: list[float] = []
-        taken = 0
-        for _ in range(self.max_iter):
-            order = rng.permutation(len(x))
-            for start in range(0, len(x) - size + 1, size):
-                taken += 1
-                rho = robbins_monro(taken, self.learning_offset, self.learning_decay)
-                batch = x[order[start : start + size]]
-                q = steps.stochastic_step(q, prior, batch, rho, len(x) / size)
-            history.append(float(steps.bound(q, prior, x)))
-        # The steps shrink by themselves.
-        return q, history, True
+    ) -> tuple[Mixture, list[float]]:
+        """Where q comes to, and the bounds on the way."""
+        most = self.max_iter
+        if self.batch_size is None:
+            done = steps.fit(q, prior, x, self.tol * len(x), most, room_for(most))
+            return done.state, done.history
+        return stochastic(
+            steps.stochastic_step,
+            steps.bound,
+            q,
+            prior,
+            x,
+            self.batch_size,
+            most,
+            RobbinsMonro(self.learning_offset, self.learning_decay),
+            rng,
+        )
 
     def _prior(self, X: np.ndarray) -> Mixture:
         dtype = jnp.result_type(float)
@@ -229,7 +220,7 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):
     def _check(self) -> None:
         check_whole(self, n_components=2, max_iter=1, n_init=1)
         check_one_of(self, "covariance_type", COVARIANCES)
-        check_decay(self)
+        check_steps(self)
 
     def _inside(self, X: np.ndarray) -> Any:
         return jnp.asarray(X - self.shift_, jnp.result_type(float))

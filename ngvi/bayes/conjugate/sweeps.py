@@ -13,14 +13,13 @@ from ngvi.bayes.conjugate.documents import Layout, Part, cut
 from ngvi.bayes.conjugate.topics import (
     Batch,
     Visit,
-    divergence,
     statistics,
     table_of,
     topic_bound,
     visit,
     word_bound,
 )
-from ngvi.bayes.conjugate.update import conjugate_step, robbins_monro
+from ngvi.bayes.conjugate.update import RobbinsMonro, conjugate_step, divergence
 from ngvi.families import Dirichlet
 
 Statistics = Float[Array, "topics words"]
@@ -39,13 +38,6 @@ class Inner(NamedTuple):
 
     tol: float | Float[Array, ""]
     most: int | Int[Array, ""]
-
-
-class Steps(NamedTuple):
-    """ρ_t = (t + delay)^−decay."""
-
-    delay: float
-    decay: float
 
 
 @jax.jit
@@ -126,7 +118,7 @@ class Sweeps:
         priors: of documents and topics.
         batch_size: documents.
         inner: when their iterations end.
-        steps: the stochastic ones.
+        lengths: of the stochastic steps.
         rng: of the documents' order.
     """
 
@@ -137,14 +129,14 @@ class Sweeps:
         priors: Priors,
         batch_size: int,
         inner: Inner,
-        steps: Steps,
+        lengths: RobbinsMonro,
         rng: np.random.RandomState,
     ) -> None:
         self.topics = topics
         self.priors = priors
         self.taken = 0
         self._inner = inner
-        self._steps = steps
+        self._lengths = lengths
         self._rng = rng
         self.layout = Layout.of(counts, batch_size)
         order = rng.permutation(counts.shape[0])
@@ -172,7 +164,7 @@ class Sweeps:
             found, expected = self._visit(i, no_shares(part, self.topics))
             self._keep(i, found, shares=keep)
             self.taken += 1
-            step_size = robbins_monro(self.taken, *self._steps)
+            step_size = self._lengths.step_size(self.taken)
             scale = len(self._gamma) / len(part.documents)
             self.topics = step(
                 self.topics, self.priors.topics, expected, step_size, scale

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ngvi.bayes.conjugate.update import conjugate_step
+from ngvi.bayes.conjugate.update import conjugate_step, divergence
 from ngvi.families import Dirichlet
 from ngvi.families.special import digamma
 
@@ -139,12 +139,6 @@ def statistics(
     """Σ_d n_dw r_dwk."""
     flat = shares.reshape(-1, shares.shape[-1])
     return jax.ops.segment_sum(flat, batch.words.reshape(-1), words).T
-
-
-def divergence(q: Dirichlet, prior: Dirichlet) -> Float[Array, ""]:
-    """Σ KL(q ‖ prior) over the members of q."""
-    alike = jnp.broadcast_to(prior.concentration, q.concentration.shape)
-    return q.kl(Dirichlet(alike)).sum()
 
 
 def topic_bound(

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ngvi.families import ExponentialFamily
@@ -52,9 +53,64 @@ def conjugate_step(
     return mirror_step(q, gradient, step_size)
 
 
-def robbins_monro(step: int, delay: float, decay: float) -> float:
-    """ρ_t = (t + delay)^−κ of step t = 1, 2, …"""
-    return (step + delay) ** -decay
+def divergence(q: Family, prior: Family) -> Float[Array, ""]:
+    """Σ KL(q ‖ prior) over the members of q, whose prior is the same or broadcasts."""
+    alike = jax.tree.map(lambda one, all_: jnp.broadcast_to(one, all_.shape), prior, q)
+    return q.kl(alike).sum()
+
+
+class RobbinsMonro(NamedTuple):
+    """The lengths ρ_t = (t + delay)^−decay of the steps t = 1, 2, …"""
+
+    delay: float
+    decay: float
+
+    def step_size(self, step: int) -> float:
+        """ρ_t."""
+        return (step + self.delay) ** -self.decay
+
+
+def stochastic(
+    step: Callable[[Any, Any, Any, float, float], Any],
+    bound: Callable[[Any, Any, Any], Float[Array, ""]],
+    start: Any,
+    prior: Any,
+    data: Any,
+    batch_size: int,
+    epochs: int,
+    lengths: RobbinsMonro,
+    rng: np.random.RandomState,
+) -> tuple[Any, list[float]]:
+    """Epochs of stochastic steps, each through the rows in a random order.
+
+    Args:
+        step: (state, prior, some rows, ρ, s) ↦ the next state.
+        bound: (state, prior, all rows) ↦ the evidence lower bound.
+        start: the first state.
+        prior: of what is global.
+        data: a pytree of arrays with the rows along their first axes.
+        batch_size: rows of a step.
+        epochs: passes over the data.
+        lengths: of the steps.
+        rng: of the order.
+
+    Returns:
+        The last state, and the bound after each epoch.
+    """
+    rows = len(jax.tree.leaves(data)[0])
+    size = min(batch_size, rows)
+    state, taken, history = start, 0, []
+    for _ in range(epochs):
+        order = rng.permutation(rows)
+        # Batches of one size, for one program: what is left over waits for its turn.
+        for first in range(0, rows - size + 1, size):
+            taken += 1
+            chosen = order[first : first + size]
+            batch = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], data)
+            rho = lengths.step_size(taken)
+            state = step(state, prior, batch, rho, rows / size)
+        history.append(float(bound(state, prior, data)))
+    return state, history
 
 
 class Ascent(NamedTuple):

@@ -17,9 +17,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ngvi.bayes.gaussian_process import model as exact
 from ngvi.bayes.gaussian_process import prior, stochastic
-from ngvi.bayes.gaussian_process.kernels import Kernel
+from ngvi.bayes.gaussian_process.kernels import RBF, Kernel
 from ngvi.bayes.gaussian_process.model import Model
-from ngvi.bayes.gaussian_process.prior import Marginals
+from ngvi.bayes.gaussian_process.prior import Marginals, Rows
 from ngvi.families import Gaussian as GaussianFamily
 from ngvi.fisher.likelihoods import Elementwise
 
@@ -36,13 +36,16 @@ class Process(NamedTuple):
     elbo: float | None
     iterations: int
 
+    def rows(self, x: Float[Array, "n d"]) -> Rows:
+        """Those of new inputs."""
+        kernel = self.model.kernel
+        return prior.rows(kernel, prior.root(kernel, self.inputs), self.inputs, x)
+
 
 @jax.jit
 def latent(process: Process, x: Float[Array, "n d"]) -> Marginals:
     """q(f) at new inputs."""
-    lower = prior.root(process.model.kernel, process.inputs)
-    rows = prior.rows(process.model.kernel, lower, process.inputs, x)
-    return prior.marginals(process.q, rows)
+    return prior.marginals(process.q, process.rows(x))
 
 
 @jax.jit
@@ -50,12 +53,16 @@ def joint(
     process: Process, x: Float[Array, "n d"]
 ) -> tuple[Float[Array, "n"], Float[Array, "n n"]]:
     """Mean and covariance of q(f) at new inputs."""
-    kernel = process.model.kernel
-    lower = prior.root(kernel, process.inputs)
-    rows = prior.rows(kernel, lower, process.inputs, x)
+    rows = process.rows(x)
     spread = rows.weights @ process.q.precision.inverse_root
-    rest = kernel(x, x) - rows.weights @ rows.weights.T
+    rest = process.model.kernel(x, x) - rows.weights @ rows.weights.T
     return rows.weights @ process.q.mean, spread @ spread.T + rest
+
+
+def smooth(variance: float, x: np.ndarray) -> RBF:
+    """A kernel to start from, with the columns' own scales as lengthscales."""
+    spread = np.maximum(x.std(0), 1e-12 + 1e-6 * abs(x).max())
+    return RBF(variance, spread * np.sqrt(x.shape[1]))
 
 
 class GaussianProcess(BaseEstimator):
@@ -109,9 +116,10 @@ class GaussianProcess(BaseEstimator):
                 "kernel must be one of ngvi.bayes.gaussian_process, such as "
                 f"RBF(1.0, 0.5), or None; got {type(self.kernel).__name__}"
             )
-        for name in ("epochs", "max_iter", "max_steps"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("batch_size", "epochs", "max_iter", "max_steps"):
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
+                raise ValueError(f"{name} must be positive, got {value}")
         if not self.tol > 0:
             raise ValueError(f"tol must be positive, got {self.tol}")
         if self.batch_size is not None and self.inducing is None:
@@ -167,7 +175,7 @@ class GaussianProcess(BaseEstimator):
                 batch_size=size,
                 epochs=self.epochs,
                 rng=rng,
-                schedule=stochastic.Schedule(adam=0.02 if self.optimize else 0.0),
+                optimize=self.optimize,
             )
             return Process(model, model.inducing, q, None, self.epochs)
         found = exact.learn(

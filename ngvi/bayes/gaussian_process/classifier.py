@@ -9,9 +9,8 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from ngvi.bayes.gaussian_process.base import GaussianProcess
+from ngvi.bayes.gaussian_process.base import GaussianProcess, smooth
 from ngvi.bayes.gaussian_process.expectations import predicted_moments
-from ngvi.bayes.gaussian_process.kernels import RBF, Kernel
 from ngvi.fisher.likelihoods import Bernoulli
 
 
@@ -32,6 +31,7 @@ class GaussianProcessClassifier(ClassifierMixin, GaussianProcess):
 
     Example:
         >>> import numpy as np
+        >>> from ngvi.bayes.gaussian_process import RBF
         >>> x = np.linspace(0, 6, 40)[:, None]
         >>> gp = GaussianProcessClassifier(RBF(4.0, 0.8), optimize=False)
         >>> gp = gp.fit(x, np.sin(x[:, 0]) > 0)
@@ -62,7 +62,7 @@ class GaussianProcessClassifier(ClassifierMixin, GaussianProcess):
                 f"{self.classes_.tolist()[0]!r}"
             )
         positive = self.classes_[1:] if len(self.classes_) == 2 else self.classes_
-        kernel = self._kernel(X)
+        kernel = smooth(4.0, X) if self.kernel is None else self.kernel
         self.processes_ = [
             self._process(X, (y == one).astype(float), kernel, Bernoulli())
             for one in positive
@@ -71,12 +71,6 @@ class GaussianProcessClassifier(ClassifierMixin, GaussianProcess):
         self.elbo_ = sum(bounds) if bounds else None
         self.n_iter_ = max(process.iterations for process in self.processes_)
         return self
-
-    def _kernel(self, x: np.ndarray) -> Kernel:
-        if self.kernel is not None:
-            return self.kernel
-        spread = np.maximum(x.std(0), 1e-12 + 1e-6 * abs(x).max())
-        return RBF(4.0, spread * np.sqrt(x.shape[1]))
 
     @property
     def kernel_(self) -> Any:

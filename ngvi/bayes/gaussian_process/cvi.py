@@ -110,8 +110,8 @@ def fit(
     rows: Rows,
     likelihood: Elementwise,
     y: Values,
-    tol: float | Float[Array, ""] = 1e-8,
-    most: int | Int[Array, ""] = 100,
+    tol: float | Float[Array, ""],
+    most: int | Int[Array, ""],
 ) -> Fit:
     """Iterate steps that do not lower the bound.
 

@@ -17,7 +17,6 @@ processes, equation 9.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -31,14 +30,12 @@ from scipy.optimize import Bounds, OptimizeResult, minimize
 from ngvi.bayes.gaussian_process import cvi, prior
 from ngvi.bayes.gaussian_process.prior import Rows
 from ngvi.families import Gaussian
+from ngvi.families.special.tables import LOG_2PI
 from ngvi.fisher.likelihoods import Elementwise
 from ngvi.fisher.likelihoods import Gaussian as Normal
 
-LOG_2PI = math.log(2 * math.pi)
 FARTHEST = 1e4
 """How many times larger or smaller a positive parameter may become."""
-
-
 SLOPE = 1e-3
 """A search ends where no parameter gains more, in nats an e-fold."""
 

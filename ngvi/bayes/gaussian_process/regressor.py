@@ -11,12 +11,12 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ngvi.bayes.gaussian_process.base import GaussianProcess
+from ngvi.bayes.gaussian_process.base import GaussianProcess, smooth
 from ngvi.bayes.gaussian_process.expectations import (
     log_predictive,
     predicted_moments,
 )
-from ngvi.bayes.gaussian_process.kernels import RBF, Constant, Kernel
+from ngvi.bayes.gaussian_process.kernels import Constant, Kernel
 from ngvi.fisher.likelihoods import (
     Elementwise,
     Gaussian,
@@ -141,10 +141,9 @@ class GaussianProcessRegressor(RegressorMixin, GaussianProcess):
     def _kernel(self, x: np.ndarray, likelihood: Elementwise) -> Kernel:
         if self.kernel is not None:
             return self.kernel
-        spread = np.maximum(x.std(0), 1e-12 + 1e-6 * abs(x).max())
-        smooth = RBF(1.0, spread * np.sqrt(x.shape[1]))
+        kernel = smooth(1.0, x)
         free = isinstance(likelihood, Gaussian | StudentT)
-        return smooth if free else smooth + Constant(1.0)
+        return kernel if free else kernel + Constant(1.0)
 
     def _inside(self, y: np.ndarray) -> np.ndarray:
         return (y - self._mean) / self._scale

@@ -14,7 +14,7 @@ Eleftheriadis and Hensman (2018), Natural gradients in practice.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +25,10 @@ from ngvi.bayes.gaussian_process import cvi, prior
 from ngvi.bayes.gaussian_process.model import Learned, Model
 from ngvi.families import Gaussian
 
-
-class Schedule(NamedTuple):
-    """Of the steps: ρ_t = first · (1 + t/delay)^−decay, and Adam's."""
-
-    first: float = 0.5
-    delay: float = 20.0
-    decay: float = 0.7
-    adam: float = 0.02
+FIRST, DELAY, DECAY = 0.5, 20.0, 0.7
+"""ρ, t₀ and κ."""
+ADAM = 0.02
+"""The length of its steps."""
 
 
 @partial(jax.jit, static_argnames="adam")
@@ -75,7 +71,7 @@ def learn(
     batch_size: int,
     epochs: int,
     rng: np.random.RandomState,
-    schedule: Schedule,
+    optimize: bool,
 ) -> tuple[Model, Gaussian, list[float]]:
     """Pass over the data in batches.
 
@@ -86,16 +82,17 @@ def learn(
         batch_size: B.
         epochs: passes.
         rng: of their order.
-        schedule: of the steps.
+        optimize: whether anything but q(u) is learned.
 
     Returns:
         The model, q(u), and the mean of the batches' bounds in each epoch.
     """
     import optax
 
+    adam = ADAM if optimize else 0.0
     learned = Learned.of(model, inducing)
     q = prior.standard(len(model.inducing), jnp.result_type(float))
-    moments = optax.adam(schedule.adam).init(learned)
+    moments = optax.adam(adam).init(learned)
     taken, history = 0, []
     for _ in range(epochs):
         bounds = []
@@ -103,7 +100,7 @@ def learn(
         # Batches of one size, for one program: what is left over waits for its turn.
         for start in range(0, len(x) - batch_size + 1, batch_size):
             chosen = order[start : start + batch_size]
-            rho = schedule.first * (1 + taken / schedule.delay) ** -schedule.decay
+            rho = FIRST * (1 + taken / DELAY) ** -DECAY
             q, learned, moments, bound = step(
                 q,
                 learned,
@@ -113,7 +110,7 @@ def learn(
                 y[chosen],
                 len(x) / batch_size,
                 rho,
-                schedule.adam,
+                adam,
             )
             bounds.append(bound)
             taken += 1

@@ -8,9 +8,7 @@ Python number. For κ ≥ 0:
     bessel_ratio(ν, κ)              A(κ) = I_{ν+1}(κ)/I_ν(κ) = Λ'(κ), the mean's length
     one_minus_bessel_ratio(ν, κ)    1 − A(κ), ≈ (ν + ½)/κ for large κ
     bessel_ratio_slope(ν, κ)        A'(κ), 1/(2ν + 2) at 0, ≈ (ν + ½)/κ² for large κ
-    inverse_bessel_ratio(ν, R)            κ with A(κ) = R, for 0 ≤ R < 1
-    inverse_one_minus_bessel_ratio(ν, Q)  κ with 1 − A(κ) = Q, for R that rounds to 1
-    inverse_bessel_ratio_of_both(ν, R, Q) the same from R and Q = 1 − R
+    inverse_bessel_ratio(ν, R, Q)   κ with A(κ) = R, from R and Q = 1 − R, 0 ≤ R < 1
 
 Λ is the von Mises–Fisher log-normaliser against the uniform distribution on the sphere.
 
@@ -85,19 +83,7 @@ _ratio_slope = with_partials(lambda _, kappa, nu: _ratio_bend(kappa, nu), fixed=
 )
 
 
-def inverse_bessel_ratio(nu: float, ratio: Values) -> Values:
-    """κ ≥ 0 with A(κ) = R for 0 ≤ R < 1."""
-    return _inverse(ratio, 1 - ratio, nu)
-
-
-def inverse_one_minus_bessel_ratio(nu: float, complement: Values) -> Values:
-    """κ ≥ 0 with 1 − A(κ) = Q for 0 < Q ≤ 1: the same where R = 1 − Q rounds to 1."""
-    return _inverse(1 - complement, complement, nu)
-
-
-def inverse_bessel_ratio_of_both(
-    nu: float, ratio: Values, complement: Values
-) -> Values:
+def inverse_bessel_ratio(nu: float, ratio: Values, complement: Values) -> Values:
     """κ ≥ 0 with A(κ) = R from R and 1 − R, of which the lesser has the digits."""
     return _inverse(ratio, complement, nu)
 

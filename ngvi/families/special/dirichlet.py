@@ -41,24 +41,34 @@ def dirichlet_fisher_remainder(alpha: Vectors) -> Float[Array, "*b"]:
     return _remainder(_parts(alpha))[..., 0]
 
 
+class Split(NamedTuple):
+    """A sum of positive numbers, its largest term apart."""
+
+    largest: Bool[Array, "*b K"]  # marks one largest term
+    top: Scalars  # that term
+    rest: Scalars  # the sum of all others
+    total: Scalars
+
+
+def split(alpha: Vectors) -> Split:
+    """α₀ and its parts."""
+    largest = _largest(alpha)
+    # One entry of those that tie, as in `rest`: the maximum's derivative is split.
+    top = jnp.sum(jnp.where(largest, alpha, 0), -1, keepdims=True)
+    rest = jnp.sum(jnp.where(largest, 0, alpha), -1, keepdims=True)
+    return Split(largest, top, rest, top + rest)
+
+
 class _Parts(NamedTuple):
     alpha: Vectors
-    largest: Bool[Array, "*b K"]  # marks one largest parameter
-    rest: Scalars  # the sum of all others
-    top: Scalars  # the largest
-    total: Scalars
+    sum: Split
     excess: Vectors  # e(α_k)
     total_excess: Scalars
 
 
 def _parts(alpha: Vectors) -> _Parts:
-    largest = _largest(alpha)
-    # One entry of those that tie, as in `rest`: the maximum's derivative is split.
-    top = jnp.sum(jnp.where(largest, alpha, 0), -1, keepdims=True)
-    rest = jnp.sum(jnp.where(largest, 0, alpha), -1, keepdims=True)
-    total = top + rest
-    excess, total_excess = trigamma_excess(alpha), trigamma_excess(total)
-    return _Parts(alpha, largest, rest, top, total, excess, total_excess)
+    parts = split(alpha)
+    return _Parts(alpha, parts, trigamma_excess(alpha), trigamma_excess(parts.total))
 
 
 def _largest(x: Vectors) -> Bool[Array, "*b K"]:
@@ -66,26 +76,28 @@ def _largest(x: Vectors) -> Bool[Array, "*b K"]:
 
 
 def _remainder(p: _Parts) -> Scalars:
+    largest, top, rest, total = p.sum
     drop = p.excess - p.total_excess
     # Where one parameter is nearly the total, e(top) − e(top + rest) from differences.
-    near = jnp.minimum(p.rest, 1)
-    change = p.top * trigamma_difference(p.top, near) + near * trigamma(p.top + near)
-    drop = jnp.where(p.largest & (p.rest < 1), -change, drop)
-    return jnp.sum(p.alpha / p.total * drop / (1 + p.excess), -1, keepdims=True)
+    near = jnp.minimum(rest, 1)
+    change = top * trigamma_difference(top, near) + near * trigamma(top + near)
+    drop = jnp.where(largest & (rest < 1), -change, drop)
+    return jnp.sum(p.alpha / total * drop / (1 + p.excess), -1, keepdims=True)
 
 
 def _solve(p: _Parts, right: Vectors) -> Vectors:
     """(diag ψ'(α) − ψ'(α₀) 1 1ᵀ)⁻¹ right, by Sherman and Morrison."""
     weight = p.alpha / (1 + p.excess)  # 1/ψ'(α_k)
-    pivot = p.total / (1 + p.total_excess) * _remainder(p)  # remainder / ψ'(α₀)
+    pivot = p.sum.total / (1 + p.total_excess) * _remainder(p)  # remainder / ψ'(α₀)
     return weight * (right + jnp.sum(weight * right, -1, keepdims=True) / pivot)
 
 
 def _residual(p: _Parts, mean_log: Vectors) -> Vectors:
     """m_k − (ψ(α_k) − ψ(α₀)), as a difference where one parameter is the total."""
-    gap = log_minus_digamma(p.alpha) - log_minus_digamma(p.total)
-    others = gap - jnp.log(p.alpha / p.total)
-    return mean_log + jnp.where(p.largest, digamma_difference(p.top, p.rest), others)
+    largest, top, rest, total = p.sum
+    gap = log_minus_digamma(p.alpha) - log_minus_digamma(total)
+    others = gap - jnp.log(p.alpha / total)
+    return mean_log + jnp.where(largest, digamma_difference(top, rest), others)
 
 
 class _State(NamedTuple):

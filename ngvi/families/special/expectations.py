@@ -44,10 +44,9 @@ from ngvi.families.special.gamma import (
     stirling_remainder_of,
 )
 from ngvi.families.special.logistic import softplus
-from ngvi.families.special.tables import EULER_GAMMA, LOG_2PI
+from ngvi.families.special.tables import EULER_GAMMA, HALF_LOG_2PI
 
 Values = Float[Array, "*s"]
-_HALF_LOG_2PI = LOG_2PI / 2
 SMALL_COUNT = 15
 """Up to so many trials a sum over all counts is as good and faster."""
 
@@ -72,7 +71,7 @@ def poisson_entropy(mean: Values) -> Values:
     return jnp.where(
         low,
         _rare(small) + _poisson_small(small),
-        _HALF_LOG_2PI + jnp.log(large) / 2 + remainder,
+        HALF_LOG_2PI + jnp.log(large) / 2 + remainder,
     )
 
 
@@ -111,7 +110,7 @@ def multinomial_entropy(
     if count <= SMALL_COUNT:
         coefficient = multinomial_log_coefficient(count, p, q, entropy)
         return count * entropy - coefficient
-    constant = _HALF_LOG_2PI + math.log(count) / 2 + stirling_remainder_of(count)
+    constant = HALF_LOG_2PI + math.log(count) / 2 + stirling_remainder_of(count)
     p, q = _classes_first(p, q)
     return _less_total(p, _count_terms(count, p, q), constant)
 
@@ -166,7 +165,7 @@ def _count_terms(count: int, p: Values, q: Values) -> Values:
     rare = jnp.where(
         low,
         _log_gamma_from_one(small) + _rare(small),
-        _HALF_LOG_2PI + jnp.log(large) / 2 + stirling_remainder(large),
+        HALF_LOG_2PI + jnp.log(large) / 2 + stirling_remainder(large),
     )
     left = jnp.where(likely, q, 0.25)
     # δ(n q) − δ(n)
@@ -193,7 +192,7 @@ def negative_binomial_entropy(count: float, u: Values) -> Values:
     full = jnp.full_like(u, r)
     b = r * large
     far = (
-        _HALF_LOG_2PI
+        HALF_LOG_2PI
         + jnp.log(b) / 2
         + jnp.log1p(large) / 2
         + stirling_remainder(full)

@@ -26,9 +26,8 @@ from jax.scipy.special import gammainc, gammaincc, log_ndtr, ndtr
 from jaxtyping import Array, Float
 
 from ngvi.families.reparameterization import moving_with
-from ngvi.families.special.bessel import log_bessel_scaled
 from ngvi.families.special.gamma import log_gamma
-from ngvi.families.special.von_mises import von_mises_cdf
+from ngvi.families.special.von_mises import von_mises_cdf, von_mises_density
 
 Values = Float[Array, "*s"]
 _NEWTON_STEPS = 6
@@ -94,7 +93,7 @@ def von_mises_quantile(score: Values, concentration: Values) -> Values:
         0,
         _NEWTON_STEPS // 2,
         lambda _, x: jnp.clip(
-            x - (von_mises_cdf(x, fixed) - level) / _von_mises_density(x, fixed),
+            x - (von_mises_cdf(x, fixed) - level) / von_mises_density(x, fixed),
             *ends,
         ),
         (ends[0] + ends[1]) / 2,
@@ -104,11 +103,6 @@ def von_mises_quantile(score: Values, concentration: Values) -> Values:
         slope = jax.jvp(
             lambda k: von_mises_cdf(x, k), (kappa,), (jnp.ones_like(kappa),)
         )[1]
-        return -slope / _von_mises_density(x, kappa)
+        return -slope / von_mises_density(x, kappa)
 
     return moving_with(x, (kappa,), (velocity,))
-
-
-def _von_mises_density(x: Values, kappa: Values) -> Values:
-    versine = 2 * jnp.sin(x / 2) ** 2
-    return jnp.exp(-kappa * versine - log_bessel_scaled(0, kappa)) / (2 * math.pi)

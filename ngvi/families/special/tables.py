@@ -10,6 +10,7 @@ terms beside it are exact and at least ten times larger.
 import math
 
 LOG_2PI = math.log(2 * math.pi)
+HALF_LOG_2PI = LOG_2PI / 2
 EULER_GAMMA = 0.5772156649015329
 
 # a δ(a), δ the remainder of Stirling's formula for log Γ: 5e-17.

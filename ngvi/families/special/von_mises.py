@@ -44,7 +44,8 @@ def von_mises_cdf(x: Values, kappa: Values) -> Values:
 
 
 @with_partials(
-    lambda _, x, kappa: _density(x, kappa), lambda _, x, kappa: _slope(x, kappa)
+    lambda _, x, kappa: von_mises_density(x, kappa),
+    lambda _, x, kappa: _slope(x, kappa),
 )
 def _cdf(x: Values, kappa: Values) -> Values:
     return jnp.clip(0.5 + _integral(x, kappa, jnp.ones_like), 0, 1)
@@ -59,7 +60,7 @@ def _curvature(x: Values, kappa: Values) -> Values:
 
 
 @with_partials(
-    lambda _, x, kappa: _deviation(x, kappa) * _density(x, kappa),
+    lambda _, x, kappa: _deviation(x, kappa) * von_mises_density(x, kappa),
     lambda _, x, kappa: _curvature(x, kappa),
 )
 def _slope(x: Values, kappa: Values) -> Values:
@@ -92,7 +93,8 @@ def _integral(
     return jnp.where(inside, total * normaliser, jnp.nan)
 
 
-def _density(x: Values, kappa: Values) -> Values:
+def von_mises_density(x: Values, kappa: Values) -> Values:
+    """p(x), the derivative of the distribution function."""
     exponent = -2 * kappa * jnp.sin(x / 2) ** 2 - log_bessel_scaled(0.0, kappa)
     inside = (jnp.abs(x) <= _BEYOND_PI) & (kappa >= 0)
     return jnp.where(inside, jnp.exp(exponent) / (2 * math.pi), jnp.nan)

@@ -24,7 +24,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from ngvi.fisher.layers.convolution import patches
-from ngvi.fisher.layers.trace import Constant, Equation
+from ngvi.fisher.layers.trace import Equation, rank
 from ngvi.fisher.layers.use import Arrangement, Read, Use, others, without_repeats
 from ngvi.fisher.layers.views import View
 
@@ -53,7 +53,7 @@ def _dense(equation: Equation, operand: int, view: View) -> Use | str:
     rows = (*batch[operand], *contracted[operand])
     columns = others(len(view.shape), rows)
     summed, shared = contracted[other], batch[other]
-    kept = (*shared, *others(_rank(equation, other), summed, shared))
+    kept = (*shared, *others(rank(equation.inputs[other]), summed, shared))
     # z's axes are those of the batch, the free ones of the left, those of the right.
     start = len(shared) if operand == 0 else len(kept)
     outputs = tuple(range(start, start + len(columns)))
@@ -173,11 +173,6 @@ def _matrix(
         axes=axes,
         rows_of=rows_of,
     )
-
-
-def _rank(equation: Equation, operand: int) -> int:
-    atom = equation.inputs[operand]
-    return np.ndim(atom.value) if isinstance(atom, Constant) else len(atom.shape)
 
 
 MATCHERS: dict[str, Matcher] = {

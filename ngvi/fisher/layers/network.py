@@ -34,6 +34,8 @@ from ngvi.fisher.layers.trace import Graph, trace
 from ngvi.fisher.layers.views import Shape
 
 Apply = Callable[[PyTree, PyTree], PyTree]
+"""(params, x) ↦ outputs, the first axis of all leaves of x and of the outputs being
+that of the examples."""
 
 
 @dataclass(frozen=True)

@@ -105,11 +105,11 @@ class Loop:
     @classmethod
     def of(cls, equation: Equation) -> Loop:
         assert equation.body is not None
-        outside = [_rank(atom) for atom in equation.inputs]
+        outside = [rank(atom) for atom in equation.inputs]
         inside = [len(value.shape) for value in equation.body.inputs]
         running = sum(a != b for a, b in zip(outside, inside, strict=True))
         outside = [len(value.shape) for value in equation.outputs]
-        inside = [_rank(atom) for atom in equation.body.outputs]
+        inside = [rank(atom) for atom in equation.body.outputs]
         carry = sum(a == b for a, b in zip(outside, inside, strict=True))
         return cls(len(equation.inputs) - running - carry, carry)
 
@@ -193,5 +193,6 @@ def _value(variable: core.Var) -> Value:
     return Value(tuple(array.shape), array.dtype)
 
 
-def _rank(atom: Atom) -> int:
+def rank(atom: Atom) -> int:
+    """The number of its axes."""
     return len(atom.shape) if isinstance(atom, Value) else jax.numpy.ndim(atom.value)

@@ -22,6 +22,7 @@ sections 5 and 9.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,8 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ngvi.families.domains import POSITIVE, Domain
-from ngvi.families.parameters import checked, is_concrete
+from ngvi.families.domains import Domain
+from ngvi.families.parameters import check_fixed
 
 Outputs = Any
 """The outputs for one example: a pytree of floating arrays."""
@@ -41,6 +42,9 @@ Labels = Any
 
 class Likelihood(ABC):
     """p(y | f) of one example: a frozen dataclass whose arrays are pytree leaves."""
+
+    def __post_init__(self) -> None:
+        check_fixed(self)
 
     @property
     def natural(self) -> bool:
@@ -129,12 +133,6 @@ def like(value: Any, f: Array) -> Array:
     return jnp.asarray(value, f.dtype)
 
 
-def check_positive(value: Any, name: str) -> None:
-    """Hold a parameter to being positive where it is known; None is not one."""
-    if value is not None and is_concrete(value):
-        checked(value, POSITIVE, name)
-
-
 def one_example(outputs: Outputs) -> Outputs:
     """The shapes and dtypes of one example's outputs, from those of a batch."""
     return jax.tree.map(
@@ -203,4 +201,36 @@ def check_support(
         raise ValueError(
             f"{name}: {what} must be {domain.description}, got "
             f"{values[index]} at index {where} ({int(wrong.sum())} such in all)"
+        )
+
+
+def check_each(
+    name: str,
+    inside: Callable[[Outputs, Labels], Array],
+    support: Callable[[Outputs], str],
+    outputs: Outputs,
+    y: Labels,
+) -> None:
+    """Hold a batch of labels to a support that may depend on the outputs.
+
+    Args:
+        name: the likelihood's.
+        inside: of one example's outputs and label, whether the label is in the support.
+        support: of one example's outputs, what the label must be, in words.
+        outputs: of a batch.
+        y: of a batch.
+    """
+    counts = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves((outputs, y))}
+    if len(counts) != 1:
+        raise ValueError(f"{name}: outputs and labels are of {counts} examples")
+    if counts == {0}:
+        raise ValueError(f"{name}: there are no examples (N = 0)")
+    holds = jax.vmap(inside)(outputs, y)
+    if not bool(holds.all()):
+        index = int(jnp.argmin(holds))
+        f, label = jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], (outputs, y))
+        value = jax.tree.map(lambda leaf: leaf.tolist(), label)
+        raise ValueError(
+            f"{name}: labels must be {support(f)}, got {value} at index {index} "
+            f"({int((~holds).sum())} such in all)"
         )

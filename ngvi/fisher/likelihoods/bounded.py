@@ -34,7 +34,6 @@ from ngvi.families.special import (
 )
 from ngvi.families.special.calculus import with_partials
 from ngvi.families.special.logistic import sigmoid, sigmoid_slope
-from ngvi.fisher.likelihoods.base import check_positive, like
 from ngvi.fisher.likelihoods.elementwise import Elementwise, Triangle, Values
 
 LOG_2PI = math.log(2 * math.pi)
@@ -51,28 +50,11 @@ class Beta(Elementwise):
 
     precision: Any = None
 
+    location: ClassVar[str] = "logit mean"
     support: ClassVar[Domain] = PROBABILITY
 
-    def __post_init__(self) -> None:
-        check_positive(self.precision, "Beta: precision")
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        learned = self.precision is None
-        return ("logit mean", "log precision") if learned else ("logit mean",)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        phi = self.precision
-        return {} if phi is None else {"precision": phi}
-
-    def _phi(self, f: tuple[Values, ...]) -> Values:
-        if self.precision is None:
-            return jnp.exp(f[1])
-        return jnp.broadcast_to(like(self.precision, f[0]), f[0].shape)
-
     def _shapes(self, f: tuple[Values, ...]) -> tuple[Values, Values]:
-        phi = self._phi(f)
+        phi = self.parameter("precision", f)
         return sigmoid(f[0]) * phi, sigmoid(-f[0]) * phi
 
     def log_prob_each(self, y: Values, *f: Values) -> Values:
@@ -87,7 +69,7 @@ class Beta(Elementwise):
 
     def information(self, *f: Values) -> Triangle:
         a, b = self._shapes(f)
-        phi = self._phi(f)
+        phi = self.parameter("precision", f)
         slope = phi * sigmoid_slope(f[0])
         mean = slope**2 * (trigamma(a) + trigamma(b))
         if self.precision is not None:
@@ -112,25 +94,11 @@ class VonMises(Elementwise):
 
     concentration: Any = None
 
+    location: ClassVar[str] = "mean"
     support: ClassVar[Domain] = REAL
 
-    def __post_init__(self) -> None:
-        check_positive(self.concentration, "VonMises: concentration")
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        learned = self.concentration is None
-        return ("mean", "log concentration") if learned else ("mean",)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        kappa = self.concentration
-        return {} if kappa is None else {"concentration": kappa}
-
     def _kappa(self, f: tuple[Values, ...]) -> Values:
-        if self.concentration is None:
-            return jnp.exp(f[1])
-        return jnp.broadcast_to(like(self.concentration, f[0]), f[0].shape)
+        return self.parameter("concentration", f)
 
     def unit_deviance(self, y: Values, *f: Values) -> Values:
         return 4 * self._kappa(f) * jnp.sin((y - f[0]) / 2) ** 2

@@ -30,7 +30,7 @@ from ngvi.families.special.logistic import (
     sigmoid_slope,
     softplus,
 )
-from ngvi.fisher.likelihoods.base import check_positive, check_support, like
+from ngvi.fisher.likelihoods.base import check_support, like
 from ngvi.fisher.likelihoods.elementwise import Elementwise, Triangle, Values
 
 
@@ -45,7 +45,7 @@ class Bernoulli(Elementwise):
     """
 
     natural: ClassVar[bool] = True
-    outputs: ClassVar[tuple[str, ...]] = ("logit mean",)
+    location: ClassVar[str] = "logit mean"
     support: ClassVar[Domain] = whole_numbers(0, 1)
 
     def unit_deviance(self, y: Values, *f: Values) -> Values:
@@ -78,15 +78,8 @@ class Binomial(Elementwise):
     total_count: Any
 
     natural: ClassVar[bool] = True
-    outputs: ClassVar[tuple[str, ...]] = ("logit mean",)
+    location: ClassVar[str] = "logit mean"
     support: ClassVar[Domain] = whole_numbers(0)
-
-    def __post_init__(self) -> None:
-        check_positive(self.total_count, "Binomial: total_count")
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {"total_count": self.total_count}
 
     def unit_deviance(self, y: Values, *f: Values) -> Values:
         n = like(self.total_count, f[0])
@@ -96,7 +89,7 @@ class Binomial(Elementwise):
         return 2 * n * jnp.where(inner, logistic_kl(jnp.log(odds), f[0]), edge)
 
     def log_prob_each(self, y: Values, *f: Values) -> Values:
-        n = jnp.broadcast_to(like(self.total_count, f[0]), y.shape)
+        n = self.parameter("total_count", f)
         # The log probability at p = y/n, where it is largest.
         largest = (
             log_factorial_excess(n)
@@ -106,7 +99,7 @@ class Binomial(Elementwise):
         return largest - self.unit_deviance(y, *f) / 2
 
     def sample_each(self, key: Key[Array, ""], *f: Values) -> Array:
-        n = jnp.broadcast_to(like(self.total_count, f[0]), f[0].shape)
+        n = self.parameter("total_count", f)
         return draw_binomial(key, n, sigmoid(f[0]), sigmoid(-f[0]))
 
     def mean_each(self, *f: Values) -> Values:
@@ -139,7 +132,7 @@ class Poisson(Elementwise):
     """
 
     natural: ClassVar[bool] = True
-    outputs: ClassVar[tuple[str, ...]] = ("log mean",)
+    location: ClassVar[str] = "log mean"
     support: ClassVar[Domain] = whole_numbers(0)
 
     def unit_deviance(self, y: Values, *f: Values) -> Values:

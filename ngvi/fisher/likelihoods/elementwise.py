@@ -1,21 +1,25 @@
 """Likelihoods of independent numbers, one for each entry of the outputs.
 
 f is an array, or a tuple of k arrays of one shape, and y an array of that shape: entry
-by entry, k numbers say what the distribution of one label is. Λ has a k × k block for
-every entry, k ≤ 3, and its root is the Cholesky factor of each. A pivot that rounding
-made negative counts as zero, so that the root is finite where Λ is singular.
+by entry, k numbers say what the distribution of one label is. The first says where the
+label lies; a scale, shape or precision is known, or its logarithm is one output more.
+Λ has a k × k block for every entry, k ≤ 3, and its root is the Cholesky factor of each.
+A pivot that rounding made negative counts as zero, so that the root is finite where Λ
+is singular.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import fields
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ngvi.families.domains import Domain
+from ngvi.families.domains import POSITIVE, Domain
+from ngvi.families.parameters import checked, fixed_fields, is_concrete
 from ngvi.fisher.likelihoods.base import (
     Likelihood,
     Outputs,
@@ -23,6 +27,7 @@ from ngvi.fisher.likelihoods.base import (
     check_floating,
     check_parameter_fits,
     check_support,
+    like,
 )
 
 Values = Float[Array, "*e"]
@@ -31,20 +36,49 @@ Triangle = tuple[tuple[Values, ...], ...]
 
 
 class Elementwise(Likelihood):
-    """Independent labels; the methods ending in `_each` are about each of them."""
+    """Independent labels; the methods ending in `_each` are about each of them.
+
+    The fields that are not `fixed` are parameters: positive numbers, one or one for
+    each label; None where the parameter is learned, so that its logarithm is an output.
+    """
 
     support: ClassVar[Domain]
     """Where one label lies."""
+    location: ClassVar[str]
+    """What the first output is: "mean", "log mean", "log rate" or "logit mean"."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in self._parameters().items():
+            if value is not None and is_concrete(value):
+                checked(value, POSITIVE, f"{self._name}: {name}")
+
+    def _parameters(self) -> dict[str, Any]:
+        """By name, the learned ones as None."""
+        record: Any = self
+        fixed = fixed_fields(record)
+        return {f.name: getattr(self, f.name) for f in fields(record) if f not in fixed}
 
     @property
-    @abstractmethod
     def outputs(self) -> tuple[str, ...]:
-        """What the arrays of f are, such as ("mean", "log sd")."""
+        """What the arrays of f are, such as ("mean", "log scale")."""
+        parameters = self._parameters().items()
+        learned = [f"log {name}" for name, value in parameters if value is None]
+        return (self.location, *learned)
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Arrays of this likelihood that broadcast with y, by name."""
-        return {}
+    def parameter(self, name: str, f: tuple[Values, ...]) -> Values:
+        """A parameter of each label, known or learned."""
+        known = getattr(self, name)
+        if known is None:
+            return jnp.exp(self.log_parameter(name, f))
+        return jnp.broadcast_to(like(known, f[0]), f[0].shape)
+
+    def log_parameter(self, name: str, f: tuple[Values, ...]) -> Values:
+        """Its logarithm."""
+        known = getattr(self, name)
+        if known is None:
+            return f[self.outputs.index(f"log {name}")]
+        return jnp.broadcast_to(jnp.log(like(known, f[0])), f[0].shape)
 
     @abstractmethod
     def log_prob_each(self, y: Values, *f: Values) -> Values:
@@ -129,7 +163,7 @@ class Elementwise(Likelihood):
                 f"{self._name}: the outputs must have one shape, got {shapes}; "
                 "jnp.broadcast_to makes one of a shared parameter"
             )
-        for name, value in self.parameters.items():
+        for name, value in self._parameters().items():
             check_parameter_fits(self._name, name, value, parts[0])
 
     def check_labels(self, outputs: Outputs, y: Array) -> None:

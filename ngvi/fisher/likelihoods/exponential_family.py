@@ -22,6 +22,7 @@ from ngvi.fisher.likelihoods.base import (
     Likelihood,
     Outputs,
     block_columns,
+    check_each,
     check_floating,
     one_example,
 )
@@ -118,41 +119,18 @@ class NaturalParameters(Likelihood):
 
     def check_labels(self, outputs: Outputs, y: Labels) -> None:
         name = f"{self._name}({self.family.__name__})"
-        check_family_labels(name, self.member, outputs, y)
 
+        def inside(f: Outputs, label: Labels) -> Array:
+            member = self.member(f)
+            holds = member.support.holds(member.as_floats(label))
+            if holds.shape != member.batch_shape:
+                raise ValueError(
+                    f"{name}: the labels of an example have batch shape {holds.shape}, "
+                    f"the outputs need {member.batch_shape}"
+                )
+            return holds.all()
 
-def check_family_labels(name: str, make: Any, outputs: Outputs, y: Labels) -> None:
-    """Hold a batch of labels to the support of the members that outputs make.
+        def support(f: Outputs) -> str:
+            return self.member(f).support.description
 
-    Args:
-        name: the likelihood's.
-        make: from the outputs of one example to a member of a family.
-        outputs: of a batch.
-        y: of a batch.
-    """
-    counts = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves((outputs, y))}
-    if len(counts) != 1:
-        raise ValueError(f"{name}: outputs and labels are of {counts} examples")
-    if counts == {0}:
-        raise ValueError(f"{name}: there are no examples (N = 0)")
-
-    def inside(f: Outputs, label: Labels) -> Array:
-        member = make(f)
-        label = member.as_floats(label)
-        holds = member.support.holds(label)
-        if holds.shape != member.batch_shape:
-            raise ValueError(
-                f"{name}: the labels of an example have batch shape {holds.shape}, the "
-                f"outputs need {member.batch_shape}"
-            )
-        return holds.all()
-
-    holds = jax.vmap(inside)(outputs, y)
-    if not bool(holds.all()):
-        index = int(jnp.argmin(holds))
-        value = jax.tree.map(lambda leaf: jnp.asarray(leaf)[index].tolist(), y)
-        support = make(jax.tree.map(lambda leaf: leaf[0], outputs)).support
-        raise ValueError(
-            f"{name}: labels must be {support.description}, got {value} at index "
-            f"{index} ({int((~holds).sum())} such in all)"
-        )
+        check_each(name, inside, support, outputs, y)

@@ -27,6 +27,7 @@ from ngvi.fisher.likelihoods.base import (
     Labels,
     Likelihood,
     Outputs,
+    check_each,
     check_floating,
     one_example,
 )
@@ -164,12 +165,6 @@ class FromNumPyro(Likelihood):
             ) from error
 
     def check_labels(self, outputs: Outputs, y: Labels) -> None:
-        counts = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves((outputs, y))}
-        if len(counts) != 1:
-            raise ValueError(f"{self._name}: outputs and labels of {counts} examples")
-        if counts == {0}:
-            raise ValueError(f"{self._name}: there are no examples (N = 0)")
-
         def inside(f: Outputs, label: Labels) -> Array:
             distribution = self.function(f)
             shape = distribution.shape()
@@ -180,12 +175,7 @@ class FromNumPyro(Likelihood):
                 )
             return jnp.all(distribution.support(label))
 
-        holds = jax.vmap(inside)(outputs, y)
-        if not bool(holds.all()):
-            index = int(jnp.argmin(holds))
-            first = jax.tree.map(lambda leaf: leaf[index], outputs)
-            raise ValueError(
-                f"{self._name}: labels must be in {self.function(first).support}, got "
-                f"{jnp.asarray(y)[index]} at index {index} "
-                f"({int((~holds).sum())} such in all)"
-            )
+        def support(f: Outputs) -> str:
+            return f"in {self.function(f).support}"
+
+        check_each(self._name, inside, support, outputs, y)

@@ -39,7 +39,6 @@ from ngvi.families.special.logistic import (
     softplus,
     stopped_logistic_kl,
 )
-from ngvi.fisher.likelihoods.base import check_positive, like
 from ngvi.fisher.likelihoods.elementwise import Elementwise, Triangle, Values
 
 NODES = 160
@@ -57,25 +56,11 @@ class NegativeBinomial(Elementwise):
 
     concentration: Any = None
 
+    location: ClassVar[str] = "log mean"
     support: ClassVar[Domain] = whole_numbers(0)
 
-    def __post_init__(self) -> None:
-        check_positive(self.concentration, "NegativeBinomial: concentration")
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        learned = self.concentration is None
-        return ("log mean", "log concentration") if learned else ("log mean",)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        r = self.concentration
-        return {} if r is None else {"concentration": r}
-
     def _log_r(self, f: tuple[Values, ...]) -> Values:
-        if self.concentration is None:
-            return f[1]
-        return jnp.broadcast_to(jnp.log(like(self.concentration, f[0])), f[0].shape)
+        return self.log_parameter("concentration", f)
 
     def unit_deviance(self, y: Values, *f: Values) -> Values:
         log_r = self._log_r(f)

@@ -27,7 +27,6 @@ from ngvi.fisher.likelihoods.base import (
     Likelihood,
     block_columns,
     check_floating,
-    check_positive,
     check_support,
     like,
 )
@@ -53,15 +52,8 @@ class Gaussian(Elementwise):
     scale: Any = 1.0
 
     natural: ClassVar[bool] = True
-    outputs: ClassVar[tuple[str, ...]] = ("mean",)
+    location: ClassVar[str] = "mean"
     support: ClassVar[Domain] = REAL
-
-    def __post_init__(self) -> None:
-        check_positive(self.scale, "Gaussian: scale")
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {"scale": self.scale}
 
     def unit_deviance(self, y: Values, *f: Values) -> Values:
         return ((y - f[0]) / like(self.scale, f[0])) ** 2

@@ -27,7 +27,6 @@ from ngvi.families.special import (
     expm1_minus,
     trigamma_excess,
 )
-from ngvi.fisher.likelihoods.base import check_positive, like
 from ngvi.fisher.likelihoods.elementwise import Elementwise, Triangle, Values
 
 
@@ -42,23 +41,11 @@ class Gamma(Elementwise):
 
     shape: Any = None
 
+    location: ClassVar[str] = "log mean"
     support: ClassVar[Domain] = POSITIVE
 
-    def __post_init__(self) -> None:
-        check_positive(self.shape, "Gamma: shape")
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return ("log mean", "log shape") if self.shape is None else ("log mean",)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {} if self.shape is None else {"shape": self.shape}
-
     def _alpha(self, f: tuple[Values, ...]) -> Values:
-        if self.shape is None:
-            return jnp.exp(f[1])
-        return jnp.broadcast_to(like(self.shape, f[0]), f[0].shape)
+        return self.parameter("shape", f)
 
     def unit_deviance(self, y: Values, *f: Values) -> Values:
         return 2 * self._alpha(f) * expm1_minus(jnp.log(y) - f[0])
@@ -103,13 +90,6 @@ class Exponential(Elementwise):
     )
 
     support: ClassVar[Domain] = POSITIVE
-
-    def __post_init__(self) -> None:
-        if self.output not in ("log mean", "log rate"):
-            raise ValueError(
-                'Exponential: output must be "log mean" or "log rate", got '
-                f"{self.output!r}"
-            )
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class SoftBernoulli(Elementwise):
     """
 
     natural: ClassVar[bool] = True
-    outputs: ClassVar[tuple[str, ...]] = ("logit mean",)
+    location: ClassVar[str] = "logit mean"
     support: ClassVar[Domain] = _PROBABILITY
 
     def log_prob_each(self, y: Values, *f: Values) -> Values:

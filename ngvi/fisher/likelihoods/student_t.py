@@ -37,7 +37,6 @@ from ngvi.families.special import (
     trigamma_difference,
 )
 from ngvi.families.special.calculus import polynomial
-from ngvi.fisher.likelihoods.base import check_positive, like
 from ngvi.fisher.likelihoods.elementwise import Elementwise, Triangle, Values
 
 LARGE_DF = 30
@@ -59,32 +58,12 @@ class StudentT(Elementwise):
     scale: Any = 1.0
     df: Any = 4.0
 
+    location: ClassVar[str] = "mean"
     support: ClassVar[Domain] = REAL
-
-    def __post_init__(self) -> None:
-        check_positive(self.scale, "StudentT: scale")
-        check_positive(self.df, "StudentT: df")
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        learned = (("log scale", self.scale), ("log df", self.df))
-        return ("mean", *(name for name, value in learned if value is None))
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        known = {"scale": self.scale, "df": self.df}
-        return {name: value for name, value in known.items() if value is not None}
 
     def _all(self, f: tuple[Values, ...]) -> tuple[Values, Values, Values]:
         """m, log σ, ν."""
-        loc, *learned = f
-        if self.scale is None:
-            log_scale = learned.pop(0)
-        else:
-            log_scale = jnp.broadcast_to(jnp.log(like(self.scale, loc)), loc.shape)
-        if self.df is None:
-            return loc, log_scale, jnp.exp(learned.pop(0))
-        return loc, log_scale, jnp.broadcast_to(like(self.df, loc), loc.shape)
+        return f[0], self.log_parameter("scale", f), self.parameter("df", f)
 
     def unit_deviance(self, y: Values, *f: Values) -> Values:
         loc, log_scale, df = self._all(f)

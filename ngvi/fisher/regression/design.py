@@ -66,7 +66,7 @@ def design(
             dependent and there is no penalty.
     """
     names = _names(where, x, names)
-    matrix = as_matrix(where, x)
+    matrix = _as_matrix(where, x)
     if intercept:
         names = (INTERCEPT, *names)
     n, p = len(matrix), len(names)
@@ -83,7 +83,22 @@ def design(
     return Design(basis, penalty_basis, triangle, names)
 
 
-def as_matrix(where: str, x: Any) -> Float[Array, "n p"]:
+def predictors(
+    x: Any, coefficients: Float[np.ndarray, "*k p"], intercept: Any
+) -> Float[Array, "n *k"]:
+    """Linear predictors at new rows, in the precision of x.
+
+    Raises:
+        ValueError: x is no finite matrix of p columns.
+    """
+    matrix, p = _as_matrix("predict", x), coefficients.shape[-1]
+    if matrix.shape[1] != p:
+        raise ValueError(f"predict: x must have {p} columns, got {matrix.shape[1]}")
+    slopes, constant = (jnp.asarray(v, matrix.dtype) for v in (coefficients, intercept))
+    return matrix @ slopes.T + constant
+
+
+def _as_matrix(where: str, x: Any) -> Float[Array, "n p"]:
     """x as a finite matrix.
 
     Raises:
@@ -103,13 +118,6 @@ def as_matrix(where: str, x: Any) -> Float[Array, "n p"]:
             f"column {column}"
         )
     return matrix
-
-
-def with_intercept(x: Float[Array, "n p"], intercept: bool) -> Float[Array, "n q"]:
-    """x, a column of ones before it where there is an intercept."""
-    if not intercept:
-        return x
-    return jnp.concatenate([jnp.ones((len(x), 1), x.dtype), x], 1)
 
 
 def rows(where: str, n: int, dtype: Any, y: Any, weights: Any, offset: Any) -> Rows:
@@ -141,7 +149,8 @@ def rows(where: str, n: int, dtype: Any, y: Any, weights: Any, offset: Any) -> R
 @partial(jax.jit, static_argnames="intercept")
 def _orthonormal(x: Array, l2: Array, *, intercept: bool) -> tuple[Array, Array, Array]:
     """Q of the data and of the penalty, and R."""
-    columns = with_intercept(x, intercept)
+    ones = jnp.ones((len(x), 1), x.dtype)
+    columns = jnp.concatenate([ones, x], 1) if intercept else x
     n, p = columns.shape
     penalised = jnp.ones(p, x.dtype).at[0].set(0 if intercept else 1)
     root = jnp.diag(penalised * jnp.sqrt(l2))

@@ -19,7 +19,7 @@ from ngvi.fisher.likelihoods import (
     NegativeBinomial,
     as_likelihood,
 )
-from ngvi.fisher.regression import scoring
+from ngvi.fisher.regression import endings, scoring
 from ngvi.fisher.regression.design import Design, design, rows
 from ngvi.fisher.regression.links import Link, as_link
 from ngvi.fisher.regression.result import GLMResult
@@ -115,7 +115,7 @@ def glm(
         *limits,
         free=free,
     )
-    if int(fit.iterations) == 0 and int(fit.status) == scoring.SINGULAR:
+    if int(fit.iterations) == 0 and int(fit.status) == endings.SINGULAR:
         raise ValueError(
             f"{where}: the deviance is not finite at the start: with the link "
             f"{chosen.name!r} some mean is outside what the likelihood allows; pass "
@@ -156,13 +156,13 @@ def glm(
         bic=float(np.log(count)) * p - 2 * log_likelihood,
         rows=count,
         iterations=int(fit.iterations),
-        converged=int(fit.status) == scoring.CONVERGED,
-        message=scoring.explain(
+        converged=int(fit.status) == endings.CONVERGED,
+        message=endings.explain(
             int(fit.status),
             int(fit.iterations),
             matrix,
             np.asarray(fit.step)[:, None],
-            np.abs(np.asarray(matrix.basis @ fit.step)) > scoring.MOVING / 2,
+            np.abs(np.asarray(matrix.basis @ fit.step)) > endings.MOVING / 2,
         ),
         likelihood=likelihood,
         link=chosen,

@@ -15,16 +15,9 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.special import ndtr, ndtri
 
 from ngvi.families.special.softmax import softmax
-from ngvi.fisher.regression import multinomial_solver, scoring
-from ngvi.fisher.regression.design import (
-    INTERCEPT,
-    Design,
-    as_matrix,
-    design,
-    rows,
-    with_intercept,
-)
-from ngvi.fisher.regression.multinomial_solver import Fit, Problem
+from ngvi.fisher.regression import endings, multinomial_solver
+from ngvi.fisher.regression.design import design, predictors, rows
+from ngvi.fisher.regression.multinomial_fisher import Problem
 from ngvi.fisher.regression.result import coefficient_table
 
 LARGEST_DENSE = 600
@@ -78,15 +71,7 @@ class MultinomialResult:
         Raises:
             ValueError: x is no finite matrix of p columns.
         """
-        matrix = as_matrix("predict", x)
-        if matrix.shape[1] != self.coefficients.shape[1]:
-            raise ValueError(
-                f"predict: x must have {self.coefficients.shape[1]} columns, got "
-                f"{matrix.shape[1]}"
-            )
-        columns = with_intercept(matrix, self.names[0] == INTERCEPT)
-        parameters = jnp.asarray(self.parameters, matrix.dtype)
-        return np.asarray(softmax(columns @ parameters.T))
+        return np.asarray(softmax(predictors(x, self.coefficients, self.intercept)))
 
     def relative_to(
         self, label: Any
@@ -223,8 +208,10 @@ def multinomial(
         bic=float(np.log(total)) * free - 2 * log_likelihood,
         iterations=int(fit.iterations),
         products=int(fit.products),
-        converged=int(fit.status) == scoring.CONVERGED,
-        message=_message(fit, matrix),
+        converged=int(fit.status) == endings.CONVERGED,
+        message=endings.explain(
+            int(fit.status), int(fit.iterations), matrix, np.asarray(fit.step).T
+        ),
     )
 
 
@@ -245,9 +232,3 @@ def _covariance(fisher: np.ndarray, triangle: np.ndarray) -> np.ndarray:
     blocks = np.tensordot(center, blocks, (1, 0))
     blocks = np.moveaxis(np.tensordot(center, blocks, (1, 1)), 0, 1)
     return blocks.swapaxes(1, 2).reshape((free + 1) * p, (free + 1) * p)
-
-
-def _message(fit: Fit, matrix: Design) -> str:
-    """How the loop ended, in words."""
-    step = np.asarray(fit.step).T
-    return scoring.explain(int(fit.status), int(fit.iterations), matrix, step)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from ngvi.fisher.likelihoods import Likelihood
-from ngvi.fisher.regression.design import INTERCEPT, as_matrix, with_intercept
+from ngvi.fisher.regression.design import predictors
 from ngvi.fisher.regression.links import Link
 from ngvi.terminal.table import align_decimals, decimals_for
 
@@ -73,14 +72,7 @@ class GLMResult:
         Raises:
             ValueError: x is no finite matrix of p columns.
         """
-        matrix = as_matrix("predict", x)
-        if matrix.shape[1] != len(self.coefficients):
-            raise ValueError(
-                f"predict: x must have {len(self.coefficients)} columns, got "
-                f"{matrix.shape[1]}"
-            )
-        columns = with_intercept(matrix, self.names[0] == INTERCEPT)
-        eta = columns @ jnp.asarray(self.parameters, matrix.dtype) + offset
+        eta = predictors(x, self.coefficients, self.intercept) + offset
         return np.asarray(self.link.mean(eta))
 
     def confidence_interval(self, level: float = 0.95) -> Float[np.ndarray, "q 2"]:

@@ -7,16 +7,11 @@ information Λ in f, and weights w,
 
 t is the first of 1, ½, ¼, … that does not raise the penalised deviance D + βᵀ P β. For
 t = 1 this is iteratively reweighted least squares, and Newton's method if f = η is a
-natural parameter. All of it is one compiled loop; coordinates are those of `design`.
-
-The loop has converged when a step's length √(gᵀ F⁻¹ g), in standard errors of the
-estimate, is below the tolerance or that of rounding. Where that is small while some
-linear predictor still moves, the likelihood has no maximum: it rises for ever along a
-direction, as with classes that x separates.
+natural parameter. All of it is one compiled loop, which ends as `endings` says;
+coordinates are those of `design`.
 
 Source: Green (1984), Iteratively reweighted least squares for maximum likelihood
-estimation; Albert and Anderson (1984), On the existence of maximum likelihood estimates
-in logistic regression models.
+estimation.
 """
 
 from __future__ import annotations
@@ -26,23 +21,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float, Int
-from scipy.linalg import solve_triangular
 
 from ngvi.fisher.likelihoods import Elementwise
-from ngvi.fisher.regression.design import Design, Rows
+from ngvi.fisher.regression.design import Rows
+from ngvi.fisher.regression.endings import RUNNING, SINGULAR, ending
 from ngvi.fisher.regression.links import Link
 
-RUNNING, CONVERGED, DIVERGING, STUCK, SINGULAR = range(5)
-"""Why the loop ended: by its number of iterations, or by one of the others."""
-
-MOVING = 0.3
-"""A step that changes a linear predictor so much, at a length of `NO_WEIGHT`, means
-that the rows it changes have no weight left."""
-NO_WEIGHT = 1e-5
 SHORTEST = 2.0**-30
+"""The least part of a step that is tried."""
 
 
 class Fit(NamedTuple):
@@ -134,17 +122,15 @@ def solve(
         moved = gamma + length * direction
         accepted = length > SHORTEST
 
-        scale = fit.deviance / count if free else 1.0
-        # A rounding of η cannot be told from a step of this length.
-        noise = (8 * eps) ** 2 * (weights * eta**2).sum()
-        done = square <= jnp.maximum(tolerance**2 * scale, noise)
-        moving = jnp.abs(basis @ direction).max() > MOVING
-        diverging = moving & (square <= NO_WEIGHT**2 * scale) & (penalty == 0).all()
-        stuck = jnp.where(square <= jnp.sqrt(eps) * scale, CONVERGED, STUCK)
-        status = jnp.where(accepted, RUNNING, stuck)
-        status = jnp.where(done, CONVERGED, status)
-        status = jnp.where(diverging, DIVERGING, status)
-        status = jnp.where(jnp.isfinite(square), status, SINGULAR)
+        status = ending(
+            square,
+            basis @ direction,
+            accepted,
+            tolerance=tolerance,
+            noise=(8 * eps) ** 2 * (weights * eta**2).sum(),
+            penalty=penalty,
+            dispersion=fit.deviance / count if free else 1.0,
+        )
         taken = accepted & jnp.isfinite(square)
         return Fit(
             jnp.where(taken, moved, gamma),
@@ -230,50 +216,3 @@ def _start(likelihood: Elementwise, link: Link, problem: Problem) -> Float[Array
     first, second = jax.vmap(fitted)(jnp.stack([near, far]))
     usable = jnp.isfinite(_deviance(likelihood, link, problem, first)[1])
     return jnp.where(usable, first, second)
-
-
-def explain(
-    status: int,
-    iterations: int,
-    matrix: Design,
-    step: Float[np.ndarray, "p k"],
-    moving: Bool[np.ndarray, "n"] | None = None,
-) -> str:
-    """How a loop ended, in words.
-
-    Args:
-        status: why it did.
-        iterations: its steps.
-        matrix: the design.
-        step: the last one, a column for each predictor.
-        moving: the rows whose one linear predictor it still changed: they have no
-            weight left, and so are fitted perfectly. None where a row has several.
-    """
-    count = f"{iterations} iteration" + ("s" if iterations != 1 else "")
-    if status == CONVERGED:
-        return f"converged in {count}"
-    if status == DIVERGING:
-        triangle = np.asarray(matrix.triangle)
-        change = np.abs(solve_triangular(triangle, step)).max(1)
-        size = change * np.linalg.norm(triangle, axis=0)
-        grow = size > 0.05 * size.max()
-        named = [name for name, g in zip(matrix.names, grow, strict=True) if g]
-        fits = ""
-        if moving is not None:
-            fits = f", which fits {moving.sum()} of {len(moving)} rows perfectly"
-        return (
-            "not converged, there is no maximum: the likelihood rises for ever as "
-            f"the coefficients of {', '.join(named)} grow{fits} (separation); use "
-            "l2 > 0"
-        )
-    if status == STUCK:
-        return (
-            f"not converged: after {count} no step lowers the deviance; rescale the "
-            "columns of x, or use l2 > 0"
-        )
-    if status == SINGULAR:
-        return (
-            f"not converged: after {count} the Fisher matrix is singular or not "
-            "finite; use l2 > 0, another link, or another start"
-        )
-    return f"not converged in {count}: raise max_iterations"

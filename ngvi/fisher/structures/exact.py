@@ -9,8 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from itertools import combinations
+from itertools import accumulate, combinations, pairwise
 from typing import Any, Literal
 
 import jax
@@ -26,7 +25,7 @@ from ngvi.fisher.jacobians import (
     square,
 )
 from ngvi.fisher.kinds import Hessian
-from ngvi.fisher.layers import Layer
+from ngvi.fisher.layers import Layer, Network
 from ngvi.fisher.layout import Layout
 from ngvi.fisher.problem import Problem
 from ngvi.fisher.products import Flat, InBatches
@@ -58,24 +57,25 @@ class Exact(Averaged):
         """From products of vectors in this order."""
 
 
-def _rows(
-    layout: Layout, product: Callable[[Array], Array], start: int, stop: int
-) -> Callable[[Callable[[Array, Array], Array]], Array]:
-    """(i, row i) ↦ anything, for the rows of a range."""
+def _of_rows(
+    layout: Layout,
+    product: Callable[[Array], Array],
+    numbers: range,
+    function: Callable[[Array, Array], Array],
+) -> Array:
+    """function(i, row i) for the rows of these numbers."""
 
-    def collect(function: Callable[[Array, Array], Array]) -> Array:
-        def one(i: Array) -> Array:
-            unit = jax.nn.one_hot(i, layout.dim)
-            return function(i, product(unit))
+    def one(i: Array) -> Array:
+        return function(i, product(jax.nn.one_hot(i, layout.dim)))
 
-        return jax.lax.map(one, jnp.arange(start, stop), batch_size=_UNIT_VECTORS)
-
-    return collect
+    return jax.lax.map(
+        one, jnp.arange(numbers.start, numbers.stop), batch_size=_UNIT_VECTORS
+    )
 
 
-def _layers(problem: Problem) -> list[Layer | None]:
+def _layers(of: Network | Layout) -> list[Layer | None]:
     """One a part; None for the leaves of the rest."""
-    return [*problem.network.layers, *[None] * len(problem.network.rest)]
+    return [*of.layers, *[None] * len(of.rest)]
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,13 @@ class DenseStructure(Exact):
 
     def build(self, problem: Problem, means: Any) -> SemidefiniteDense:
         squares, crosses = means
-        layers = _layers(problem)
+        layers = _layers(problem.network)
         blocks = [
             expand_square(sums, layer)
             for sums, layer in zip(squares, layers, strict=True)
         ]
-        ends = [0]
-        for block in blocks:
-            ends.append(ends[-1] + len(block))
-        ranges = [slice(*ends[i : i + 2]) for i in range(len(blocks))]
+        ends = [0, *accumulate(map(len, blocks))]
+        ranges = [slice(*pair) for pair in pairwise(ends)]
         # Written in place: joining blocks would copy them once more.
         matrix = jnp.zeros((ends[-1], ends[-1]), blocks[0].dtype)
         for block, rows in zip(blocks, ranges, strict=True):
@@ -114,7 +112,7 @@ class DenseStructure(Exact):
     def of_products(
         self, layout: Layout, product: Callable[[Array], Array]
     ) -> SemidefiniteDense:
-        matrix = _rows(layout, product, 0, layout.dim)(lambda i, row: row)
+        matrix = _of_rows(layout, product, range(layout.dim), lambda i, row: row)
         return SemidefiniteDense((matrix + matrix.T) / 2)
 
 
@@ -129,7 +127,7 @@ class BlockStructure(Exact):
 
     def build(self, problem: Problem, means: Any) -> SemidefiniteBlocks:
         blocks: list[Array] = []
-        for sums, layer in zip(means, _layers(problem), strict=True):
+        for sums, layer in zip(means, _layers(problem.network), strict=True):
             blocks += self._cut(expand_square(sums, layer), layer)
         return SemidefiniteBlocks(tuple(map(SemidefiniteDense, blocks)))
 
@@ -145,19 +143,16 @@ class BlockStructure(Exact):
     def of_products(
         self, layout: Layout, product: Callable[[Array], Array]
     ) -> SemidefiniteBlocks:
+        def block(start: int, stop: int) -> Array:
+            own = range(start, stop)
+            rows = _of_rows(layout, product, own, lambda i, row: row[start:stop])
+            return (rows + rows.T) / 2
+
+        ends = pairwise([0, *accumulate(layout.sizes)])
         blocks: list[Array] = []
-        layers = [*layout.layers, *[None] * len(layout.rest)]
-        start = 0
-        for size, layer in zip(layout.sizes, layers, strict=True):
-            rows = _rows(layout, product, start, start + size)
-            block = rows(partial(_piece, start, size))
-            blocks += self._cut((block + block.T) / 2, layer)
-            start += size
+        for (start, stop), layer in zip(ends, _layers(layout), strict=True):
+            blocks += self._cut(block(start, stop), layer)
         return SemidefiniteBlocks(tuple(map(SemidefiniteDense, blocks)))
-
-
-def _piece(start: int, size: int, i: Array, row: Array) -> Array:
-    return row[start : start + size]
 
 
 @dataclass(frozen=True)
@@ -174,5 +169,6 @@ class DiagonalStructure(Exact):
     def of_products(
         self, layout: Layout, product: Callable[[Array], Array]
     ) -> SemidefiniteDiagonal:
-        rows = _rows(layout, product, 0, layout.dim)
-        return SemidefiniteDiagonal(rows(lambda i, row: row[i]))
+        numbers = range(layout.dim)
+        diagonal = _of_rows(layout, product, numbers, lambda i, row: row[i])
+        return SemidefiniteDiagonal(diagonal)

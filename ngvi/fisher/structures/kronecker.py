@@ -37,6 +37,7 @@ from jaxtyping import Array, Float, Key
 from ngvi.fisher.jacobians import (
     Backpropagated,
     Rows,
+    by_layer,
     is_factored,
     layer_rows,
     square,
@@ -89,13 +90,9 @@ class KroneckerStructure(Averaged):
             )
 
     def sums(self, problem: Problem, sent_back: Backpropagated) -> Any:
-        layers = zip(
-            problem.network.layers, sent_back.inputs, sent_back.gradients, strict=True
-        )
-        return [
-            *(self._of_layer(*layer, problem.count) for layer in layers),
-            *(_exact(rows) for rows in sent_back.rest),
-        ]
+        layers = by_layer(problem, sent_back)
+        factors = [self._of_layer(*layer, problem.count) for layer in layers]
+        return [*factors, *map(_exact, sent_back.rest)]
 
     def _of_layer(
         self, layer: Layer, inputs: Array, g: Float[Array, "n r t o"], count: int
@@ -135,10 +132,8 @@ def _gram(x: Float[Array, "n d"]) -> Float[Array, "d d"]:
 
 def _exact(rows: Float[Array, "n r p"]) -> Array:
     """The sums of a block without factors."""
-    part = Rows(rows)
-    return (
-        square(part, None) if rows.shape[-1] <= _LARGEST_BLOCK else part.squares(None)
-    )
+    part, small = Rows(rows), rows.shape[-1] <= _LARGEST_BLOCK
+    return square(part, None) if small else part.squares(None)
 
 
 def _block(mean: Array) -> SemidefiniteDense | SemidefiniteDiagonal:
@@ -163,7 +158,6 @@ class KroneckerEigenStructure(KroneckerStructure):
 
 def rescaled(problem: Problem, basis: SemidefiniteBlocks) -> SemidefiniteBlocks:
     """EK-FAC in given eigenvectors: the second moments of these data's gradients."""
-
     means = mean_over(
         problem, lambda sent_back: second_moments(problem, sent_back, basis)
     )
@@ -188,9 +182,7 @@ def second_moments(
 ) -> list[Array]:
     """Of the gradients in the directions of a basis; sums over examples."""
     moments = []
-    layers = zip(
-        problem.network.layers, sent_back.inputs, sent_back.gradients, strict=True
-    )
+    layers = by_layer(problem, sent_back)
     for (layer, inputs, g), block in zip(layers, basis.blocks, strict=False):
         if not isinstance(block, KroneckerEigen):
             moments.append(_exact(layer_rows(layer, inputs, g)))

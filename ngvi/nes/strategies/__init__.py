@@ -25,7 +25,7 @@ from ngvi.nes.strategies.covariance_matrix import cma, spiked_cma
 from ngvi.nes.strategies.fast_moving import cr_fm_nes
 from ngvi.nes.strategies.gradient import openes, pgpe
 from ngvi.nes.strategies.natural import isotropic_nes, snes, xnes
-from ngvi.nes.strategies.popsize import checked_popsize, default_popsize
+from ngvi.nes.strategies.popsize import checked_popsize
 from ngvi.nes.strategy import Strategy
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "checked_popsize",
     "cma",
     "cr_fm_nes",
-    "default_popsize",
     "isotropic_nes",
     "openes",
     "pgpe",

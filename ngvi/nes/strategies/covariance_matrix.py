@@ -9,7 +9,6 @@ dimension.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -40,9 +39,8 @@ def cma(
     """
     structure = Diagonal if separable else Dense
     faster = (dim + 2) / 3 if separable else 1.0
-    strategy, paths = _with_paths(structure, dim, popsize, faster)
     learning = LearningRates() if adaptive else None
-    return replace(strategy, update=replace(paths, learning=learning))
+    return _with_paths(structure, dim, popsize, faster, learning)
 
 
 def spiked_cma(dim: int, popsize: int | None = None, spikes: int = 3) -> Strategy:
@@ -64,13 +62,17 @@ def spiked_cma(dim: int, popsize: int | None = None, spikes: int = 3) -> Strateg
         return cma(dim, popsize, separable=True)
     spikes = min(spikes, dim - 1)
     faster = max(1.0, (dim + 2) / (3 * (spikes + 1)))
-    strategy, _ = _with_paths(SpikedCovariance, dim, popsize, faster)
-    return replace(strategy, spikes=spikes)
+    return _with_paths(SpikedCovariance, dim, popsize, faster, spikes=spikes)
 
 
 def _with_paths(
-    structure: Structure, dim: int, popsize: int | None, faster: float
-) -> tuple[Strategy, Paths]:
+    structure: Structure,
+    dim: int,
+    popsize: int | None,
+    faster: float,
+    learning: LearningRates | None = None,
+    spikes: int = 0,
+) -> Strategy:
     """With the rates of the covariance so many times as fast."""
     count = checked_popsize(dim, popsize)
     positive = recombination_weights(count)
@@ -86,8 +88,9 @@ def _with_paths(
         scale_damping=float(1 + 2 * excess + scale_memory),
         shape_memory=float((4 + mass / dim) / (dim + 4 + 2 * mass / dim)),
         rank_one=float(rank_one),
+        learning=learning,
     )
-    strategy = Strategy(
+    return Strategy(
         structure,
         tuple(positive.tolist()),
         tuple(_active(count, positive, mass, rank_one, rank_mu, dim).tolist()),
@@ -95,8 +98,8 @@ def _with_paths(
         float(rank_mu),
         retractions.covariance,
         paths,
+        spikes=spikes,
     )
-    return strategy, paths
 
 
 def _active(

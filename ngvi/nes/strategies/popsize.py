@@ -7,14 +7,9 @@ import math
 from ngvi.nes.checks import check_popsize
 
 
-def default_popsize(dim: int) -> int:
-    """4 + ⌊3 log D⌋."""
-    return 4 + int(3 * math.log(dim))
-
-
 def checked_popsize(dim: int, popsize: int | None) -> int:
-    """The popsize asked for, or the default for D."""
-    return default_popsize(dim) if popsize is None else check_popsize(popsize)
+    """The popsize asked for, or 4 + ⌊3 log D⌋."""
+    return 4 + int(3 * math.log(dim)) if popsize is None else check_popsize(popsize)
 
 
 def paired_popsize(dim: int, popsize: int | None) -> int:

@@ -75,7 +75,7 @@ class AdaptationSampling(Update):
         q, memory = state.q, state.memory
         rate = self._next_rate(strategy, state, eps, ranking)
         u, v = weights(strategy, ranking, eps.dtype)
-        whole = spread(q.precision, eps, v)
+        whole = spread(q.precision, eps, v, v.sum())
         memory = Memory(rate, q, strategy.mean_rate * (u @ eps), whole)
         moved = self._step(strategy, memory, rate)
         return State(moved, memory, state.generation + 1)

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ngvi.families import Gaussian
+from ngvi.mirror.step import sum_step
 from ngvi.nes.shaping import Ranking
-from ngvi.nes.strategy import State, Strategy, Update, step, weights
-from ngvi.nes.updates.natural import curvature
+from ngvi.nes.strategy import State, Strategy, Update, weights
 
 _OFFSET = 1e-8
 
@@ -63,6 +63,6 @@ class Momentum(Update):
             second = decay * old + (1 - decay) * ascent**2
             root = jnp.sqrt(second / (1 - decay**time))
             direction = first / (1 - self.decay**time) / (root + _OFFSET)
-        shape = curvature(strategy, state.q, eps, v)
-        q = step(strategy, state.q, strategy.mean_rate * direction, shape)
+        shift, v = strategy.mean_rate * direction, strategy.shape_rate * v
+        q = sum_step(state.q, shift, eps, v, -v.sum(), strategy.retraction)
         return State(q, Memory(first, second), generation)

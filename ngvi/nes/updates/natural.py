@@ -9,22 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax
 from jaxtyping import Array, Float
 
 from ngvi.families import Gaussian
-from ngvi.linalg.base import Tangent
 from ngvi.mirror.step import sum_step
 from ngvi.nes.shaping import Ranking
-from ngvi.nes.strategy import State, Strategy, Update, spread, weights
-
-
-def curvature(
-    strategy: Strategy, q: Gaussian, eps: Float[Array, "n d"], v: Float[Array, "n"]
-) -> Tangent:
-    """−M."""
-    whole = spread(q.precision, eps, v)
-    return jax.tree.map(lambda s: strategy.shape_rate * s, whole)
+from ngvi.nes.strategy import State, Strategy, Update, weights
 
 
 @dataclass(frozen=True)

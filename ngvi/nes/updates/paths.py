@@ -21,7 +21,6 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -29,7 +28,7 @@ from ngvi.families import Gaussian
 from ngvi.linalg.base import Tangent
 from ngvi.mirror.step import moments_step, sum_step
 from ngvi.nes.shaping import Ranking
-from ngvi.nes.strategy import State, Strategy, Update, weights
+from ngvi.nes.strategy import State, Strategy, Update, spread, weights
 from ngvi.nes.updates.learning_rates import LearningRates, Signals
 
 
@@ -65,11 +64,7 @@ class Terms(NamedTuple):
 
     def curvature(self, q: Gaussian) -> Tangent:
         """−M in the layout of the precision."""
-        x, precision = self.x, q.precision
-        squares = precision.tangent(x, len(x) * self.weights[:, None] * x)
-        return jax.tree.map(
-            lambda s, i: s - self.lost * i, squares, precision.tangent_identity()
-        )
+        return spread(q.precision, self.x, self.weights, self.lost)
 
 
 def with_path(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from ngvi.extras import extra
-from ngvi.fisher.batches import count
 from ngvi.fisher.layout import Layout
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.fisher.problem import Apply
@@ -34,7 +33,7 @@ from ngvi.nets.observation_noise import ObservationNoise
 from ngvi.nets.prior import Prior
 from ngvi.nets.rows import noisy_adam
 from ngvi.nets.state import Info
-from ngvi.nets.train import shuffled_batches
+from ngvi.nets.train import shuffled_steps
 from ngvi.pytrees import pytree
 
 if TYPE_CHECKING:
@@ -144,11 +143,8 @@ class Descent:
         settings: dict[str, Any],
     ) -> Descent:
         """With the settings of `DescentRule`, and of `Algorithm`, by their names."""
-        own = {
-            name: settings.pop(name)
-            for name in ("learning_rate", "optimizer", "noise_rate")
-            if name in settings
-        }
+        of_rule = [field.name for field in fields(DescentRule)]
+        own = {name: settings.pop(name) for name in of_rule if name in settings}
         model = noisy_adam(apply, likelihood, data_size, **settings)
         return cls(model, DescentRule(objective, **own))
 
@@ -232,8 +228,6 @@ def descend(
     batch_size: int,
 ) -> tuple[DescentState, Float[Array, "steps"]]:
     """Some epochs, and the loss of every step; arguments as of `run_epochs`."""
-    of_order, of_steps = jax.random.split(key)
-    batches = shuffled_batches(of_order, count(x), epochs, batch_size)
 
     def one(
         state: DescentState, of_step: tuple[Array, Array]
@@ -243,4 +237,4 @@ def descend(
         state, info = descent_step(rule, state, x_batch, y_batch, key)
         return state, info.loss
 
-    return jax.lax.scan(one, state, (batches, jax.random.split(of_steps, len(batches))))
+    return jax.lax.scan(one, state, shuffled_steps(key, x, y, epochs, batch_size))

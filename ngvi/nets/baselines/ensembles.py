@@ -16,10 +16,9 @@ from jaxtyping import Array, Key
 from ngvi.fisher.batches import count
 from ngvi.fisher.problem import Apply
 from ngvi.nets.algorithm import Algorithm
-from ngvi.nets.baselines.descent import Descent, descend
+from ngvi.nets.baselines.descent import Descent
 from ngvi.nets.baselines.point import maximum_a_posteriori
 from ngvi.nets.mixture import Mixture
-from ngvi.nets.train import run_epochs
 
 
 def ensemble(
@@ -41,15 +40,10 @@ def ensemble(
         key: split for the members, each of which has its own order and draws.
         epochs, batch_size: as in `ngvi.nets.train.run_epochs`.
     """
-    run: Callable[..., tuple[Any, Any]]
-    if isinstance(algorithm, Descent):
-        run = partial(descend, algorithm.rule)
-    else:
-        run = partial(run_epochs, algorithm.rule)
+    run: Any = partial(algorithm.run, epochs=epochs, batch_size=batch_size)
     states = jax.vmap(lambda start: algorithm.init(start, data))(params)
-    trained, _ = jax.vmap(
-        lambda state, key: run(state, *data, key, epochs=epochs, batch_size=batch_size)
-    )(states, jax.random.split(key, count(params)))
+    keys = jax.random.split(key, count(params))
+    trained, _ = jax.vmap(run, (0, None, 0))(states, data, keys)
     return Mixture.stacked(algorithm.posterior(trained))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, Self
 
 import jax
@@ -26,26 +27,23 @@ from ngvi.nets.elbo import ELBO, elbo
 from ngvi.nets.estimators import defaults, settings
 from ngvi.nets.estimators.activations import as_activation
 from ngvi.nets.estimators.parameters import Parameters
+from ngvi.nets.estimators.predicting import predicted
 from ngvi.nets.estimators.small import fit_members
 from ngvi.nets.estimators.training import (
-    Outcome,
     Stopping,
     TrainingProgress,
     is_finite,
     train,
+    warn_of,
 )
 from ngvi.nets.mixture import Mixture
 from ngvi.nets.online import absorb
 from ngvi.nets.posterior import WeightPosterior
 from ngvi.nets.predictive import Predictive
-from ngvi.nets.update import State
+from ngvi.nets.state import State
 
 # What random numbers are for.
 START, TRAINING, BOUND, VALIDATION, PREDICTION = range(5)
-
-# Rows to be predicted are filled up to a power of two from the first on, and above the
-# second to a multiple of it, so that few programs are compiled.
-FEWEST_ROWS, MANY_ROWS = 64, 4096
 
 
 class BayesianMLP(Parameters):
@@ -118,8 +116,8 @@ class BayesianMLP(Parameters):
         self.algorithm_ = settings.choose_algorithm(
             self, self._small, self.net_, len(X), online
         )
-        by_rows = self.algorithm_ != defaults.LINEARIZED
-        found = self._by_rows(*data) if by_rows else self._linearized(*data[0])
+        small = self.algorithm_ == defaults.LINEARIZED
+        found = self._linearized(*data[0]) if small else self._by_rows(*data)
         self.elbo_ = found - len(data[0][1]) * self._log_scale()
         return self
 
@@ -153,7 +151,7 @@ class BayesianMLP(Parameters):
         # Of the last member, which ends the training where it goes wrong.
         self.history_, self.n_iter_ = outcome.history, outcome.epochs
         self.stop_reason_ = outcome.reason
-        self._warn(outcome)
+        warn_of(outcome)
         return float(np.mean(bounds))
 
     def _linearized(self, x: np.ndarray, labels: np.ndarray) -> float:
@@ -297,9 +295,8 @@ class BayesianMLP(Parameters):
             rows, labels = held_out
             return float(predictive.log_density(rows, labels, key).mean())
 
-        by_bound = self.early_stopping == "elbo"
-        objective = bound if by_bound else validation
-        name = "elbo" if by_bound else "validation"
+        name = self.early_stopping
+        objective = {"elbo": bound, "validation": validation}[name]
         return Stopping(objective, name, self.n_iter_no_change, self.tol)
 
     def _elbo(self, posterior: WeightPosterior, x: Any, labels: Any) -> ELBO:
@@ -314,22 +311,6 @@ class BayesianMLP(Parameters):
         posteriors = [WeightPosterior.of(state) for state in states]
         one = len(posteriors) == 1
         self.posterior_ = posteriors[0] if one else Mixture.of(posteriors)
-
-    def _warn(self, outcome: Outcome) -> None:
-        if outcome.reason == "diverged":
-            warnings.warn(
-                "the training diverged: the loss or the posterior was not finite after "
-                f"epoch {outcome.epochs}, whose state is kept. Try a lower "
-                "learning_rate, more samples, or a larger batch_size",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        if outcome.reason == "interrupted":
-            warnings.warn(
-                f"interrupted: the state of epoch {outcome.epochs} is kept",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
 
     # -- predictions -------------------------------------------------------------------
 
@@ -347,28 +328,17 @@ class BayesianMLP(Parameters):
         check_is_fitted(self)
         return self._inside(validate_data(self, X, reset=False, dtype=np.float64))
 
-    def _predicted(
-        self, method: str, x: np.ndarray, *args: Any, y: Any = None, axis: int = 0
-    ) -> Any:
-        """What a method of `Predictive` gives, as NumPy arrays.
-
-        Args:
-            method: its name.
-            x: standardised rows.
-            *args: what follows x.
-            y: labels, for those that take them.
-            axis: that of the rows in the result.
-        """
-        n = len(x)
-        size = max(FEWEST_ROWS, 1 << (n - 1).bit_length())
-        if n > MANY_ROWS:
-            size = -(-n // MANY_ROWS) * MANY_ROWS
-        rows = np.minimum(np.arange(size), n - 1)
-        data = (x[rows],) if y is None else (x[rows], y[rows])
+    def _predicted(self, method: str, x: np.ndarray, *args: Any, y: Any = None) -> Any:
+        """What a method of `Predictive` gives, of standardised rows."""
         key = self._key(PREDICTION)
-        found = getattr(self.predictive_, method)(*data, *args, key)
-        own = (slice(None),) * axis + (slice(n),)
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[own], found)
+        return predicted(self.predictive_, method, key, x, *args, y=y)
+
+    def _drawn(self, X: Any, n_samples: int, random_state: Any) -> np.ndarray:
+        """Labels as the likelihood gives them, the draws first."""
+        x = self._new_rows(X)
+        seed = int(check_random_state(random_state).randint(2**31 - 1))
+        predictive = replace(self.predictive_, draws=n_samples)
+        return np.asarray(predictive.sample(x, jax.random.key(seed)))
 
     def log_score(self, X: Any, y: Any) -> float:
         """The mean log predictive density (or probability) of y, in its units."""

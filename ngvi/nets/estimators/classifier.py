@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Self
 
-import jax
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
@@ -19,8 +16,7 @@ from ngvi.nets.estimators.base import BayesianMLP
 class BayesianMLPClassifier(ClassifierMixin, BayesianMLP):
     """Classes by softmax of the outputs of a net, averaged over q of its weights.
 
-    For the parameters see `Parameters` in
-    `ngvi.nets.estimators.parameters`.
+    For the parameters see `Parameters` in `ngvi.nets.estimators.parameters`.
 
     Attributes:
         classes_: in the order of the probabilities.
@@ -74,11 +70,7 @@ class BayesianMLPClassifier(ClassifierMixin, BayesianMLP):
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draws of y, (n, samples); those of one sample are drawn jointly."""
-        x = self._new_rows(X)
-        seed = int(check_random_state(random_state).randint(2**31 - 1))
-        predictive = replace(self.predictive_, draws=n_samples)
-        drawn = np.asarray(predictive.sample(x, jax.random.key(seed)))
-        return self.classes_[drawn.T]
+        return self.classes_[self._drawn(X, n_samples, random_state).T]
 
     # -- what `BayesianMLP` asks for ---------------------------------------------------
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Self
 
-import jax
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from ngvi.nets.estimators import defaults
@@ -73,20 +70,13 @@ class BayesianMLPRegressor(RegressorMixin, BayesianMLP):
         self, X: Any, level: float = 0.9
     ) -> tuple[np.ndarray, np.ndarray]:
         """The ends of the central intervals that hold y with this probability."""
-        if not 0 < level < 1:
-            raise ValueError(f"level must be between 0 and 1, got {level}")
-        levels = (1 - level) / 2, (1 + level) / 2
-        x = self._new_rows(X)
-        lower, upper = self._predicted("quantiles", x, levels, axis=1)
+        lower, upper = self._predicted("interval", self._new_rows(X), level)
         return self._outside(lower), self._outside(upper)
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draws of y with noise, (n, samples) or (n, targets, samples); those of one
         sample are drawn jointly."""
-        x = self._new_rows(X)
-        seed = int(check_random_state(random_state).randint(2**31 - 1))
-        predictive = replace(self.predictive_, draws=n_samples)
-        drawn = np.asarray(predictive.sample(x, jax.random.key(seed)))
+        drawn = self._drawn(X, n_samples, random_state)
         return np.stack([self._outside(one) for one in drawn], -1)
 
     # -- what `BayesianMLP` asks for ---------------------------------------------------

@@ -11,6 +11,7 @@ fit; so does an interrupt from the keyboard.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -19,9 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
+from sklearn.exceptions import ConvergenceWarning
 
+from ngvi.nets.state import State
 from ngvi.nets.train import run_epochs
-from ngvi.nets.update import Rule, State
+from ngvi.nets.update import Rule
 from ngvi.terminal.progress import Progress
 
 Reason = Literal["converged", "max_epochs", "diverged", "interrupted"]
@@ -139,6 +142,24 @@ def train(
                 reason = "converged"
                 break
     return Outcome(replace(kept, scale=scale), history, epochs, reason)
+
+
+def warn_of(outcome: Outcome) -> None:
+    """Warn whoever called the method that called for the fit, where it went wrong."""
+    if outcome.reason == "diverged":
+        warnings.warn(
+            "the training diverged: the loss or the posterior was not finite after "
+            f"epoch {outcome.epochs}, whose state is kept. Try a lower "
+            "learning_rate, more samples, or a larger batch_size",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+    if outcome.reason == "interrupted":
+        warnings.warn(
+            f"interrupted: the state of epoch {outcome.epochs} is kept",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
 
 
 @jax.jit

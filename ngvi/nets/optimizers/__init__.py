@@ -3,7 +3,7 @@
 from ngvi.extras import extra
 
 with extra("nets", "ngvi.nets.optimizers"):
-    from ngvi.nets.optimizers.diagonal import diagonal, scale_by_diagonal
+    from ngvi.nets.optimizers.diagonal import diagonal
     from ngvi.nets.optimizers.diagonal_estimates import (
         fisher_diagonal,
         gauss_newton_bartlett,
@@ -12,13 +12,10 @@ with extra("nets", "ngvi.nets.optimizers"):
     )
     from ngvi.nets.optimizers.hessian_diagonals import (
         adahessian,
-        scale_by_adahessian,
-        scale_by_sophia,
         sophia,
     )
     from ngvi.nets.optimizers.inverse_free import (
         inverse_free_shampoo,
-        scale_by_inverse_free_shampoo,
     )
     from ngvi.nets.optimizers.optimizer import CurvatureOptimizer
     from ngvi.nets.optimizers.policy import (
@@ -44,9 +41,9 @@ with extra("nets", "ngvi.nets.optimizers"):
         stochastic_natural_gradient,
     )
     from ngvi.nets.optimizers.settings import Settings
-    from ngvi.nets.optimizers.shampoo import scale_by_shampoo, shampoo
+    from ngvi.nets.optimizers.shampoo import shampoo
     from ngvi.nets.optimizers.singd import singd
-    from ngvi.nets.optimizers.soap import scale_by_soap, soap
+    from ngvi.nets.optimizers.soap import soap
     from ngvi.nets.optimizers.state import Anchor, Info, State
     from ngvi.nets.optimizers.svrg import svrg
     from ngvi.nets.optimizers.train import train
@@ -78,12 +75,6 @@ __all__ = [
     "natural_gradient",
     "natural_policy_gradient",
     "policy_gradient",
-    "scale_by_adahessian",
-    "scale_by_diagonal",
-    "scale_by_inverse_free_shampoo",
-    "scale_by_shampoo",
-    "scale_by_soap",
-    "scale_by_sophia",
     "shampoo",
     "singd",
     "soap",

@@ -55,34 +55,6 @@ class DiagonalState(NamedTuple):
     """The state of the estimate."""
 
 
-def scale_by_diagonal(
-    estimate: Estimate | None = None,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    *,
-    eps_root: Any = 0.0,
-    power: Any = 0.5,
-    every: Any = 1,
-    debias: bool = True,
-    mu_dtype: Any = None,
-) -> optax.GradientTransformationExtraArgs:
-    """Precondition by a power of a diagonal; see `diagonal`."""
-    checked("eps", eps, 0)
-    checked("eps_root", eps_root, 0)
-
-    def direction(state: DiagonalState) -> Any:
-        m, v = state.mu, state.nu
-        if debias:
-            m, v = unbiased(m, b1, state.count), unbiased(v, b2, state.measured)
-        return jax.tree.map(
-            lambda m, v: m / ((jnp.maximum(v, 0) + eps_root) ** power + eps), m, v
-        )
-
-    used = squared_mean_gradient() if estimate is None else estimate
-    return averaged_diagonal(used, b1, b2, every, mu_dtype, direction)
-
-
 def diagonal(
     learning_rate: Rate,
     estimate: Estimate | None = None,
@@ -125,18 +97,20 @@ def diagonal(
         ValueError: a setting outside of its range; in `update`, what the estimate
             needs is missing.
     """
-    direction = scale_by_diagonal(
-        estimate,
-        b1,
-        b2,
-        eps,
-        eps_root=eps_root,
-        power=power,
-        every=every,
-        debias=debias,
-        mu_dtype=mu_dtype,
-    )
-    return with_rate(direction, learning_rate, weight_decay, mask)
+    checked("eps", eps, 0)
+    checked("eps_root", eps_root, 0)
+
+    def direction(state: DiagonalState) -> Any:
+        m, v = state.mu, state.nu
+        if debias:
+            m, v = unbiased(m, b1, state.count), unbiased(v, b2, state.measured)
+        return jax.tree.map(
+            lambda m, v: m / ((jnp.maximum(v, 0) + eps_root) ** power + eps), m, v
+        )
+
+    used = squared_mean_gradient() if estimate is None else estimate
+    averages = averaged_diagonal(used, b1, b2, every, mu_dtype, direction)
+    return with_rate(averages, learning_rate, weight_decay, mask)
 
 
 def averaged_diagonal(

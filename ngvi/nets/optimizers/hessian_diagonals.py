@@ -24,7 +24,7 @@ import optax
 from ngvi.nets.optimizers.diagonal import (
     DiagonalState,
     averaged_diagonal,
-    scale_by_diagonal,
+    diagonal,
 )
 from ngvi.nets.optimizers.diagonal_estimates import (
     Estimate,
@@ -33,33 +33,6 @@ from ngvi.nets.optimizers.diagonal_estimates import (
     mapped,
 )
 from ngvi.nets.optimizers.pieces import Mask, Rate, checked, wide, with_rate
-
-
-def scale_by_adahessian(
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    *,
-    hessian_power: Any = 1.0,
-    estimate: Estimate | None = None,
-    average_windows: bool = True,
-    every: Any = 1,
-    mu_dtype: Any = None,
-) -> optax.GradientTransformationExtraArgs:
-    """Precondition by AdaHessian; see `adahessian`."""
-    used = hutchinson() if estimate is None else estimate
-    if average_windows:
-        used = averaged_windows(used)
-    # (√V)^k of the average of D².
-    return scale_by_diagonal(
-        mapped(used, jnp.square),
-        b1,
-        b2,
-        eps,
-        power=hessian_power / 2,
-        every=every,
-        mu_dtype=mu_dtype,
-    )
 
 
 def adahessian(
@@ -99,43 +72,22 @@ def adahessian(
 
     Source: see the module.
     """
-    direction = scale_by_adahessian(
+    used = hutchinson() if estimate is None else estimate
+    if average_windows:
+        used = averaged_windows(used)
+    return diagonal(
+        learning_rate,
+        mapped(used, jnp.square),
         b1,
         b2,
         eps,
-        hessian_power=hessian_power,
-        estimate=estimate,
-        average_windows=average_windows,
+        # (√V)^k of the average of D².
+        power=hessian_power / 2,
+        weight_decay=weight_decay,
+        mask=mask,
         every=every,
         mu_dtype=mu_dtype,
     )
-    return with_rate(direction, learning_rate, weight_decay, mask)
-
-
-def scale_by_sophia(
-    estimate: Estimate | None = None,
-    b1: Any = 0.96,
-    b2: Any = 0.99,
-    eps: Any = 1e-12,
-    *,
-    gamma: Any = 0.01,
-    clip: Any = 1.0,
-    every: Any = 10,
-    mu_dtype: Any = None,
-) -> optax.GradientTransformationExtraArgs:
-    """Precondition by Sophia; see `sophia`."""
-    checked("gamma", gamma, 0)
-    checked("clip", clip, 0)
-
-    def direction(state: DiagonalState) -> Any:
-        return jax.tree.map(
-            lambda m, v: jnp.clip(wide(m) / jnp.maximum(gamma * v, eps), -clip, clip),
-            state.mu,
-            state.nu,
-        )
-
-    used = hutchinson() if estimate is None else estimate
-    return averaged_diagonal(used, b1, b2, every, mu_dtype, direction)
 
 
 def sophia(
@@ -181,7 +133,16 @@ def sophia(
 
     Source: see the module.
     """
-    direction = scale_by_sophia(
-        estimate, b1, b2, eps, gamma=gamma, clip=clip, every=every, mu_dtype=mu_dtype
-    )
-    return with_rate(direction, learning_rate, weight_decay, mask)
+    checked("gamma", gamma, 0)
+    checked("clip", clip, 0)
+
+    def direction(state: DiagonalState) -> Any:
+        return jax.tree.map(
+            lambda m, v: jnp.clip(wide(m) / jnp.maximum(gamma * v, eps), -clip, clip),
+            state.mu,
+            state.nu,
+        )
+
+    used = hutchinson() if estimate is None else estimate
+    averages = averaged_diagonal(used, b1, b2, every, mu_dtype, direction)
+    return with_rate(averages, learning_rate, weight_decay, mask)

@@ -1,60 +1,43 @@
 """Inverse-free Shampoo: a structured Kronecker-factored preconditioner, by products.
 
 The Fisher matrix of a weight tensor is taken for S₁ ⊗ … ⊗ S_k, S_i⁻¹ = K_i K_iᵀ, and
-the K_i themselves move, by natural gradients of the Gaussian with that precision. With
-the whitened gradient H of a batch of B examples and d_i the length of axis i,
+the K_i move as `ngvi.nets.optimizers.moving_roots` says. With the whitened gradient H
+of a batch of B examples and d_i the length of axis i,
 
     H   = G ×₁ K₁ᵀ … ×_k K_kᵀ,
-    N_i = ½ ( B H_(i) H_(i)ᵀ / Π d_j + λ (Π ‖K_j‖²_F / d_j) K_iᵀ K_i − I ),   j ≠ i,
-    M_i ← α M_i + (1 − α) N_i,        K_i ← K_i (I − ρ M_i / max(1, ‖M_i‖_F)),
+    W_i = B H_(i) H_(i)ᵀ / Π d_j + λ (Π ‖K_j‖²_F / d_j) K_iᵀ K_i,   j ≠ i,
     step along  G ×₁ K₁ K₁ᵀ … ×_k K_k K_kᵀ.
 
-There is no root, as in second-order methods, no inverse and no decomposition: all of it
-works in bfloat16. Where it comes to rest gradients are white, but for λ.
+There is no root of the curvature, as in second-order methods. Where it comes to rest
+gradients are white, but for λ.
 
-The K_i may be held to a *structure*, matrices closed under products; N_i is projected
-on it, which counts the entries twice whose mirror images it lacks:
-
-| structure      | entries of K_i that are not zero                                    |
-|----------------|---------------------------------------------------------------------|
-| "dense"        | all                                                                 |
-| "diagonal"     | the diagonal, kept as a vector                                      |
-| "triangular"   | on and below the diagonal                                           |
-| "hierarchical" | the diagonal, the first `rank` rows, and of the last `rank` rows    |
-|                | what is right of the first `rank` columns                           |
-
-Sources: Lin, Dangel, Eschenhagen, Bae, Turner and Makhzani (2024), Can we remove the
-square-root in adaptive gradient methods?, for the update; Lin, Dangel, Eschenhagen,
-Neklyudov, Kristiadi, Turner and Makhzani (2024), Structured inverse-free natural
-gradient descent, for the structures.
+Source: Lin, Dangel, Eschenhagen, Bae, Turner and Makhzani (2024), Can we remove the
+square-root in adaptive gradient methods?
 """
 
 from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
 from ngvi.nets.optimizers.blocks import Blocked, Blocks, along_axes, gram
+from ngvi.nets.optimizers.moving_roots import MovingRoots, Structure
 from ngvi.nets.optimizers.pieces import (
     Mask,
     Rate,
     checked,
-    checked_decay,
     each,
     like,
     shaped,
     wide,
     with_rate,
 )
-
-Structure = Literal["dense", "diagonal", "triangular", "hierarchical"]
 
 
 class Roots(NamedTuple):
@@ -74,11 +57,15 @@ class InverseFreeState(NamedTuple):
     """A pytree like the parameters, of `Roots`."""
 
 
-def scale_by_inverse_free_shampoo(
+def inverse_free_shampoo(
+    learning_rate: Rate,
     rate: Any = 0.05,
     decay: Any = 0.5,
     damping: Any = 1e-3,
     *,
+    momentum: Any = 0.9,
+    weight_decay: Any = 0.0,
+    mask: Mask | None = None,
     structure: Structure = "dense",
     rank: int = 8,
     batch_size: Any = 1,
@@ -87,14 +74,49 @@ def scale_by_inverse_free_shampoo(
     block_size: int = 512,
     factor_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Precondition by inverse-free Shampoo; see `inverse_free_shampoo`."""
-    checked("rate", rate, 0)
-    checked_decay(decay=decay)
+    """Inverse-free Shampoo with structured factors, and momentum of its steps.
+
+    Args:
+        learning_rate: a number or a schedule.
+        rate: ρ, of K_i.
+        decay: α, of M_i.
+        damping: λ. Where gradients vanish it is all there is of the curvature, and a
+            step that of gradient descent with learning_rate/λ.
+        momentum: of the steps: each is added to this times the sum before.
+        weight_decay, mask: decoupled, as in `optax.adamw`.
+        structure: of K_i: "dense", "diagonal", "triangular" or "hierarchical". Memory
+            and time are saved by "diagonal", and by smaller blocks; the others are kept
+            as dense matrices with zeros, and have fewer numbers to learn.
+        rank: of "hierarchical".
+        batch_size: B, where G is the mean over a batch and the curvature that of one
+            example.
+        initial_scale: K_i = this · I at first; by default such that the curvature of
+            the first gradient, and λ, have mean one once they are whitened.
+        every: steps between two of K_i.
+        block_size: an axis longer than this is cut, and each block has its own K_i.
+        factor_dtype: of K_i and M_i, and of all products with them; bfloat16 is safe.
+
+    Raises:
+        ValueError: a setting outside of its range.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from ngvi.nets.optimizers import inverse_free_shampoo
+        >>> optimizer = inverse_free_shampoo(0.3, damping=1.0, momentum=0.0)
+        >>> update = jax.jit(optimizer.update)
+        >>> params = jnp.ones((3, 2))
+        >>> state = optimizer.init(params)
+        >>> loss = lambda w: (w**2).sum()
+        >>> for _ in range(30):
+        ...     updates, state = update(jax.grad(loss)(params), state)
+        ...     params = optax.apply_updates(params, updates)
+        >>> bool(loss(params) < 0.2)
+        True
+    """
+    moving = MovingRoots(structure, rank, rate, decay)
     checked("damping", damping, 0)
-    checked("rank", rank, 1)
     checked("every", every, 1)
     checked("block_size", block_size, 1)
-    checked_structure(structure)
 
     def begin(leaf: Array) -> Roots:
         blocks = Blocks.of(leaf.shape, block_size)
@@ -128,14 +150,9 @@ def scale_by_inverse_free_shampoo(
                 data, prior = gram(white, i), k.mT @ k
             weight = batch_size / math.prod(lengths[j] for j in others)
             ridge = damping * math.prod(squares[j] / lengths[j] for j in others)
-            n = (_each(weight, data) + _each(ridge, prior) - one) / 2
-            if structure in ("triangular", "hierarchical"):
-                n = n * projection(structure, k.shape[-1], rank)
-            m = (decay * m + (1 - decay) * n).astype(k.dtype)
-            size = jnp.sqrt((m**2).sum(range(1, m.ndim)))
-            step = _each(rate / jnp.maximum(1, size), m).astype(k.dtype)
-            change = k * step if structure == "diagonal" else k @ step
-            roots.append(k - change)
+            away = _each(weight, data) + _each(ridge, prior) - one
+            k, m = moving.moved(k, m, away)
+            roots.append(k)
             momenta.append(m)
         return Roots(tuple(roots), tuple(momenta))
 
@@ -172,79 +189,9 @@ def scale_by_inverse_free_shampoo(
         updates, roots = shaped(gradients, made), shaped(gradients, kept)
         return like(updates, gradients), InverseFreeState(state.count + 1, roots)
 
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-def inverse_free_shampoo(
-    learning_rate: Rate,
-    rate: Any = 0.05,
-    decay: Any = 0.5,
-    damping: Any = 1e-3,
-    *,
-    momentum: Any = 0.9,
-    weight_decay: Any = 0.0,
-    mask: Mask | None = None,
-    structure: Structure = "dense",
-    rank: int = 8,
-    batch_size: Any = 1,
-    initial_scale: Any = None,
-    every: Any = 1,
-    block_size: int = 512,
-    factor_dtype: Any = None,
-) -> optax.GradientTransformationExtraArgs:
-    """Inverse-free Shampoo with structured factors, and momentum of its steps.
-
-    Args:
-        learning_rate: a number or a schedule.
-        rate: ρ, of K_i.
-        decay: α, of M_i.
-        damping: λ. Where gradients vanish it is all there is of the curvature, and a
-            step that of gradient descent with learning_rate/λ.
-        momentum: of the steps: each is added to this times the sum before.
-        weight_decay, mask: decoupled, as in `optax.adamw`.
-        structure: "dense", "diagonal", "triangular" or "hierarchical". Memory and time
-            are saved by "diagonal", and by smaller blocks; the others are kept as dense
-            matrices with zeros, and have fewer numbers to learn.
-        rank: of "hierarchical".
-        batch_size: B, where G is the mean over a batch and the curvature that of one
-            example.
-        initial_scale: K_i = this · I at first; by default such that the curvature of
-            the first gradient, and λ, have mean one once they are whitened.
-        every: steps between two of K_i.
-        block_size: an axis longer than this is cut, and each block has its own K_i.
-        factor_dtype: of K_i and M_i, and of all products with them; bfloat16 is safe.
-
-    Raises:
-        ValueError: a setting outside of its range.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, optax
-        >>> from ngvi.nets.optimizers import inverse_free_shampoo
-        >>> optimizer = inverse_free_shampoo(0.3, damping=1.0, momentum=0.0)
-        >>> update = jax.jit(optimizer.update)
-        >>> params = jnp.ones((3, 2))
-        >>> state = optimizer.init(params)
-        >>> loss = lambda w: (w**2).sum()
-        >>> for _ in range(30):
-        ...     updates, state = update(jax.grad(loss)(params), state)
-        ...     params = optax.apply_updates(params, updates)
-        >>> bool(loss(params) < 0.2)
-        True
-    """
-    direction = scale_by_inverse_free_shampoo(
-        rate,
-        decay,
-        damping,
-        structure=structure,
-        rank=rank,
-        batch_size=batch_size,
-        initial_scale=initial_scale,
-        every=every,
-        block_size=block_size,
-        factor_dtype=factor_dtype,
-    )
-    moving = optax.chain(direction, optax.trace(momentum))
-    return with_rate(moving, learning_rate, weight_decay, mask)
+    direction = optax.GradientTransformationExtraArgs(init, update)
+    steady = optax.chain(direction, optax.trace(momentum))
+    return with_rate(steady, learning_rate, weight_decay, mask)
 
 
 def _whitened(g: Blocked, roots: tuple[Array, ...]) -> Blocked:
@@ -264,31 +211,3 @@ def _along(x: Blocked, roots: tuple[Array, ...]) -> Blocked:
 def _each(numbers: Any, x: Array) -> Array:
     """x times a number for each block."""
     return jnp.reshape(numbers, (-1, *[1] * (x.ndim - 1))) * x
-
-
-def checked_structure(structure: str) -> None:
-    """Hold a structure to those there are.
-
-    Raises:
-        ValueError: another.
-    """
-    if structure not in get_args(Structure):
-        raise ValueError(
-            "structure must be 'dense', 'diagonal', 'triangular' or 'hierarchical', "
-            f"got {structure!r}"
-        )
-
-
-def projection(structure: Structure, size: int, rank: int) -> np.ndarray:
-    """What the entries of a symmetric matrix are multiplied by to project it."""
-    row, column = np.indices((size, size))
-    if structure == "dense":
-        kept = row >= 0
-    elif structure == "diagonal":
-        kept = row == column
-    elif structure == "triangular":
-        kept = row >= column
-    else:
-        last = (row >= max(size - rank, rank)) & (column >= rank)
-        kept = (row == column) | (row < rank) | last
-    return np.where(kept, np.where(kept.T, 1, 2), 0)

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ngvi.nets.optimizers.settings import Number, Settings
+from ngvi.nets.optimizers.settings import Settings
 from ngvi.nets.optimizers.state import State
+from ngvi.nets.schedules import Number, number_at
 
 Quadratic = Callable[[Float[Array, "k p"]], Float[Array, "k k"]]
 """Of directions dᵢ: dᵢᵀ F_exact dⱼ."""
@@ -91,5 +92,5 @@ def _best(
 
 
 def number_now(number: Number, state: State, dtype: Any) -> Float[Array, ""]:
-    """What a schedule is now."""
-    return jnp.asarray(number(state.steps) if callable(number) else number, dtype)
+    """That of this step."""
+    return jnp.asarray(number_at(number, state.steps), dtype)

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from ngvi.fisher.kinds import Kind
 from ngvi.fisher.problem import Problem
-from ngvi.fisher.structures.base import Averaged, mean_over
+from ngvi.fisher.structures.base import Averaged, Structure, mean_over
 from ngvi.fisher.structures.by_products import LowRankStructure
 from ngvi.fisher.structures.kronecker import (
     KroneckerStructure,
@@ -36,7 +36,7 @@ from ngvi.linalg import (
     SemidefiniteDiagonal,
 )
 from ngvi.mirror.site import site_step
-from ngvi.nets.estimates import Eigen, eigen_of, in_basis, in_eigenbasis
+from ngvi.nets.eigen_moments import Eigen, eigen_of, in_basis, in_eigenbasis
 from ngvi.nets.optimizers.devices import Task, cost_of, shared_out
 from ngvi.nets.optimizers.freezing import restricted
 
@@ -63,13 +63,17 @@ class Measure(ABC):
     """How F is had; hashable, so that `jit` knows it."""
 
     kind: Kind
+    structure: Structure | None
+    """Of the Fisher engine, if it is one."""
     by_layers: bool = True
     """Whether its vectors are in the order of the layers, see `ngvi.fisher.layout`."""
     inverse_free: ClassVar[bool] = False
     """Whether what is kept is of an inverse, so that nothing is factorised."""
 
-    def check(self, problem: Problem, count: int) -> None:  # noqa: B027
+    def check(self, problem: Problem, count: int) -> None:
         """Refuse a kind that has no meaning here: see `ngvi.fisher.structures`."""
+        if self.structure is not None:
+            self.structure.check(problem, count)
 
     @abstractmethod
     def measure(
@@ -131,9 +135,6 @@ class Measured(Measure):
     kind: Kind
     structure: Averaged
 
-    def check(self, problem: Problem, count: int) -> None:
-        self.structure.check(problem, count)
-
     def measure(
         self, problem: Problem, gradient: Float[Array, "p"], key: Key[Array, ""]
     ) -> Semidefinite:
@@ -149,9 +150,6 @@ class Rescaled(Measure):
 
     kind: Kind
     structure: KroneckerStructure
-
-    def check(self, problem: Problem, count: int) -> None:
-        self.structure.check(problem, count)
 
     def measure(
         self, problem: Problem, gradient: Float[Array, "p"], key: Key[Array, ""]
@@ -172,12 +170,11 @@ class Rescaled(Measure):
         site = site._replace(factors=self.mixed(site.factors, factors, weight))
 
         def renewed(site: Eigen) -> Eigen:
-            costs = [
-                cost_of(block) if isinstance(block, KroneckerFactors) else 0
-                for block in site.factors.blocks
-            ]
-            pairs = zip(site.factors.blocks, costs, strict=True)
-            tasks = [Task(eigen_of, (block,), cost) for block, cost in pairs]
+            def task(block: Semidefinite) -> Task:
+                factored = isinstance(block, KroneckerFactors)
+                return Task(eigen_of, (block,), cost_of(block) if factored else 0)
+
+            tasks = [task(block) for block in site.factors.blocks]
             bases = shared_out(tasks, occasion.mesh)
             return in_basis(site, SemidefiniteBlocks(tuple(bases)))
 
@@ -202,9 +199,6 @@ class Leading(Measure):
     structure: LowRankStructure
     by_layers = False
 
-    def check(self, problem: Problem, count: int) -> None:
-        self.structure.check(problem, count)
-
     def measure(
         self, problem: Problem, gradient: Float[Array, "p"], key: Key[Array, ""]
     ) -> Semidefinite:
@@ -219,6 +213,7 @@ class SquaredGradient(Measure):
     """diag(ĝ²)."""
 
     kind: Kind
+    structure = None
 
     def measure(
         self, problem: Problem, gradient: Float[Array, "p"], key: Key[Array, ""]
@@ -231,6 +226,7 @@ class Products(Measure):
     """Nothing is kept: a step solves with the products of its own batch."""
 
     kind: Kind
+    structure = None
     by_layers = False
 
     def measure(

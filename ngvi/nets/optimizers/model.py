@@ -116,15 +116,15 @@ class Model:
 
             f, images = jax.vmap(along, out_axes=(None, 0))(directions)
 
-            def inner(f: Any, y: Any, images: Any) -> Float[Array, "k k"]:
+            def inner(f: Any, example: Batch, images: Any) -> Float[Array, "k k"]:
                 def one(image: Any) -> Any:
-                    return kind.mv(likelihood, f, y, None, image)
+                    return kind.mv(likelihood, f, example, image)
 
                 flat = _rows(images, self.dtype)
                 return flat @ _rows(jax.vmap(one)(images), self.dtype).T
 
             of_axes = (0, 0, 1)
-            return jax.vmap(inner, of_axes)(f, part.y, images).mean(0), ()
+            return jax.vmap(inner, of_axes)(f, part, images).mean(0), ()
 
         return over_parts(mean, batch, parts)[0]
 

@@ -11,9 +11,10 @@ import optax
 from jaxtyping import Array
 
 from ngvi.families.parameters import is_concrete
+from ngvi.nets.schedules import Number
 
-Rate = float | Array | Callable[[Array], Any]
-"""A number, or a schedule: a function of the number of updates so far."""
+Rate = Array | Number
+"""That of a step: a number, one that is injected, or a schedule."""
 Mask = Any | Callable[[Any], Any]
 """A pytree of booleans like the parameters or a prefix of it, or a function to one."""
 
@@ -45,8 +46,9 @@ def checked(name: str, value: Any, least: float, most: float = float("inf")) -> 
         ValueError: outside of it.
     """
     if is_concrete(value) and not least <= value <= most:
-        end = "" if most == float("inf") else f" and at most {most:g}"
-        raise ValueError(f"{name} must be at least {least:g}{end}, got {value}")
+        bounded = most < float("inf")
+        wanted = f"from {least:g} to {most:g}" if bounded else f"at least {least:g}"
+        raise ValueError(f"{name} must be {wanted}, got {value}")
 
 
 def checked_decay(**decays: Any) -> None:

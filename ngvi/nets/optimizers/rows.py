@@ -36,6 +36,7 @@ from ngvi.fisher.structures import (
     Structure,
 )
 from ngvi.fisher.structures.base import Averaged
+from ngvi.fisher.structures.kronecker import Sharing
 from ngvi.nets.optimizers.measures import (
     Leading,
     Measure,
@@ -45,10 +46,10 @@ from ngvi.nets.optimizers.measures import (
     SquaredGradient,
 )
 from ngvi.nets.optimizers.optimizer import CurvatureOptimizer
-from ngvi.nets.optimizers.settings import Number, Settings
+from ngvi.nets.optimizers.settings import Settings
+from ngvi.nets.schedules import Number
 
 KindName = Literal["true", "sampled", "empirical", "gauss-newton"]
-Sharing = Literal["expand", "reduce"]
 
 
 def natural_gradient(
@@ -268,7 +269,8 @@ def _measure(structure: str | Structure, kind: str) -> Measure:
         case LowRankStructure():
             return Leading(used, structure)
         case KroneckerEigenStructure():
-            return Rescaled(used, KroneckerStructure(structure.sharing))
+            factors = KroneckerStructure(structure.sharing, structure.dtype)
+            return Rescaled(used, factors)
         case Averaged():
             return Measured(used, structure)
     raise ValueError(f"no optimiser knows the structure {type(structure).__name__}")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
 
 from ngvi.nets.optimizers.measures import Measure, Products, Rescaled
-
-Schedule = Callable[[Int[Array, ""]], Any]
-Number = float | Schedule
+from ngvi.nets.optimizers.pieces import checked
+from ngvi.nets.schedules import Number
 
 
 @dataclass(frozen=True)
@@ -93,12 +89,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name, least, most in _RANGES:
             value = getattr(self, name)
-            if value is None or callable(value):
-                continue
-            if not least <= value <= most:
-                raise ValueError(
-                    f"{name} must be from {least:g} to {most:g}, got {value}"
-                )
+            if value is not None and not callable(value):
+                checked(name, value, least, most)
         if self.refresh % self.measure_every:
             raise ValueError(
                 f"refresh must be a multiple of measure_every, {self.measure_every}, "

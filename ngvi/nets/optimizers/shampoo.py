@@ -59,11 +59,14 @@ class ShampooState(NamedTuple):
     """The other optimiser's state."""
 
 
-def scale_by_shampoo(
+def shampoo(
+    learning_rate: Rate,
     b1: Any = 0.9,
     b2: Any = 0.999,
     eps: Any = 1e-6,
     *,
+    weight_decay: Any = 0.0,
+    mask: Mask | None = None,
     every: Any = 10,
     exponent: float | None = None,
     block_size: int = 128,
@@ -76,7 +79,53 @@ def scale_by_shampoo(
     root_dtype: Any = None,
     mesh: Mesh | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Precondition by Shampoo; see `shampoo`."""
+    """Shampoo, grafted to Adam: its learning rates are Adam's.
+
+    Of other tensors than matrices, axes of size one are left out, and leading ones are
+    merged while they fit into a block: the kernel of a convolution becomes a matrix.
+
+    Args:
+        learning_rate: a number or a schedule.
+        b1: β₁, of M.
+        b2: β₂; 1 for the sum over all steps, as first published.
+        eps: what is added to L_i, relative to its norm; see `inverse_roots`.
+        weight_decay, mask: decoupled, as in `optax.adamw`.
+        every: steps between two computations of the roots; at first they are computed
+            also after 1, 2, 4, 8, … steps. Under `vmap` every step computes them.
+        exponent: instead of 1/2k.
+        block_size: an axis longer than this is cut, and each block has its own
+            matrices: a step costs block_size³ at most.
+        min_ndim: what has fewer axes is left to grafting. With 1 a vector has its full
+            matrix L^(−½).
+        graft: another transformation whose steps give the lengths, such as
+            `optax.identity()` (SGD) or `optax.scale_by_rss()` (AdaGrad); None for P's
+            own length.
+        root: "eigh", or "newton" for products alone; see `inverse_roots`.
+        debias: divide averages by 1 − βᵗ.
+        stagger: the tensors take turns, so that no step computes the roots of all.
+        mu_dtype: of M; bfloat16 is safe.
+        root_dtype: of the roots; in bfloat16 a step is off by 2⁻⁸, times up to
+            eps^(−1/2k) where L_i is singular. The L_i are at least float32, as an
+            average over many steps must be.
+        mesh: of devices, over whose first axis the roots are shared out.
+
+    Raises:
+        ValueError: a setting outside of its range.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from ngvi.nets.optimizers import shampoo
+        >>> optimizer = shampoo(0.1)
+        >>> update = jax.jit(optimizer.update)
+        >>> params = jnp.ones((3, 2))
+        >>> state = optimizer.init(params)
+        >>> loss = lambda w: (w**2).sum()
+        >>> for _ in range(32):
+        ...     updates, state = update(jax.grad(loss)(params), state)
+        ...     params = optax.apply_updates(params, updates)
+        >>> bool(loss(params) < 0.2)
+        True
+    """
     checked_decay(b1=b1)
     checked("b2", b2, 0, 1)
     checked("eps", eps, 0)
@@ -156,92 +205,7 @@ def scale_by_shampoo(
         state = ShampooState(state.count + 1, mu, factors, graft_state)
         return like(updates, gradients), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-def shampoo(
-    learning_rate: Rate,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-6,
-    *,
-    weight_decay: Any = 0.0,
-    mask: Mask | None = None,
-    every: Any = 10,
-    exponent: float | None = None,
-    block_size: int = 128,
-    min_ndim: int = 2,
-    graft: optax.GradientTransformation | Literal["adam"] | None = "adam",
-    root: Method = "eigh",
-    debias: bool = True,
-    stagger: bool = False,
-    mu_dtype: Any = None,
-    root_dtype: Any = None,
-    mesh: Mesh | None = None,
-) -> optax.GradientTransformationExtraArgs:
-    """Shampoo, grafted to Adam: its learning rates are Adam's.
-
-    Of other tensors than matrices, axes of size one are left out, and leading ones are
-    merged while they fit into a block: the kernel of a convolution becomes a matrix.
-
-    Args:
-        learning_rate: a number or a schedule.
-        b1: β₁, of M.
-        b2: β₂; 1 for the sum over all steps, as first published.
-        eps: what is added to L_i, relative to its norm; see `inverse_roots`.
-        weight_decay, mask: decoupled, as in `optax.adamw`.
-        every: steps between two computations of the roots; at first they are computed
-            also after 1, 2, 4, 8, … steps. Under `vmap` every step computes them.
-        exponent: instead of 1/2k.
-        block_size: an axis longer than this is cut, and each block has its own
-            matrices: a step costs block_size³ at most.
-        min_ndim: what has fewer axes is left to grafting. With 1 a vector has its full
-            matrix L^(−½).
-        graft: another transformation whose steps give the lengths, such as
-            `optax.identity()` (SGD) or `optax.scale_by_rss()` (AdaGrad); None for P's
-            own length.
-        root: "eigh", or "newton" for products alone; see `inverse_roots`.
-        debias: divide averages by 1 − βᵗ.
-        stagger: the tensors take turns, so that no step computes the roots of all.
-        mu_dtype: of M; bfloat16 is safe.
-        root_dtype: of the roots; in bfloat16 a step is off by 2⁻⁸, times up to
-            eps^(−1/2k) where L_i is singular. The L_i are at least float32, as an
-            average over many steps must be.
-        mesh: of devices, over whose first axis the roots are shared out.
-
-    Raises:
-        ValueError: a setting outside of its range.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, optax
-        >>> from ngvi.nets.optimizers import shampoo
-        >>> optimizer = shampoo(0.1)
-        >>> update = jax.jit(optimizer.update)
-        >>> params = jnp.ones((3, 2))
-        >>> state = optimizer.init(params)
-        >>> loss = lambda w: (w**2).sum()
-        >>> for _ in range(32):
-        ...     updates, state = update(jax.grad(loss)(params), state)
-        ...     params = optax.apply_updates(params, updates)
-        >>> bool(loss(params) < 0.2)
-        True
-    """
-    direction = scale_by_shampoo(
-        b1,
-        b2,
-        eps,
-        every=every,
-        exponent=exponent,
-        block_size=block_size,
-        min_ndim=min_ndim,
-        graft=graft,
-        root=root,
-        debias=debias,
-        stagger=stagger,
-        mu_dtype=mu_dtype,
-        root_dtype=root_dtype,
-        mesh=mesh,
-    )
+    direction = optax.GradientTransformationExtraArgs(init, update)
     return with_rate(direction, learning_rate, weight_decay, mask)
 
 

@@ -1,22 +1,18 @@
 """SINGD: roots of the inverses of K-FAC's factors, which move by products alone.
 
 A layer's Fisher matrix is taken for S ⊗ T, of its d inputs and e outputs, with
-S⁻¹ = K Kᵀ and T⁻¹ = C Cᵀ. With K-FAC's factors A and G of a batch, the roots move by
-natural gradients of the Gaussian whose precision that is, towards A ⊗ G + λ:
+S⁻¹ = K Kᵀ and T⁻¹ = C Cᵀ, and K and C move as `ngvi.nets.optimizers.moving_roots` says.
+With K-FAC's factors A and G of a batch they go towards A ⊗ G + λ:
 
     H = Kᵀ A K,   J = Cᵀ G C,
-    N = ½ (tr J/e H + λ tr(Cᵀ C)/e Kᵀ K − I),     for C with the parts exchanged,
-    M ← α M + (1 − α) N,   K ← K (I − ρ M / max(1, ‖M‖_F)),
+    W = tr J/e H + λ tr(Cᵀ C)/e Kᵀ K,     for C with the parts exchanged,
     natural gradient K Kᵀ ∇L C Cᵀ.
 
-There is no inverse and no decomposition. K and C may be held to the structures of
-`ngvi.nets.optimizers.inverse_free`, which does the same with the gradient alone.
-Layers without factors have their exact block, averaged, damped and solved with.
+`ngvi.nets.optimizers.inverse_free` does the same with the gradient alone. Layers
+without factors have their exact block, averaged, damped and solved with.
 
-Sources: Lin, Dangel, Eschenhagen, Neklyudov, Kristiadi, Turner and Makhzani (2024),
-Structured inverse-free natural gradient descent; Lin, Duruisseaux, Leok, Nielsen, Khan
-and Schmidt (2023), Simplifying momentum-based positive-definite submanifold
-optimization with applications to deep learning.
+Source: Lin, Dangel, Eschenhagen, Neklyudov, Kristiadi, Turner and Makhzani (2024),
+Structured inverse-free natural gradient descent.
 """
 
 from __future__ import annotations
@@ -33,16 +29,11 @@ from ngvi.fisher.structures import KroneckerStructure
 from ngvi.linalg import KroneckerFactors
 from ngvi.linalg.batching import join, split
 from ngvi.nets.optimizers.freezing import restricted
-from ngvi.nets.optimizers.inverse_free import (
-    Structure,
-    checked_structure,
-    projection,
-)
 from ngvi.nets.optimizers.measures import Measure, Occasion
+from ngvi.nets.optimizers.moving_roots import MovingRoots, Structure
 from ngvi.nets.optimizers.optimizer import CurvatureOptimizer
-from ngvi.nets.optimizers.pieces import checked, checked_decay
 from ngvi.nets.optimizers.rows import KindName, Sharing, kind_of, made
-from ngvi.nets.optimizers.settings import Number
+from ngvi.nets.schedules import Number
 
 
 class Side(NamedTuple):
@@ -64,20 +55,14 @@ class InverseFree(Measure):
     """Roots that move; see the module."""
 
     kind: Kind
-    factors: KroneckerStructure
-    structure: Structure
-    rank: int
-    rate: float
-    decay: float
+    structure: KroneckerStructure
+    roots: MovingRoots
     inverse_free: ClassVar[bool] = True
-
-    def check(self, problem: Problem, count: int) -> None:
-        self.factors.check(problem, count)
 
     def measure(
         self, problem: Problem, gradient: Float[Array, "p"], key: Key[Array, ""]
     ) -> Any:
-        return self.factors.compute(problem, None)
+        return self.structure.compute(problem, None)
 
     def begin(
         self, problem: Problem, gradient: Float[Array, "p"], key: Key[Array, ""]
@@ -111,28 +96,22 @@ class InverseFree(Measure):
         # At first multiples of I, right on average.
         scale = (_mean(a) * _mean(g) + damping) ** -0.25
         k, c = (
-            jnp.where((side.root != 0).any(), side.root, scale * jnp.eye(len(m)))
-            for side, m in zip(old, (a, g), strict=True)
+            jnp.where((side.root != 0).any(), side.root, scale * _one(side.root))
+            for side in old
         )
         (h, kk), (j, cc) = ((r.T @ m @ r, r.T @ r) for r, m in ((k, a), (c, g)))
         of_k = _mean(j) * h + damping * _mean(cc) * kk
         of_c = _mean(h) * j + damping * _mean(kk) * cc
         return Layer(
-            self._stepped(k, old.inputs.momentum, of_k),
-            self._stepped(c, old.outputs.momentum, of_c),
+            self._side(k, old.inputs.momentum, of_k),
+            self._side(c, old.outputs.momentum, of_c),
         )
 
-    def _stepped(self, root: Array, momentum: Array, white: Array) -> Side:
-        """A step on, `white` being I where the root may stay."""
-        n = (
-            (white - jnp.eye(len(root)))
-            / 2
-            * projection(self.structure, len(root), self.rank)
-        )
-        m = self.decay * momentum + (1 - self.decay) * n
-        length = self.rate / jnp.maximum(1, jnp.linalg.norm(m))
-        m, root = m.astype(momentum.dtype), root.astype(momentum.dtype)
-        return Side((root - length * root @ m).astype(root.dtype), m)
+    def _side(self, root: Array, momentum: Array, white: Array) -> Side:
+        """A step on; `white` is W."""
+        away = white - _one(root)
+        moved = self.roots.moved(root[None], momentum[None], away[None])
+        return Side(*(one[0] for one in moved))
 
     def natural(
         self, site: list[Any], damping: Float[Array, ""], gradient: Float[Array, "p"]
@@ -152,6 +131,11 @@ class InverseFree(Measure):
             else:
                 solved.append(one.damp(damping).solve(part))
         return join(solved)
+
+
+def _one(like: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """I."""
+    return jnp.eye(len(like), dtype=like.dtype)
 
 
 def _mean(matrix: Float[Array, "d d"]) -> Float[Array, ""]:
@@ -186,12 +170,9 @@ def singd(
         decay: α.
         **settings: see `Settings`; `measure_every=` steps between two of K and C.
     """
-    checked_structure(structure)
-    checked("rate", rate, 0)
-    checked("rank", rank, 1)
-    checked_decay(decay=decay)
     factors = KroneckerStructure(sharing, factor_dtype)
-    measure = InverseFree(kind_of(kind), factors, structure, rank, rate, decay)
+    roots = MovingRoots(structure, rank, rate, decay)
+    measure = InverseFree(kind_of(kind), factors, roots)
     by_model = learning_rate is None
     defaults = {
         "learning_rate": learning_rate,

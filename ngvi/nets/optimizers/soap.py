@@ -59,11 +59,14 @@ class SoapState(NamedTuple):
     """A pytree like the parameters, of `Factors`: L_i and Q_i, in columns."""
 
 
-def scale_by_soap(
+def soap(
+    learning_rate: Rate,
     b1: Any = 0.95,
     b2: Any = 0.95,
     eps: Any = 1e-8,
     *,
+    weight_decay: Any = 0.0,
+    mask: Mask | None = None,
     basis_decay: Any = None,
     every: Any = 10,
     block_size: int = 1024,
@@ -72,7 +75,42 @@ def scale_by_soap(
     basis_dtype: Any = None,
     mesh: Mesh | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam in Shampoo's eigenbasis; see `soap`."""
+    """Adam in Shampoo's eigenbasis.
+
+    Args:
+        learning_rate: a number or a schedule; Adam's are too, or larger.
+        b1: β₁, of M.
+        b2: β₂, of V.
+        eps: ε.
+        weight_decay, mask: decoupled, as in `optax.adamw`.
+        basis_decay: β, of L_i; that of V by default.
+        every: steps between two renewals of the bases. Under `vmap` they are renewed
+            in every step.
+        block_size: an axis longer than this is cut, and each block has its own bases.
+        min_ndim: what has fewer axes goes through Adam as it is; axes count as in
+            `shampoo`.
+        mu_dtype: of M; bfloat16 is safe.
+        basis_dtype: of Q_i; in bfloat16 they are orthonormal to three digits.
+        mesh: of devices, over whose first axis the bases' factorisations are shared
+            out.
+
+    Raises:
+        ValueError: a setting outside of its range.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from ngvi.nets.optimizers import soap
+        >>> optimizer = soap(0.1)
+        >>> update = jax.jit(optimizer.update)
+        >>> params = jnp.ones((3, 2))
+        >>> state = optimizer.init(params)
+        >>> loss = lambda w: (w**2).sum()
+        >>> for _ in range(30):
+        ...     updates, state = update(jax.grad(loss)(params), state)
+        ...     params = optax.apply_updates(params, updates)
+        >>> bool(loss(params) < 0.2)
+        True
+    """
     decay = b2 if basis_decay is None else basis_decay
     checked_decay(b1=b1, b2=b2, basis_decay=decay)
     checked("eps", eps, 0)
@@ -149,73 +187,7 @@ def scale_by_soap(
         updates, *rest = jax.lax.cond(first, measure, step, gradients, state)
         return updates, SoapState(state.count + 1, *rest)
 
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-def soap(
-    learning_rate: Rate,
-    b1: Any = 0.95,
-    b2: Any = 0.95,
-    eps: Any = 1e-8,
-    *,
-    weight_decay: Any = 0.0,
-    mask: Mask | None = None,
-    basis_decay: Any = None,
-    every: Any = 10,
-    block_size: int = 1024,
-    min_ndim: int = 2,
-    mu_dtype: Any = None,
-    basis_dtype: Any = None,
-    mesh: Mesh | None = None,
-) -> optax.GradientTransformationExtraArgs:
-    """Adam in Shampoo's eigenbasis.
-
-    Args:
-        learning_rate: a number or a schedule; Adam's are too, or larger.
-        b1: β₁, of M.
-        b2: β₂, of V.
-        eps: ε.
-        weight_decay, mask: decoupled, as in `optax.adamw`.
-        basis_decay: β, of L_i; that of V by default.
-        every: steps between two renewals of the bases. Under `vmap` they are renewed
-            in every step.
-        block_size: an axis longer than this is cut, and each block has its own bases.
-        min_ndim: what has fewer axes goes through Adam as it is; axes count as in
-            `shampoo`.
-        mu_dtype: of M; bfloat16 is safe.
-        basis_dtype: of Q_i; in bfloat16 they are orthonormal to three digits.
-        mesh: of devices, over whose first axis the bases' factorisations are shared
-            out.
-
-    Raises:
-        ValueError: a setting outside of its range.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, optax
-        >>> from ngvi.nets.optimizers import soap
-        >>> optimizer = soap(0.1)
-        >>> update = jax.jit(optimizer.update)
-        >>> params = jnp.ones((3, 2))
-        >>> state = optimizer.init(params)
-        >>> loss = lambda w: (w**2).sum()
-        >>> for _ in range(30):
-        ...     updates, state = update(jax.grad(loss)(params), state)
-        ...     params = optax.apply_updates(params, updates)
-        >>> bool(loss(params) < 0.2)
-        True
-    """
-    direction = scale_by_soap(
-        b1,
-        b2,
-        eps,
-        basis_decay=basis_decay,
-        every=every,
-        block_size=block_size,
-        min_ndim=min_ndim,
-        mu_dtype=mu_dtype,
-        basis_dtype=basis_dtype,
-        mesh=mesh,
-    )
+    direction = optax.GradientTransformationExtraArgs(init, update)
     return with_rate(direction, learning_rate, weight_decay, mask)
 
 

@@ -22,6 +22,7 @@ import optax
 from jaxtyping import Array, Int
 
 from ngvi.nets.optimizers.pieces import Rate, checked
+from ngvi.nets.schedules import number_at
 
 
 class SVRGState(NamedTuple):
@@ -78,7 +79,7 @@ def svrg(every: Any, coefficient: Rate = 1.0) -> optax.GradientTransformationExt
             lambda: (params, jax.grad(full_fn)(params)),
             lambda: (state.anchor, state.gradient),
         )
-        c = coefficient(state.count) if callable(coefficient) else coefficient
+        c = number_at(coefficient, state.count)
         corrected = jax.tree.map(
             lambda g, there, mean: (g - c * (there - mean)).astype(g.dtype),
             gradients,

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from ngvi.fisher.batches import count
+from ngvi.fisher.prepare import as_key
 from ngvi.nets.optimizers.optimizer import CurvatureOptimizer, anchored
+from ngvi.nets.optimizers.pieces import checked
 from ngvi.nets.optimizers.settings import Settings
 from ngvi.nets.optimizers.state import Info, State
 from ngvi.nets.optimizers.step import step
@@ -64,8 +66,8 @@ def train(
         raise ValueError(f"give either steps or epochs, got {given}")
     given |= {"batch_size": batch_size, "anchor_every": anchor_every}
     for name, value in given.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        if value is not None:
+            checked(name, value, 1)
     x, y = jax.tree.map(jnp.asarray, data)
     lengths = {len(leaf) for leaf in jax.tree.leaves((x, y))}
     if len(lengths) > 1:
@@ -79,8 +81,8 @@ def train(
     assert number is not None
     if anchor_every is not None and state.anchor is None:
         state = anchored(state, x, y, 1)
-    used = jax.random.key(key) if isinstance(key, int) else key
-    return _run(optimizer.rule, state, x, y, used, number, size, anchor_every)
+    keys = as_key(key)
+    return _run(optimizer.rule, state, x, y, keys, number, size, anchor_every)
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6, 7))

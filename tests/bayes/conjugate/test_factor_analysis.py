@@ -133,6 +133,8 @@ BAD: list[tuple[dict[str, Any], Any, str]] = [
     ({"n_components": 0}, Y, "n_components must be a whole number, 1 or more"),
     ({"noise": "none"}, Y, "one of columns, shared"),
     ({"learning_decay": 2.0}, Y, "learning_decay must be above"),
+    ({"learning_offset": -3.0}, Y, "learning_offset must be 0 or more"),
+    ({"batch_size": 0}, Y, "batch_size must be a whole number, 1 or more"),
     ({"relevance_prior": (1.0, -1.0)}, Y, "both positive"),
     ({}, np.where(np.arange(P) == 2, np.nan, Y), r"columns \[2\] have no entry"),
     ({}, np.where(Y > 9, np.inf, Y), "infinity"),

@@ -146,7 +146,7 @@ BAD: list[tuple[dict[str, Any], Any, str]] = [
     ({"mean_prior": np.zeros(3)}, X, r"mean_prior must have shape \(2,\)"),
     ({"covariance_prior": np.ones(2)}, X, r"must have shape \(2, 2\)"),
     ({"covariance_prior": -np.eye(2)}, X, "scale must be"),
-    ({"degrees_of_freedom_prior": 0.5}, X, "df must exceed"),
+    ({"degrees_of_freedom_prior": 0.5}, X, "df must be above p - 1 = 1"),
     ({}, np.where(X > 105, np.nan, X), "NaN"),
 ]
 

@@ -15,7 +15,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ngvi.bayes.conjugate import LatentDirichletAllocation
 from ngvi.bayes.conjugate.documents import Layout, cut
-from ngvi.bayes.conjugate.sweeps import Inner, Priors, Steps, Sweeps
+from ngvi.bayes.conjugate.sweeps import Inner, Priors, Sweeps
+from ngvi.bayes.conjugate.update import RobbinsMonro
 from ngvi.families import Dirichlet
 from tests.bayes.conjugate.one_component import REFUSED
 
@@ -61,9 +62,9 @@ def naive(topics: np.ndarray, gamma: np.ndarray, iterations: int) -> Any:
 def sweeps(batch_size: int, iterations: int) -> Sweeps:
     priors = Priors(Dirichlet(jnp.full(K, ALPHA)), Dirichlet(jnp.full(WORDS, ETA)))
     start = Dirichlet(jnp.asarray(np.random.default_rng(1).gamma(2, 1, (K, WORDS))))
-    inner, steps = Inner(0.0, iterations), Steps(3.0, 0.7)
+    inner, lengths = Inner(0.0, iterations), RobbinsMonro(3.0, 0.7)
     rng = np.random.RandomState(0)
-    return Sweeps(csr_matrix(COUNTS), start, priors, batch_size, inner, steps, rng)
+    return Sweeps(csr_matrix(COUNTS), start, priors, batch_size, inner, lengths, rng)
 
 
 def test_published_update() -> None:

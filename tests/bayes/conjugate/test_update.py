@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from ngvi.bayes.conjugate.update import ascend, conjugate_step, robbins_monro
+from ngvi.bayes.conjugate.update import RobbinsMonro, ascend, conjugate_step
 from ngvi.families import Gamma, Poisson
 
 
@@ -22,7 +22,7 @@ def test_steps_of_length_one_are_bayes_rule() -> None:
 
 
 def test_schedule() -> None:
-    rates = [robbins_monro(t, 10.0, 0.7) for t in (1, 90)]
+    rates = [RobbinsMonro(10.0, 0.7).step_size(t) for t in (1, 90)]
     np.testing.assert_allclose(rates, [11**-0.7, 100**-0.7])
 
 

@@ -126,6 +126,7 @@ BAD: list[tuple[dict[str, Any], Any, str]] = [
     ({"inducing": np.zeros((3, 2))}, Y, r"must have shape \(m, 1\)"),
     ({"inducing": np.array([[np.nan]])}, Y, "must be finite"),
     ({"batch_size": 10}, Y, "batch_size needs inducing"),
+    ({"batch_size": 0, "inducing": 5}, Y, "batch_size must be positive"),
     ({"max_iter": 0}, Y, "max_iter must be positive"),
     ({"tol": 0.0}, Y, "tol must be positive"),
     ({"likelihood": "poisson"}, Y, "labels must be"),

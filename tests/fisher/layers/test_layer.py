@@ -9,8 +9,6 @@ import pytest
 
 from ngvi.fisher.layers import discover
 
-IDS = jnp.array([[2, 6, 2]])
-
 
 def test_matrix_of_a_dense_layer() -> None:
     """The kernel's inputs are rows, whatever its layout, and the bias is the last."""

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from ngvi.fisher.likelihoods import as_likelihood
+from ngvi.fisher.structures import LowRankStructure
 from ngvi.nets.optimizers import (
     adahessian,
     diagonal,
@@ -34,6 +35,7 @@ from ngvi.nets.optimizers import (
     singd,
     soap,
     sophia,
+    squared_gradient,
     stochastic_natural_gradient,
 )
 
@@ -192,13 +194,16 @@ CASES = {
         Case(
             "natural_gradient", lambda p, rate: natural_gradient(p.apply, p.likelihood)
         ),
+        Case(
+            "low_rank",
+            lambda p, rate: natural_gradient(
+                p.apply, p.likelihood, structure=LowRankStructure(2)
+            ),
+        ),
         Case("kfac", lambda p, rate: kfac(p.apply, p.likelihood)),
         Case("ekfac", lambda p, rate: ekfac(p.apply, p.likelihood)),
         Case("gauss_newton", lambda p, rate: gauss_newton(p.apply, p.likelihood)),
-        Case(
-            "singd",
-            lambda p, rate: singd(p.apply, p.likelihood, rate),
-        ),
+        Case("singd", lambda p, rate: singd(p.apply, p.likelihood, rate)),
         Case("hessian_free", lambda p, rate: hessian_free(p.apply, p.likelihood)),
         Case(
             "stochastic_natural_gradient",
@@ -207,6 +212,10 @@ CASES = {
         Case(
             "diagonal_fisher",
             lambda p, rate: diagonal_fisher(p.apply, p.likelihood, rate, momentum=0.9),
+        ),
+        Case(
+            "squared_gradient",
+            lambda p, rate: squared_gradient(p.apply, p.likelihood, rate),
         ),
     )
 }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
+from ngvi.nets.optimizers import inverse_free_shampoo, shampoo, soap
 from ngvi.nets.optimizers.blocks import Blocks, along_axes, gram
+from tests.nets.optimizers.updates import GRADIENTS, updates
 
 RNG = np.random.default_rng(0)
 
@@ -57,3 +61,24 @@ def test_gram_matrices():
     x = jax.random.normal(jax.random.key(0), (2, 3, 4, 2))
     expected = np.einsum("nijk,nilk->njl", x, x)
     np.testing.assert_allclose(gram(x, 1), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        # Adam's step is as long as that of the whole tensor.
+        partial(shampoo, 0.1, every=1, graft=None),
+        partial(soap, 0.1, every=2),
+        partial(inverse_free_shampoo, 0.1),
+        partial(inverse_free_shampoo, 0.1, structure="diagonal"),
+    ],
+    ids=["shampoo", "soap", "inverse-free", "inverse-free, diagonal"],
+)
+def test_blocks_are_tensors_of_their_own(make):
+    # Of seven rows, four and three: the second block is padded.
+    gradients = [np.concatenate([g["w"], 2 * g["w"][:3]]) for g in GRADIENTS]
+    whole = updates(make(block_size=4), gradients, gradients[0])
+    parts = [g[:4] for g in gradients], [g[4:] for g in gradients]
+    halves = [updates(make(), part, part[0]) for part in parts]
+    expected = np.concatenate(halves, axis=1)
+    np.testing.assert_allclose(whole, expected, rtol=1e-7, atol=1e-10)

@@ -15,13 +15,11 @@ from ngvi.nets.optimizers import (
     fisher_diagonal,
     gauss_newton_bartlett,
     hutchinson,
-    scale_by_adahessian,
-    scale_by_sophia,
     sophia,
     squared_mean_gradient,
 )
 from ngvi.nets.optimizers.diagonal_estimates import averaged_windows
-from tests.nets.optimizers.updates import GRADIENTS, PARAMS, RNG, updates
+from tests.nets.optimizers.updates import DIRECTION, GRADIENTS, PARAMS, RNG, updates
 from tests.nets.problems import LABELS, X, apply
 from tests.nets.problems import PARAMS as NET
 
@@ -157,7 +155,7 @@ def test_negative_curvature_is_stepped_along_by_signs():
         return -(w**2).sum()
 
     params = jnp.asarray([1.0, -2.0])
-    optimizer = scale_by_sophia(every=1)
+    optimizer = sophia(DIRECTION, every=1)
     gradient = jax.grad(loss)(params)
     found, _ = optimizer.update(gradient, optimizer.init(params), params, obj_fn=loss)
     np.testing.assert_array_equal(found, [-1.0, 1.0])
@@ -228,7 +226,7 @@ def test_estimates_serve_other_optimisers():
 
 
 def test_what_is_missing_is_named():
-    optimizer = scale_by_adahessian()
+    optimizer = adahessian(0.1)
     with pytest.raises(ValueError, match=r"needs the parameters and obj_fn"):
         optimizer.update(GRADIENTS[0], optimizer.init(PARAMS), PARAMS)
     with pytest.raises(ValueError, match="samples must be at least 1, got 0"):

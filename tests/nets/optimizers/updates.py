@@ -18,6 +18,8 @@ def arrays() -> dict[str, np.ndarray]:
 
 GRADIENTS = [arrays() for _ in range(4)]
 PARAMS = arrays()
+DIRECTION = -1.0
+"""The learning rate whose updates are the directions themselves."""
 
 
 def updates(optimizer: Any, gradients: Any = GRADIENTS, params: Any = PARAMS) -> Any:

@@ -19,12 +19,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ngvi.fisher.curvature import inner
 from ngvi.fisher.engine import StructureName, fisher
 from ngvi.fisher.likelihoods import Gaussian
 from ngvi.fisher.problem import Apply
 from ngvi.fisher.trust_region import adapted_damping
-from ngvi.pytrees import pytree
+from ngvi.pytrees import inner, pytree
 
 
 @pytree

@@ -14,16 +14,17 @@ from ngvi.fisher.engine import KindName, StructureName
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.fisher.problem import Apply
 from ngvi.nets.algorithm import checked_net
+from ngvi.nets.optimizers.pieces import checked
 from ngvi.nets.optimizers.policy.rules import (
     NaturalGradient,
     PlainGradient,
     PolicyInfo,
     PolicyRule,
-    Schedule,
     TrustRegion,
     Turn,
 )
 from ngvi.nets.optimizers.policy.surrogate import PolicyBatch, Surrogate
+from ngvi.nets.schedules import Number
 from ngvi.pytrees import pytree
 
 
@@ -111,7 +112,7 @@ def policy_gradient(
     apply: Apply,
     likelihood: Any,
     *,
-    learning_rate: float | Schedule = 1e-2,
+    learning_rate: Number = 1e-2,
     optimizer: Any = None,
 ) -> PolicyOptimizer:
     """REINFORCE: θ⁺ = θ + α (1/N) Σ A_t ∇log π_θ(a_t | s_t).
@@ -133,9 +134,9 @@ def natural_policy_gradient(
     apply: Apply,
     likelihood: Any,
     *,
-    max_kl: float | Schedule | None = 0.01,
-    learning_rate: float | Schedule | None = None,
-    damping: float | Schedule = 1e-2,
+    max_kl: Number | None = 0.01,
+    learning_rate: Number | None = None,
+    damping: Number = 1e-2,
     structure: StructureName = "dense",
     kind: KindName = "true",
     stride: int = 1,
@@ -164,6 +165,7 @@ def natural_policy_gradient(
     Source: Kakade (2002), A natural policy gradient; its normalised step: Rajeswaran et
     al. (2017), Towards generalization and simplicity in continuous control, section 3.
     """
+    checked("stride", stride, 1)
     if max_kl is None and learning_rate is None:
         raise ValueError(
             "nothing says how long a step is: give max_kl, learning_rate or both"
@@ -174,7 +176,7 @@ def natural_policy_gradient(
         damping=damping,
         structure=structure,
         kind=kind,
-        stride=_checked(stride),
+        stride=stride,
         options=tuple(solve.items()),
     )
     return PolicyOptimizer(apply, likelihood, rule)
@@ -184,8 +186,8 @@ def trpo(
     apply: Apply,
     likelihood: Any,
     *,
-    max_kl: float | Schedule = 0.01,
-    damping: float | Schedule = 1e-2,
+    max_kl: Number = 0.01,
+    damping: Number = 1e-2,
     structure: StructureName = "matrix-free",
     stride: int = 1,
     max_halvings: int = 10,
@@ -212,20 +214,15 @@ def trpo(
 
     Source: Schulman et al. (2015), Trust region policy optimization, appendix C.
     """
+    checked("stride", stride, 1)
     if structure == "matrix-free":
         solve = {"max_iterations": 10, **solve}
     rule = TrustRegion(
         max_kl=max_kl,
         damping=damping,
         structure=structure,
-        stride=_checked(stride),
+        stride=stride,
         max_halvings=max_halvings,
         options=tuple(solve.items()),
     )
     return PolicyOptimizer(apply, likelihood, rule)
-
-
-def _checked(stride: int) -> int:
-    if stride < 1:
-        raise ValueError(f"stride must be at least 1, got {stride}")
-    return stride

@@ -12,24 +12,20 @@ et al. (2015), Trust region policy optimization, appendix C.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from ngvi.fisher.curvature import Curvature, inner
+from ngvi.fisher.curvature import Curvature
 from ngvi.fisher.engine import KindName, StructureName
 from ngvi.fisher.trust_region import trust_region_step
 from ngvi.nets.optimizers.policy.surrogate import Surrogate
-
-if TYPE_CHECKING:
-    from optax import GradientTransformation
-
-Schedule = Callable[[Int[Array, ""]], Any]
-"""The number of steps taken ↦ a number."""
+from ngvi.nets.schedules import Number, number_at
+from ngvi.pytrees import inner
 
 
 class PolicyInfo(NamedTuple):
@@ -84,13 +80,11 @@ class PolicyRule(ABC):
 class PlainGradient(PolicyRule):
     """The policy gradient; see `policy_gradient`."""
 
-    learning_rate: float | Schedule
+    learning_rate: Number
     optimizer: Any
 
-    def transformation(self) -> GradientTransformation:
+    def transformation(self) -> optax.GradientTransformation:
         """The optimiser."""
-        import optax
-
         if self.optimizer is not None:
             return self.optimizer
         return optax.sgd(self.learning_rate)
@@ -110,9 +104,9 @@ class PlainGradient(PolicyRule):
 class NaturalGradient(PolicyRule):
     """The natural policy gradient; see `natural_policy_gradient`."""
 
-    learning_rate: float | Schedule | None
-    max_kl: float | Schedule | None
-    damping: float | Schedule
+    learning_rate: Number | None
+    max_kl: Number | None
+    damping: Number
     structure: StructureName
     kind: KindName
     stride: int
@@ -123,16 +117,17 @@ class NaturalGradient(PolicyRule):
         surrogate, kept, count, key = turn
         gradient = jax.grad(surrogate.loss)(surrogate.params)
         curvature = surrogate.curvature(self.kind, self.structure, self.stride, key)
-        damping = at(self.damping, count)
+        damping = number_at(self.damping, count)
         direction = curvature.solve(gradient, damping=damping, **dict(self.options))
         square = curvature.quadratic(direction)
         length = jnp.asarray(jnp.inf, square.dtype)
         if self.learning_rate is not None:
-            length = jnp.minimum(length, at(self.learning_rate, count))
+            length = jnp.minimum(length, number_at(self.learning_rate, count))
         if self.max_kl is not None:
             # Of a gradient that is zero the length does not matter.
             tiny = jnp.finfo(square.dtype).tiny
-            longest = jnp.sqrt(2 * at(self.max_kl, count) / jnp.maximum(square, tiny))
+            max_kl = number_at(self.max_kl, count)
+            longest = jnp.sqrt(2 * max_kl / jnp.maximum(square, tiny))
             length = jnp.minimum(length, longest)
         moved = jax.tree.map(
             lambda p, d: p - length.astype(p.dtype) * d, surrogate.params, direction
@@ -145,8 +140,8 @@ class NaturalGradient(PolicyRule):
 class TrustRegion(PolicyRule):
     """Trust region policy optimisation; see `trpo`."""
 
-    max_kl: float | Schedule
-    damping: float | Schedule
+    max_kl: Number
+    damping: Number
     structure: StructureName
     stride: int
     max_halvings: int
@@ -155,13 +150,13 @@ class TrustRegion(PolicyRule):
     def move(self, turn: Turn) -> Moved:
         surrogate, kept, count, key = turn
         curvature = surrogate.curvature("true", self.structure, self.stride, key)
-        damping = at(self.damping, count)
+        damping = number_at(self.damping, count)
         step = trust_region_step(
             surrogate.loss,
             surrogate.kl,
             surrogate.params,
             curvature,
-            at(self.max_kl, count),
+            number_at(self.max_kl, count),
             damping,
             self.max_halvings,
             **dict(self.options),
@@ -171,11 +166,6 @@ class TrustRegion(PolicyRule):
         # The very numbers that the search went by.
         told = told._replace(accepted=step.accepted, kl=step.kl, ratio=step.ratio)
         return step.params, kept, told
-
-
-def at(value: float | Schedule, count: Int[Array, ""]) -> Any:
-    """A number, or that of a schedule after so many steps."""
-    return value(count) if callable(value) else value
 
 
 def _told(

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ngvi.fisher.likelihoods import Likelihood, as_likelihood
 from ngvi.fisher.problem import Apply
+from ngvi.nets.optimizers.pieces import checked
 from ngvi.nets.optimizers.policy.advantages import (
     generalized_advantages,
     standardized,
@@ -97,16 +98,10 @@ class PolicyTrainer:
     trace: float = 0.95
 
     def __post_init__(self) -> None:
-        for name in ("environments", "horizon"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
-        for name in ("discount", "trace"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"{name} must be from 0 to 1, got {getattr(self, name)}"
-                )
+        checked("environments", self.environments, 1)
+        checked("horizon", self.horizon, 1)
+        checked("discount", self.discount, 0, 1)
+        checked("trace", self.trace, 0, 1)
 
     @property
     def iteration_steps(self) -> int:

@@ -1,6 +1,6 @@
-"""Estimates of a diagonal curvature from the gradient of a batch, and no more.
+"""A diagonal curvature from the gradient of a batch, and no more.
 
-| estimate           | ĥ            | used by                |
+| measure            | ĥ            | used by                |
 |--------------------|--------------|------------------------|
 | `SquaredGradient`  | ĝ²           | noisy Adam, IVON       |
 | `Price`            | ĝ (w − m) S  | IVON                   |
@@ -19,51 +19,36 @@ from jaxtyping import Array, Float
 from ngvi.fisher.batches import Batch
 from ngvi.fisher.likelihoods import Likelihood
 from ngvi.linalg import SemidefiniteDiagonal
-from ngvi.nets.estimates import Estimate, Estimated, Point, Site
+from ngvi.nets.measures import Draw, Estimate, Measure, Site
 from ngvi.nets.net import Net
 from ngvi.nets.pieces import over_parts
 
 
-def gradient_alone(
-    net: Net,
-    likelihood: Likelihood,
-    w: Float[Array, "p"],
-    batch: Batch,
-    parts: int,
-) -> Estimated:
+def gradient_alone(draw: Draw, batch: Batch, parts: int) -> Estimate:
     """No curvature; of a batch that is taken in so many parts."""
+    net, likelihood = draw.net, draw.likelihood
     gradient, outputs = over_parts(
-        lambda part: net.gradient(w, likelihood, part.x, part.y), batch, parts
+        lambda part: net.gradient(draw.w, likelihood, part.x, part.y), batch, parts
     )
-    return Estimated(gradient, None, outputs)
+    return Estimate(gradient, None, outputs)
 
 
-class GradientOnly(Estimate):
-    """A diagonal estimate from the gradient of the batch alone, of any model."""
+class GradientOnly(Measure):
+    """A diagonal from the gradient of the batch alone, of any model."""
 
     @abstractmethod
-    def of_gradient(
-        self, gradient: Float[Array, "p"], point: Point
-    ) -> Float[Array, "p"]:
+    def of_gradient(self, gradient: Float[Array, "p"], draw: Draw) -> Float[Array, "p"]:
         """The diagonal of ĥ."""
 
-    def measure(
-        self, net: Net, likelihood: Likelihood, point: Point, batch: Batch, site: Site
-    ) -> Estimated:
-        return self.measure_in_parts(net, likelihood, point, batch, site, 1)
+    def measure(self, draw: Draw, batch: Batch, site: Site) -> Estimate:
+        return self.measure_in_parts(draw, batch, site, 1)
 
     def measure_in_parts(
-        self,
-        net: Net,
-        likelihood: Likelihood,
-        point: Point,
-        batch: Batch,
-        site: Site,
-        parts: int,
-    ) -> Estimated:
+        self, draw: Draw, batch: Batch, site: Site, parts: int
+    ) -> Estimate:
         # Of the whole batch's gradient, of which ĝ² is no mean over parts.
-        found = gradient_alone(net, likelihood, point.w, batch, parts)
-        diagonal = SemidefiniteDiagonal(self.of_gradient(found.gradient, point))
+        found = gradient_alone(draw, batch, parts)
+        diagonal = SemidefiniteDiagonal(self.of_gradient(found.gradient, draw))
         return found._replace(curvature=diagonal)
 
     def begin(
@@ -76,9 +61,7 @@ class GradientOnly(Estimate):
 class SquaredGradient(GradientOnly):
     """ĝ²."""
 
-    def of_gradient(
-        self, gradient: Float[Array, "p"], point: Point
-    ) -> Float[Array, "p"]:
+    def of_gradient(self, gradient: Float[Array, "p"], draw: Draw) -> Float[Array, "p"]:
         return gradient**2
 
 
@@ -90,7 +73,5 @@ class Price(GradientOnly):
     sample size times the Hessian.
     """
 
-    def of_gradient(
-        self, gradient: Float[Array, "p"], point: Point
-    ) -> Float[Array, "p"]:
-        return gradient * point.precision.mv(point.w - point.mean)
+    def of_gradient(self, gradient: Float[Array, "p"], draw: Draw) -> Float[Array, "p"]:
+        return gradient * draw.precision.mv(draw.w - draw.mean)

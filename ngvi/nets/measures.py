@@ -1,19 +1,20 @@
-"""Estimates of a loss's gradient and curvature, from weights drawn from q.
+"""How a loss's gradient and curvature are had, from weights drawn from q.
 
 With ℓ̄ the mean loss over the data, g = E_q[∇ℓ̄] and H = E_q[∇²ℓ̄] are estimated from a
 batch of B examples:
 
-| estimate           | ĥ                                   | used by                |
+| measure            | ĥ                                   | used by                |
 |--------------------|-------------------------------------|------------------------|
 | `FromFisher`       | the engine's, in many structures    | VOGN, K-FAC, full      |
 | `EigenMoments`     | second moments in K-FAC's basis     | noisy EK-FAC           |
 | `LeadingGradients` | gradients of examples, cut to rank  | SLANG                  |
 
 All are positive semidefinite, and unbiased for a Gauss-Newton or Fisher matrix; those
-of `ngvi.nets.gradient_estimates`, which need no more than ĝ, are neither.
+of `ngvi.nets.gradient_measures`, which need no more than ĝ, are neither. `EigenMoments`
+is in `ngvi.nets.eigen_moments`.
 
-An estimate also says what the running average s of ĥ is, and how a precision is made
-of it: S = (N/κ) s + δ.
+A measure also says what the running average s of ĥ is, and how a precision is made of
+it: S = (N/κ) s + δ.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
-from ngvi.fisher.batches import Batch
+from ngvi.fisher.batches import Batch, count
 from ngvi.fisher.gradient import with_gradient
 from ngvi.fisher.jacobians import Backpropagated, parts
 from ngvi.fisher.kinds import Kind
@@ -34,13 +35,7 @@ from ngvi.fisher.likelihoods import Likelihood
 from ngvi.fisher.problem import Problem
 from ngvi.fisher.structures.base import Averaged
 from ngvi.fisher.structures.exact import DiagonalStructure
-from ngvi.fisher.structures.kronecker import (
-    KroneckerStructure,
-    second_moments,
-    with_moments,
-)
 from ngvi.linalg import (
-    KroneckerEigen,
     KroneckerFactors,
     LowRank,
     PositiveDefinite,
@@ -57,15 +52,21 @@ Site = Any
 """The running average s: a `Semidefinite`, or what one is made of."""
 
 
-class Point(NamedTuple):
-    """Where an estimate is taken: weights drawn from q, and q."""
+class Draw(NamedTuple):
+    """Where a measure is taken: weights drawn from q, of a net with its likelihood."""
 
+    net: Net
+    likelihood: Likelihood
     w: Float[Array, "p"]
     mean: Float[Array, "p"]
     precision: PositiveDefinite
 
+    def problem(self, kind: Kind, batch: Batch) -> Problem:
+        """What the Fisher engine takes."""
+        return self.net.problem(self.w, self.likelihood, kind, batch)
 
-class Estimated(NamedTuple):
+
+class Estimate(NamedTuple):
     """Of the mean loss over a batch."""
 
     gradient: Float[Array, "p"]
@@ -73,7 +74,7 @@ class Estimated(NamedTuple):
     outputs: Any
 
 
-class Estimate(ABC):
+class Measure(ABC):
     """How gradient and curvature are had; hashable, so that `jit` knows it."""
 
     @property
@@ -82,16 +83,16 @@ class Estimate(ABC):
         kind = getattr(self, "kind", None)
         return kind is not None and kind.needs_key
 
+    def batch(self, x: Any, y: Any, key: Key[Array, ""]) -> Batch:
+        """Examples with the keys that are needed."""
+        return Batch(x, y, jax.random.split(key, count(x)) if self.needs_key else None)
+
     @abstractmethod
-    def measure(
-        self, net: Net, likelihood: Likelihood, point: Point, batch: Batch, site: Site
-    ) -> Estimated:
+    def measure(self, draw: Draw, batch: Batch, site: Site) -> Estimate:
         """ĝ and ĥ of one draw.
 
         Args:
-            net: the model.
-            likelihood: as it is now.
-            point: the draw.
+            draw: of the weights; the likelihood is that of now.
             batch: B examples with labels, and keys for labels that are drawn.
             site: s.
         """
@@ -103,24 +104,16 @@ class Estimate(ABC):
         """s = value · I, of the form that `measure` gives for such a batch."""
 
     def measure_in_parts(
-        self,
-        net: Net,
-        likelihood: Likelihood,
-        point: Point,
-        batch: Batch,
-        site: Site,
-        parts: int,
-    ) -> Estimated:
+        self, draw: Draw, batch: Batch, site: Site, parts: int
+    ) -> Estimate:
         """The same of a batch that is taken in so many parts, one after the other."""
 
         def means(part: Batch) -> tuple[tuple[Any, Site], Any]:
-            gradient, curvature, outputs = self.measure(
-                net, likelihood, point, part, site
-            )
+            gradient, curvature, outputs = self.measure(draw, part, site)
             return (gradient, curvature), outputs
 
         (gradient, curvature), outputs = over_parts(means, batch, parts)
-        return Estimated(gradient, curvature, outputs)
+        return Estimate(gradient, curvature, outputs)
 
     def mean(self, curvatures: Site) -> Site:
         """Over draws, which are along the first axis of every leaf."""
@@ -144,7 +137,7 @@ class Estimate(ABC):
 
 
 @dataclass(frozen=True)
-class FromFisher(Estimate):
+class FromFisher(Measure):
     """The curvature of the Fisher engine, from the same pass as the gradient.
 
     Args:
@@ -155,14 +148,12 @@ class FromFisher(Estimate):
     kind: Kind
     structure: Averaged
 
-    def measure(
-        self, net: Net, likelihood: Likelihood, point: Point, batch: Batch, site: Site
-    ) -> Estimated:
-        problem = _problem(net, likelihood, self.kind, point.w, batch)
+    def measure(self, draw: Draw, batch: Batch, site: Site) -> Estimate:
+        problem = draw.problem(self.kind, batch)
         gradient, sums, outputs = with_gradient(
             problem, lambda sent_back: self.structure.sums(problem, sent_back)
         )
-        return Estimated(
+        return Estimate(
             gradient, self._joined(self.structure.build(problem, sums)), outputs
         )
 
@@ -170,7 +161,7 @@ class FromFisher(Estimate):
         self, net: Net, likelihood: Likelihood, batch: Batch, value: float
     ) -> Semidefinite:
         def shape(w: Float[Array, "p"], batch: Batch) -> Semidefinite:
-            problem = _problem(net, likelihood, self.kind, w, batch)
+            problem = net.problem(w, likelihood, self.kind, batch)
             return self._joined(self.structure.compute(problem, None))
 
         return _multiple_of_identity(jax.eval_shape(shape, net.zeros, batch), value)
@@ -182,55 +173,8 @@ class FromFisher(Estimate):
         return matrix
 
 
-class Eigen(NamedTuple):
-    """What noisy EK-FAC keeps."""
-
-    factors: SemidefiniteBlocks
-    """Those of K-FAC, averaged."""
-    moments: SemidefiniteBlocks
-    """The second moments in a basis of eigenvectors of the factors, averaged."""
-
-
 @dataclass(frozen=True)
-class EigenMoments(Estimate):
-    """K-FAC's factors for a basis, and the second moments of the gradients in it.
-
-    When the basis is renewed, the matrix stays as it was, restricted to the new one.
-    """
-
-    kind: Kind
-    structure: KroneckerStructure
-
-    def measure(
-        self, net: Net, likelihood: Likelihood, point: Point, batch: Batch, site: Eigen
-    ) -> Estimated:
-        problem = _problem(net, likelihood, self.kind, point.w, batch)
-
-        def sums(sent_back: Backpropagated) -> tuple[Any, Any]:
-            moments = second_moments(problem, sent_back, site.moments)
-            return self.structure.sums(problem, sent_back), moments
-
-        gradient, (of_factors, moments), outputs = with_gradient(problem, sums)
-        factors = self.structure.build(problem, of_factors)
-        measured = Eigen(factors, with_moments(site.moments, moments))
-        return Estimated(gradient, measured, outputs)
-
-    def begin(
-        self, net: Net, likelihood: Likelihood, batch: Batch, value: float
-    ) -> Eigen:
-        factored = FromFisher(self.kind, self.structure)
-        factors: Any = factored.begin(net, likelihood, batch, value)
-        return Eigen(factors, in_eigenbasis(factors))
-
-    def refresh(self, site: Eigen) -> Eigen:
-        return in_basis(site, in_eigenbasis(site.factors))
-
-    def curvature(self, site: Eigen) -> SemidefiniteBlocks:
-        return site.moments
-
-
-@dataclass(frozen=True)
-class LeadingGradients(Estimate):
+class LeadingGradients(Measure):
     """The gradients of the examples themselves, of which L directions are kept.
 
     What is cut off goes to the diagonal, so that the diagonal of s is that of VOGN.
@@ -246,15 +190,8 @@ class LeadingGradients(Estimate):
     rank: int
     kind: Kind
 
-    def measure(
-        self,
-        net: Net,
-        likelihood: Likelihood,
-        point: Point,
-        batch: Batch,
-        site: LowRank,
-    ) -> Estimated:
-        problem = _problem(net, likelihood, self.kind, point.w, batch)
+    def measure(self, draw: Draw, batch: Batch, site: LowRank) -> Estimate:
+        problem = draw.problem(self.kind, batch)
 
         def rows(sent_back: Backpropagated) -> Float[Array, "r p"]:
             whole = [part.rows() for part in parts(problem, sent_back)]
@@ -263,32 +200,24 @@ class LeadingGradients(Estimate):
 
         gradient, found, outputs = with_gradient(problem, rows)
         values = jnp.ones(len(found), found.dtype)
-        return Estimated(gradient, LowRank.from_vectors(found.T, values), outputs)
+        return Estimate(gradient, LowRank.from_vectors(found.T, values), outputs)
 
     def begin(
         self, net: Net, likelihood: Likelihood, batch: Batch, value: float
     ) -> LowRank:
-        zeros = net.zeros
         rank = min(self.rank, net.dim)
-        vectors = jnp.zeros((net.dim, rank), zeros.dtype)
-        nothing = jnp.zeros(rank, zeros.dtype)
-        return LowRank(vectors, nothing, zeros + value)
+        vectors = jnp.zeros((net.dim, rank), net.dtype)
+        return LowRank(vectors, jnp.zeros(rank, net.dtype), net.zeros + value)
 
     def measure_in_parts(
-        self,
-        net: Net,
-        likelihood: Likelihood,
-        point: Point,
-        batch: Batch,
-        site: LowRank,
-        parts: int,
-    ) -> Estimated:
+        self, draw: Draw, batch: Batch, site: LowRank, parts: int
+    ) -> Estimate:
         if parts > 1:
             raise ValueError(
                 "accumulate is not for slang, which keeps the gradients of all examples"
                 " of a batch at once: take smaller batches, or vogn"
             )
-        return self.measure(net, likelihood, point, batch, site)
+        return self.measure(draw, batch, site)
 
     def mean(self, curvatures: LowRank) -> LowRank:
         """With the directions of all draws, beside each other."""
@@ -298,33 +227,6 @@ class LeadingGradients(Estimate):
 
     def average(self, site: LowRank, curvature: LowRank, weight: Any) -> LowRank:
         return super().average(site, curvature, weight).truncate(self.rank)
-
-
-def _problem(
-    net: Net, likelihood: Likelihood, kind: Kind, w: Float[Array, "p"], batch: Batch
-) -> Problem:
-    params = net.layout.tree(w)
-    return Problem(likelihood, params, batch, net.apply, kind, net.network, None)
-
-
-def in_eigenbasis(factors: SemidefiniteBlocks) -> SemidefiniteBlocks:
-    """The eigenvectors of Kronecker factors."""
-    return SemidefiniteBlocks(tuple(map(eigen_of, factors.blocks)))
-
-
-def eigen_of(block: Semidefinite) -> Semidefinite:
-    """By its eigenvectors, if it has Kronecker factors."""
-    return block.eigen() if isinstance(block, KroneckerFactors) else block
-
-
-def in_basis(site: Eigen, basis: SemidefiniteBlocks) -> Eigen:
-    """The same, its moments restricted to another basis."""
-    blocks = []
-    for new, old in zip(basis.blocks, site.moments.blocks, strict=True):
-        if isinstance(new, KroneckerEigen) and isinstance(old, KroneckerEigen):
-            old = new.project(old)
-        blocks.append(old)
-    return site._replace(moments=SemidefiniteBlocks(tuple(blocks)))
 
 
 def _multiple_of_identity(matrix: Any, value: float) -> Any:

@@ -1,4 +1,4 @@
-"""Estimates of gradient and curvature: their forms, and what they are on average."""
+"""Measures of gradient and curvature: their forms, and what they are on average."""
 
 from __future__ import annotations
 
@@ -19,15 +19,10 @@ from ngvi.fisher.structures.exact import (
 )
 from ngvi.fisher.structures.kronecker import KroneckerStructure
 from ngvi.linalg import Diagonal
-from ngvi.nets.estimates import (
-    EigenMoments,
-    FromFisher,
-    LeadingGradients,
-    Point,
-)
-from ngvi.nets.gradient_estimates import Price, SquaredGradient
+from ngvi.nets.eigen_moments import EigenMoments
+from ngvi.nets.gradient_measures import Price, SquaredGradient
+from ngvi.nets.measures import Draw, FromFisher, LeadingGradients
 from ngvi.nets.net import Net
-from ngvi.nets.update import examples
 from tests.nets.problems import (
     DIM,
     LABELS,
@@ -43,7 +38,7 @@ from tests.programs import compiled
 
 LIKELIHOOD = as_likelihood("categorical")
 NET = Net.of(apply, PARAMS, X[0])
-ESTIMATES = {
+MEASURES = {
     "dense": FromFisher(TrueFisher(), DenseStructure()),
     "blocks": FromFisher(SampledFisher(), BlockStructure()),
     "diagonal": FromFisher(EmpiricalFisher(), DiagonalStructure()),
@@ -54,28 +49,29 @@ ESTIMATES = {
     "price": Price(),
 }
 W = jnp.asarray(START)
-POINT = Point(W, 0.9 * W, Diagonal.from_entries(jnp.linspace(1.0, 2.0, DIM)))
+PRECISION = Diagonal.from_entries(jnp.linspace(1.0, 2.0, DIM))
+DRAW = Draw(NET, LIKELIHOOD, W, 0.9 * W, PRECISION)
 
 
 def shapes(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
 
-@pytest.mark.parametrize("name", list(ESTIMATES))
+@pytest.mark.parametrize("name", list(MEASURES))
 def test_the_start_has_the_form_of_what_is_averaged(name: str) -> None:
-    estimate = ESTIMATES[name]
-    assert estimate.needs_key == (name in ("blocks", "kronecker", "eigen"))
+    measure = MEASURES[name]
+    assert measure.needs_key == (name in ("blocks", "kronecker", "eigen"))
 
     @compiled
     def run(x: Any, y: Any) -> Any:
-        batch = examples(estimate, x, y, jax.random.key(0))
-        site = estimate.begin(NET, LIKELIHOOD, batch, 0.7)
-        measured = estimate.measure(NET, LIKELIHOOD, POINT, batch, site)
-        averaged = estimate.average(site, measured.curvature, 0.25)
+        batch = measure.batch(x, y, jax.random.key(0))
+        site = measure.begin(NET, LIKELIHOOD, batch, 0.7)
+        measured = measure.measure(DRAW, batch, site)
+        averaged = measure.average(site, measured.curvature, 0.25)
         return (
             site,
-            estimate.refresh(averaged),
-            estimate.curvature(site).dense(),
+            measure.refresh(averaged),
+            measure.curvature(site).dense(),
             measured.gradient,
             measured.outputs,
         )
@@ -89,8 +85,8 @@ def test_the_start_has_the_form_of_what_is_averaged(name: str) -> None:
 
 def test_price_is_the_hessian_on_average() -> None:
     # E[∇ℓ̄ (w − m) S] over w ~ N(m, S⁻¹), beside E[∇²ℓ̄] over the same draws.
-    estimate, count = ESTIMATES["price"], 20_000
-    batch = examples(estimate, X[0], LABELS[0], jax.random.key(0))
+    measure, count = MEASURES["price"], 20_000
+    batch = measure.batch(X[0], LABELS[0], jax.random.key(0))
     precision = Diagonal.from_entries(jnp.linspace(20.0, 40.0, DIM))
 
     def mean_loss(w: jax.Array) -> jax.Array:
@@ -100,9 +96,8 @@ def test_price_is_the_hessian_on_average() -> None:
     def both(eps: jax.Array) -> Any:
         def one(e: jax.Array) -> Any:
             w = W + precision.unwhiten(e)
-            measured = estimate.measure(
-                NET, LIKELIHOOD, Point(w, W, precision), batch, None
-            )
+            draw = Draw(NET, LIKELIHOOD, w, W, precision)
+            measured = measure.measure(draw, batch, None)
             return measured.curvature.values, jnp.diag(jax.hessian(mean_loss)(w))
 
         return jax.lax.map(one, eps, batch_size=1_000)
@@ -118,18 +113,18 @@ def test_price_is_the_hessian_on_average() -> None:
 
 def test_what_is_cut_off_stays_on_the_diagonal() -> None:
     # SLANG's diagonal is that of VOGN, whatever the rank.
-    leading, diagonal = ESTIMATES["leading"], ESTIMATES["diagonal"]
+    leading, diagonal = MEASURES["leading"], MEASURES["diagonal"]
 
     @compiled
     def run(xs: Any, ys: Any) -> Any:
         sites = []
-        for estimate in (leading, diagonal):
-            batch = examples(estimate, xs[0], ys[0], jax.random.key(0))
-            site = estimate.begin(NET, LIKELIHOOD, batch, 0.7)
+        for measure in (leading, diagonal):
+            batch = measure.batch(xs[0], ys[0], jax.random.key(0))
+            site = measure.begin(NET, LIKELIHOOD, batch, 0.7)
             for x, y in zip(xs, ys, strict=True):
-                batch = examples(estimate, x, y, jax.random.key(0))
-                new = estimate.measure(NET, LIKELIHOOD, POINT, batch, site)
-                site = estimate.average(site, new.curvature, 0.25)
+                batch = measure.batch(x, y, jax.random.key(0))
+                new = measure.measure(DRAW, batch, site)
+                site = measure.average(site, new.curvature, 0.25)
             sites.append(site)
         return sites
 
@@ -139,15 +134,15 @@ def test_what_is_cut_off_stays_on_the_diagonal() -> None:
 
 
 def test_a_new_basis_keeps_what_it_can_hold_of_the_matrix() -> None:
-    estimate: Any = ESTIMATES["eigen"]
+    measure: Any = MEASURES["eigen"]
 
     @compiled
     def run(x: Any, y: Any) -> Any:
-        batch = examples(estimate, x, y, jax.random.key(0))
-        site = estimate.begin(NET, LIKELIHOOD, batch, 0.7)
-        new = estimate.measure(NET, LIKELIHOOD, POINT, batch, site)
-        site = estimate.average(site, new.curvature, 0.5)
-        return site.moments.dense(), estimate.refresh(site)
+        batch = measure.batch(x, y, jax.random.key(0))
+        site = measure.begin(NET, LIKELIHOOD, batch, 0.7)
+        new = measure.measure(DRAW, batch, site)
+        site = measure.average(site, new.curvature, 0.5)
+        return site.moments.dense(), measure.refresh(site)
 
     old, new = run(X[0], LABELS[0])
     vectors = []

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
 
-from ngvi.nets.estimates import Estimate
-
-Schedule = Callable[[Int[Array, ""]], Any]
+from ngvi.nets.measures import Measure
+from ngvi.nets.schedules import Number
 
 
 @dataclass(frozen=True)
@@ -19,7 +16,7 @@ class Settings:
     """Of a rule, checked.
 
     Args:
-        estimate: of gradient and curvature.
+        measure: of gradient and curvature.
         learning_rate: α, a number or a function of the number of steps taken.
         precision_rate: ρ.
         noise_rate: ρ of the noise's posterior; that of the precision by default.
@@ -48,8 +45,8 @@ class Settings:
         prior_at_draw: take that at the weights drawn: more noise, the same mean.
     """
 
-    estimate: Estimate
-    learning_rate: float | Schedule = 1e-3
+    measure: Measure
+    learning_rate: Number = 1e-3
     precision_rate: float = 0.01
     noise_rate: float | None = None
     momentum: float = 0.9

@@ -1,47 +1,28 @@
-"""Checkpoints: a folder from which a computation goes on after a crash.
-
-A checkpoint is one file of arrays, written beside the others and given its name when it
-is whole, so that a kill at any moment leaves those before. It has a SHA-256 of all
-that is in it, and says which computation it is of. The last two are kept: a damaged
-file is refused and the one before it used. A lock that dies with its process keeps
-others out of the folder. Of several processes of one `jax.distributed` run only the
-first writes; all read, from a folder that they share.
-"""
+"""A folder of checkpoints, and loops that go on from the last one in it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import tempfile
 import warnings
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+
+from ngvi.checkpoints import files
+from ngvi.checkpoints.files import CheckpointError
+from ngvi.checkpoints.trees import from_arrays, to_arrays, under
 
 try:
     import fcntl
 except ImportError:  # pragma: no cover: no such locks on this system
     fcntl = None  # type: ignore[assignment]
 
-VERSION = 1
-"""Of the files' format."""
 _KEPT = 2
 _IDENTITY, _CONTENT = "identity/", "content/"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: damaged, of another version or computation, or
-    in use."""
 
 
 class Checkpoint(NamedTuple):
@@ -140,8 +121,8 @@ class Checkpoints:
         damaged = ""
         for path in reversed(self._paths()):
             try:
-                header, arrays = _read(path)
-            except _DAMAGE as error:
+                header, arrays = files.read(path)
+            except files.DAMAGE as error:
                 damaged = f"{path} is damaged or no checkpoint: {error}."
                 warnings.warn(
                     f"{damaged} The checkpoint before it is used.", stacklevel=2
@@ -199,27 +180,19 @@ class Checkpoints:
     def _write(self, content: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         arrays = {_IDENTITY + name: value for name, value in self.identity.items()}
         arrays |= {_CONTENT + name: value for name, value in content.items()}
-        header = {
-            "version": VERSION,
-            "kind": self.kind,
-            "ngvi": _library(),
-            "facts": facts,
-            "sha256": _digest(arrays, facts),
-        }
         paths = self._paths()
         number = (_number(paths[-1]) or 0) + 1 if paths else 1
-        with _replacing(self.folder / f"checkpoint-{number:08d}.npz") as file:
-            text = np.asarray(json.dumps(header))
-            np.savez(file, allow_pickle=False, header=text, **arrays)
+        path = self.folder / f"checkpoint-{number:08d}.npz"
+        files.write(path, self.kind, arrays, facts)
 
     def _check(
         self, path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]
     ) -> None:
-        if header["version"] != VERSION:
+        if header["version"] != files.VERSION:
             raise CheckpointError(
                 f"{path} has format {header['version']}, written by ngvi "
-                f"{header.get('ngvi')}; this version reads format {VERSION}. Delete "
-                "the folder or give another one."
+                f"{header.get('ngvi')}; this version reads format {files.VERSION}. "
+                "Delete the folder or give another one."
             )
         if header["kind"] != self.kind:
             raise CheckpointError(
@@ -290,150 +263,16 @@ def repeat(
     return state
 
 
-def to_arrays(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves of a pytree, by their paths; keys as their data. What is shared out
-    over processes goes to all of them."""
-    whole = jax.tree.map(_whole, _without_keys(tree))
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(whole))
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def from_arrays(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
-    """The pytree again.
-
-    Args:
-        arrays: from `to_arrays`.
-        like: a pytree of the same structure, shapes and types; of arrays, or of what
-            `jax.eval_shape` tells of them.
-
-    Raises:
-        CheckpointError: the arrays are not those of such a tree, as after an upgrade
-            that keeps something else; the message names the first that is not.
-    """
-    plain = _without_keys(like)
-    leaves, structure = jax.tree_util.tree_flatten_with_path(plain)
-    found = []
-    for path, leaf in leaves:
-        name = jax.tree_util.keystr(path)
-        wanted = jnp.shape(leaf), jnp.result_type(leaf)
-        stored = arrays.get(name)
-        if stored is None or (stored.shape, stored.dtype) != wanted:
-            has = "nothing" if stored is None else f"{stored.dtype} {stored.shape}"
-            raise CheckpointError(
-                f"The checkpoint has {has} for {name}, where {wanted[1]} {wanted[0]} "
-                "is needed: it was written by another version, or for another size."
-            )
-        found.append(jnp.asarray(stored))
-    plain = jax.tree.unflatten(structure, found)
-    return jax.tree.map(
-        lambda leaf, value: (
-            jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf))
-            if _is_key(leaf)
-            else value
-        ),
-        like,
-        plain,
-    )
-
-
-def digest(tree: Any) -> str:
-    """A SHA-256 of the numbers in a pytree, their shapes and types; of arrays that span
-    processes the shapes and types only."""
-    seen = jax.tree.map(lambda x: x if _is_here(x) else (x.shape, str(x.dtype)), tree)
-    leaves = jax.tree.leaves(seen)
-    words = [leaf for leaf in leaves if isinstance(leaf, str)]
-    numbers = [leaf for leaf in leaves if not isinstance(leaf, str)]
-    return _digest(to_arrays(numbers), {"types": words})
-
-
-def _is_here(leaf: Any) -> bool:
-    return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
-
-
-def _whole(leaf: Any) -> Any:
-    if _is_here(leaf) or leaf.is_fully_replicated:
-        return leaf
-    everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
-    return jax.jit(lambda x: x, out_shardings=everywhere)(leaf)
-
-
 def _writes() -> bool:
     """Whether this process is the one of its run that writes files."""
     return jax.process_index() == 0
-
-
-def _is_key(leaf: Any) -> bool:
-    dtype = getattr(leaf, "dtype", None)
-    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-
-
-def _without_keys(tree: Any) -> Any:
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
-
-
-def under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """The arrays whose names begin so, by the rest of their names."""
-    return {
-        name.removeprefix(prefix): value
-        for name, value in arrays.items()
-        if name.startswith(prefix)
-    }
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and bool(np.all(a == b))
 
 
-def _library() -> str:
-    try:
-        return version("ngvi")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _number(path: Path) -> int | None:
     """Which checkpoint a file is; None if it is none."""
     digits = path.stem.removeprefix("checkpoint-")
     return int(digits) if digits.isdecimal() else None
-
-
-def _digest(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> str:
-    total = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        total.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        total.update(array.tobytes())
-    return total.hexdigest()
-
-
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The header and the arrays of a whole file; one of `_DAMAGE` is raised else."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    header = json.loads(str(arrays.pop("header")))
-    # Another format may have another checksum: it is told from a damaged file.
-    whole = header["version"] != VERSION or (
-        header["sha256"] == _digest(arrays, header["facts"])
-    )
-    if not whole:
-        raise ValueError("its checksum does not fit")
-    return header, arrays
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its place when it is whole and on the disk, or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix="part-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink(missing_ok=True)
-        raise

@@ -1,4 +1,5 @@
-"""Programs compiled for one run of the command serve the next: a cache on the disk."""
+"""JAX's options while the command runs: precision, and a cache of compiled programs on
+the disk, so that those of one run serve the next."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,8 @@ def folder() -> Path:
 
 
 @contextmanager
-def kept_programs() -> Iterator[None]:
-    """Keep compiled programs, unless the user has told JAX where, or not to."""
-    # Earlier versions find fault with every program that they read back, on stderr,
-    # and use it all the same: github.com/openxla/xla/issues/44565.
-    if getattr(jax.config, _FOLDER) is not None or _JAX < (0, 12):
-        yield
-        return
-    options = _OPTIONS | {_FOLDER: str(folder())}
+def configured(options: dict[str, Any]) -> Iterator[None]:
+    """With these options of JAX, and as before afterwards."""
     before = {name: getattr(jax.config, name) for name in options}
     _set(options)
     try:
@@ -54,3 +49,12 @@ def kept_programs() -> Iterator[None]:
 def _set(options: dict[str, Any]) -> None:
     for name, value in options.items():
         jax.config.update(name, value)
+
+
+def kept_programs() -> AbstractContextManager[None]:
+    """Keep compiled programs, unless the user has told JAX where, or not to."""
+    # Earlier versions find fault with every program that they read back, on stderr,
+    # and use it all the same: github.com/openxla/xla/issues/44565.
+    if getattr(jax.config, _FOLDER) is not None or _JAX < (0, 12):
+        return nullcontext()
+    return configured(_OPTIONS | {_FOLDER: str(folder())})
