@@ -52,6 +52,7 @@ PACKAGES += (
 )
 STYLE = {
     "svg.fonttype": "none",
+    "svg.hashsalt": "ngvi",
     "savefig.transparent": True,
     "font.size": 9,
     # One grey that can be read on white and on black.
@@ -137,7 +138,8 @@ def draw(table: Table, folder: Path) -> None:
     (folder / f"{table.name}.md").write_text(markdown(table, found))
     with plt.rc_context(STYLE):
         figure = table.picture(found["rows"])
-        figure.savefig(folder / f"{table.name}.svg", bbox_inches="tight")
+        path = folder / f"{table.name}.svg"
+        figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
         plt.close(figure)
 
 

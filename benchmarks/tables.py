@@ -408,7 +408,7 @@ TABLES = {
             "A deep autoencoder, all images at every step, down to the loss that Adam "
             "has after 600 steps; both adapt learning rate, momentum and damping. With "
             "all rows for its factors ours does the same work; with some of them a "
-            "step costs less.",
+            "step costs less. kfac-jax 0.0.8 fails with JAX 0.9.2 and later.",
             "optimizers_peers.py",
             (),
             ("--seeds", "1", "--steps", "20", "--rounds", "1"),
