@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from ngvi.linalg import LinearStructure
 from ngvi.pytrees import pytree
@@ -72,12 +72,6 @@ def antithetic_within(
 @jax.jit
 def _matched(structure: LinearStructure, half: Array) -> Array:
     return structure.matched(half)
-
-
-def fresh_draws(key: Key[Array, ""], count: int, dim: int) -> Float[Array, "n d"]:
-    """Antithetic normals from a key, for estimates that draw anew at every step."""
-    half = jax.random.normal(key, (count // 2, dim))
-    return jnp.concatenate([half, -half])
 
 
 @pytree

@@ -37,6 +37,12 @@ ESTIMATORS = {
 }
 
 
+def fresh_draws(key: jax.Array, count: int, dim: int) -> jax.Array:
+    """Antithetic normals, as few as are asked for."""
+    half = jax.random.normal(key, (count // 2, dim))
+    return jnp.concatenate([half, -half])
+
+
 def close(actual: Any, expected: Any, tolerance: float = 1e-9) -> None:
     """Equal to a tolerance relative to the largest entry."""
     actual, expected = np.asarray(actual), np.asarray(expected)

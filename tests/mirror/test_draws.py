@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ngvi.mirror.draws import Ladder, antithetic, fresh_draws, ladder, sobol_normals
+from ngvi.mirror.draws import Ladder, antithetic, ladder, sobol_normals
 
 shapes = st.tuples(st.sampled_from([1, 2, 5]), st.sampled_from([1, 2, 8]))
 seeds = st.integers(0, 2**32 - 1)
@@ -135,15 +135,3 @@ def test_the_ladder_has_the_type_asked_for(dtype: type) -> None:
         eps = level(draws, k)
         rounding = 10 * np.finfo(dtype).eps
         np.testing.assert_allclose(eps.T @ eps / len(eps), np.eye(5), atol=rounding)
-
-
-def test_fresh_draws_are_antithetic_normals_from_a_key() -> None:
-    eps = np.asarray(fresh_draws(jax.random.key(0), 4000, 3))
-    assert eps.shape == (4000, 3)
-    np.testing.assert_array_equal(eps[:2000], -eps[2000:])
-    np.testing.assert_array_equal(eps, fresh_draws(jax.random.key(0), 4000, 3))
-    assert np.abs(eps - fresh_draws(jax.random.key(1), 4000, 3)).max() > 1
-    # 2,000 independent pairs: z = 5.6 of the sample second moments.
-    second = eps.T @ eps / 4000
-    error = 5.6 * np.sqrt((1 + np.eye(3)) / 2000)
-    assert (np.abs(second - np.eye(3)) < error).all()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ngvi.families import Gaussian
 from ngvi.linalg import Dense, Diagonal
-from ngvi.mirror.draws import antithetic, fresh_draws, ladder
+from ngvi.mirror.draws import antithetic, ladder
 from ngvi.mirror.estimates import (
     Estimate,
     FirstOrder,
@@ -28,6 +28,7 @@ from tests.mirror.problems import (
     estimate,
     estimate_quadratic,
     every_structure,
+    fresh_draws,
     gaussian,
     quadratic,
     roots,

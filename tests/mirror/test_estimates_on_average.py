@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from ngvi.families import Gaussian
-from ngvi.mirror.draws import fresh_draws
 from ngvi.mirror.estimates import (
     FirstOrder,
     zeroth_order,
 )
 from tests.mirror.problems import (
     ESTIMATORS,
+    fresh_draws,
     gaussian,
     quadratic,
     smooth,
