@@ -347,7 +347,7 @@ TABLES = {
             "COCO's 24 BBOB functions, default settings of all: the fraction of 51 "
             "targets reached within so many evaluations a dimension. pycma restarts "
             "by BIPOP, cmaes with twice the population; evosax has no restarts, which "
-            "it was not written for. pycma is ahead of ours on the multimodal functions "
+            "it was not written for. pycma is ahead on the multimodal functions "
             "of three dimensions, and all peers take less time for an evaluation.",
             "bbob.py",
             (*("--dims", "3", "5", "10"), *BBOB),
