@@ -9,13 +9,13 @@ import pytest
 import scipy.linalg
 
 from ngvi.mirror import retractions
-from ngvi.mirror.draws import fresh_draws
 from ngvi.mirror.estimates import FirstOrder, second_order, zeroth_order
 from tests.mirror.problems import (
     KEEP,
     close,
     estimate,
     every_structure,
+    fresh_draws,
     gaussian,
     gradients,
     hessians,
