@@ -433,9 +433,9 @@ TABLES = {
             "Bayesian nets",
             "UCI's small regression sets: the mean log density of test rows, in the "
             "target's units; `BayesianMLPRegressor()` as it comes, a Gaussian process "
-            "and five nets. On wine the process with free noise finds the test rows that "
-            "repeat rows of training to the letter; its errors are no smaller. The nets "
-            "alone take less time, and their intervals are too short.",
+            "and five nets. On wine the process finds test rows that repeat rows of "
+            "training and calls all noise nothing; its errors are no smaller. The five "
+            "nets take the least time; most of their intervals hold too little.",
             "uci_prediction.py",
             ("--splits", "5"),
             ("--sets", "yacht", "--splits", "1"),
