@@ -459,7 +459,7 @@ TABLES = {
             "How many times as fast as efax each family is (geometric mean over its "
             "functions and their gradients, float32), of one member and of 100,000; "
             "and the largest error of any function. A Dirichlet family of 30 classes "
-            "is left out: efax's inverse of its means takes half an hour. At their worst "
+            "is left out: efax's inverse of its means takes half an hour. At the worst "
             "members of Beta and VonMisesFisher-3 efax errs less.",
             "families.py",
             (),
