@@ -22,6 +22,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +160,11 @@ def main() -> None:
         adam(problem),
         ours(problem, "kfac", {}),
         ours(problem, "kfac, some rows", ROWS),
-        kfac_jax(problem),
     ]
+    if find_spec("kfac_jax"):
+        loops.append(kfac_jax(problem))
+    else:
+        print("Without kfac-jax, which is not installed.")
     first = {loop.name: seconds(loop, problem, 10) for loop in loops}
     spent: dict[str, list[float]] = {loop.name: [] for loop in loops}
     for _ in range(options.rounds):
