@@ -23,10 +23,10 @@ demo: $(VENV)/zoo.stamp ## fit eight schools, print the answer, write a report t
 	@$(BIN)/ngvi fit eight_schools --out out/eight_schools || test $$? -eq 1
 
 test: $(VENV)/test.stamp ## run the tests, without the slow ones
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/test.stamp ## run the slow tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 test-ray: $(VENV)/ray.stamp ## run the tests that need Ray, which this installs
 	$(BIN)/python -m pytest tests/executors
