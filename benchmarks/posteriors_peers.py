@@ -33,8 +33,8 @@ def pathfinder(
     log_density: LogDensity, start: jax.Array, key: jax.Array, steps: int, rates: Any
 ) -> Iterator[Candidate]:
     """Up to 100 iterations of L-BFGS, 200 draws at each; of its gradients those of line
-    searches are not told, so that the count is a lower bound. More iterations, whose
-    draws are all held at once, need tens of gigabytes where there are 3,000 rows."""
+    searches are not told, so that the count is a lower bound. The draws of all
+    iterations are held at once: with 1,000 of them and 3,000 rows, 5 GB an array."""
     from blackjax.vi.pathfinder import approximate
 
     def work() -> Found:
