@@ -321,8 +321,8 @@ TABLES = {
             "refinement",
             "Refined answers",
             "`posterior.refine()` beside NUTS with 4 × (1,000 + 1,000) draws. Where "
-            "a Gaussian or its reweighted draws do it is the quicker; where it ends in "
-            "NUTS, NUTS alone is.",
+            "a Gaussian or its reweighted draws do it is the quicker; where it goes on "
+            "to a mixture or to NUTS, NUTS alone is.",
             "refinement.py",
             (),
             ("arK",),
@@ -348,7 +348,7 @@ TABLES = {
             "targets reached within so many evaluations a dimension. pycma restarts "
             "by BIPOP, cmaes with twice the population; evosax has no restarts, which "
             "it was not written for. pycma is ahead on the multimodal functions "
-            "of three dimensions, and all peers take less time for an evaluation.",
+            "of three dimensions, and its evaluations cost less time (see the guide).",
             "bbob.py",
             (*("--dims", "3", "5", "10"), *BBOB),
             ("--dims", "3", *BBOB, "--functions", "1", "8", "--instances", "1"),
@@ -435,8 +435,9 @@ TABLES = {
             "UCI's small regression sets: the mean log density of test rows, in the "
             "target's units; `BayesianMLPRegressor()` as it comes, a Gaussian process "
             "and five nets. On wine the process finds test rows that repeat rows of "
-            "training and calls all noise nothing; its errors are no smaller. The five "
-            "nets take the least time; most of their intervals hold too little.",
+            "training and calls all noise nothing; its errors are no smaller. A fit of "
+            "ours takes the longest but for the process on the larger sets; the five "
+            "nets' intervals hold too little on three sets.",
             "uci_prediction.py",
             ("--splits", "5"),
             ("--sets", "yacht", "--splits", "1"),
